@@ -1,0 +1,7 @@
+//! The agent `lbd` and the command-line tool `lbctl`.
+//!
+//! Modules are listed in dependency order: a module uses only modules above it.
+
+pub mod model;
+pub mod net;
+pub mod config;

@@ -1,0 +1,223 @@
+//! Domain types of which only valid values exist: the constructors are the validation.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+/// A name: 1 to 32 characters, letters, digits, `-`, `_`, `.`; starts with a letter or digit.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Name(String);
+
+/// The longest name, in bytes; names stand in pinned maps with a fixed width.
+pub const NAME_MAX: usize = 32;
+
+/// Why a string is not a [`Name`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing at all.
+    #[error("a name must not be empty")]
+    Empty,
+    /// More than [`NAME_MAX`] bytes.
+    #[error("a name has at most {NAME_MAX} characters, this one has {0}")]
+    Long(usize),
+    /// A character that names don't have.
+    #[error("a name has only letters, digits, '-', '_' and '.', and starts with a letter or digit; found {0:?}")]
+    Character(char),
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(s: &str) -> Result<Self, NameError> {
+        let first = s.chars().next().ok_or(NameError::Empty)?;
+        if s.len() > NAME_MAX {
+            return Err(NameError::Long(s.chars().count()));
+        }
+        if !first.is_ascii_alphanumeric() {
+            return Err(NameError::Character(first));
+        }
+        match s.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))) {
+            Some(c) => Err(NameError::Character(c)),
+            None => Ok(Self(s.to_owned())),
+        }
+    }
+}
+
+impl Name {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// The group's 128-bit key of the flow hash. Never shown: `Debug` prints `GroupKey(masked)`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GroupKey([u8; 16]);
+
+impl GroupKey {
+    /// A key from its bytes.
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, for the map and the hash alone.
+    pub const fn bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for GroupKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GroupKey(masked)")
+    }
+}
+
+/// A whole, valid configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// Where it was read from, for messages.
+    pub path: PathBuf,
+    /// This host.
+    pub node: Node,
+    /// The nodes that serve the same VIPs, this one included.
+    pub group: Group,
+    /// Sizes of the maps, fixed when the program is loaded.
+    pub capacity: Capacity,
+    /// How packets are wrapped.
+    pub encap: Encap,
+    /// Pools, in the order of the file; names are unique.
+    pub pools: Vec<Pool>,
+    /// VIPs, in the order of the file; (address, port, protocol) is unique.
+    pub vips: Vec<Vip>,
+}
+
+/// This host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name in the group.
+    pub name: Name,
+    /// The interfaces on which client traffic arrives; at least one, no duplicates, ≤ 15 bytes each.
+    pub interfaces: Vec<String>,
+    /// How the program is attached to them.
+    pub attach: Attach,
+}
+
+/// How the XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Attach {
+    /// Native; generic where the driver has no native mode, with a warning.
+    #[default]
+    Auto,
+    /// Native or nothing.
+    Native,
+    /// Generic (slow, for tests and odd drivers).
+    Generic,
+}
+
+/// The group of nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Names of all nodes; holds at least this node's.
+    pub nodes: Vec<Name>,
+    /// The group's key; always there when `nodes` has more than one. A single node without one makes its own.
+    pub key: Option<GroupKey>,
+}
+
+/// How many of each the maps can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Pools, 1 to 1,024; each takes 512 KiB for its slots.
+    pub pools: u32,
+    /// VIPs, 1 to 32,768.
+    pub vips: u32,
+    /// Backends, 1 to 32,768.
+    pub backends: u32,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Self { pools: 64, vips: 512, backends: 4096 }
+    }
+}
+
+/// How packets are wrapped: outer sources. Host bits beyond the prefix carry flow entropy.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Encap {
+    /// Outer IPv4 source; absent: the source address that the route to the backend prefers.
+    pub source_ipv4: Option<Ipv4Net>,
+    /// Outer IPv6 source; absent: the source address that the route to the backend prefers.
+    pub source_ipv6: Option<Ipv6Net>,
+}
+
+/// A named set of backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Unique in the file.
+    pub name: Name,
+    /// At least one, all of one address family, names and addresses unique, not all of weight 0.
+    pub backends: Vec<Backend>,
+}
+
+/// One server address that takes encapsulated packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Unique in its pool; `pool/name` is its stable identity, so a renamed backend is another one.
+    pub name: Name,
+    /// `lb_common::id::stable(pool, name)`; unique over all pools.
+    pub id: u64,
+    /// Where encapsulated packets go.
+    pub address: IpAddr,
+    /// Share of the pool's slots, relative to the others'; 0 takes none.
+    pub weight: u16,
+    /// A next hop that needs no route or neighbour.
+    pub via: Option<Via>,
+}
+
+/// A static next hop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Via {
+    /// The interface that packets leave by.
+    pub interface: String,
+    /// The next hop's link-layer address.
+    pub mac: [u8; 6],
+}
+
+/// Address, port and protocol that we serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vip {
+    /// The address that clients know.
+    pub address: IpAddr,
+    /// The port; 0 = every port that has no VIP of its own.
+    pub port: u16,
+    /// The transport.
+    pub protocol: Protocol,
+    /// Index into [`Model::pools`].
+    pub pool: usize,
+}
+
+/// A transport that is balanced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP, protocol 6.
+    Tcp,
+    /// UDP, protocol 17.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
