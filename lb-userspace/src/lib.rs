@@ -2,6 +2,6 @@
 //!
 //! Modules are listed in dependency order: a module uses only modules above it.
 
+pub mod config;
 pub mod model;
 pub mod net;
-pub mod config;

@@ -24,7 +24,9 @@ pub enum NameError {
     #[error("a name has at most {NAME_MAX} characters, this one has {0}")]
     Long(usize),
     /// A character that names don't have.
-    #[error("a name has only letters, digits, '-', '_' and '.', and starts with a letter or digit; found {0:?}")]
+    #[error(
+        "a name has only letters, digits, '-', '_' and '.', and starts with a letter or digit; found {0:?}"
+    )]
     Character(char),
 }
 
@@ -39,7 +41,10 @@ impl FromStr for Name {
         if !first.is_ascii_alphanumeric() {
             return Err(NameError::Character(first));
         }
-        match s.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))) {
+        match s
+            .chars()
+            .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')))
+        {
             Some(c) => Err(NameError::Character(c)),
             None => Ok(Self(s.to_owned())),
         }
@@ -145,7 +150,11 @@ pub struct Capacity {
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { pools: 64, vips: 512, backends: 4096 }
+        Self {
+            pools: 64,
+            vips: 512,
+            backends: 4096,
+        }
     }
 }
 

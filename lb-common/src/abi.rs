@@ -1,0 +1,90 @@
+//! Names and sizes that programs, agent and `lbctl` agree on.
+
+/// Raised with every change of a map's key, value or meaning. An agent never adopts maps of another version.
+pub const ABI_VERSION: u32 = 1;
+
+/// The program on client-facing interfaces.
+pub const LB_XDP: &str = "lb_xdp";
+/// The program on backends.
+pub const LB_DECAP: &str = "lb_decap";
+/// A program that passes everything: the far end of a veth needs one.
+pub const LAB_PASS: &str = "lab_pass";
+
+/// Names of maps, at most 15 bytes: the kernel cuts longer ones.
+pub mod map {
+    /// HASH [`crate::vip::Key`] → [`crate::vip::Value`].
+    pub const VIPS: &str = "lb_vips";
+    /// ARRAY pool × 65,536 + slot → [`crate::slot::Slot`], mmap-able.
+    pub const SLOTS: &str = "lb_slots";
+    /// ARRAY backend index → [`crate::backend::Entry`].
+    pub const BACKENDS: &str = "lb_backends";
+    /// DEVMAP_HASH interface index → device.
+    pub const DEVICES: &str = "lb_devices";
+    /// PERCPU_ARRAY VIP index → [`crate::stats::Counter`].
+    pub const VIP_STATS: &str = "lb_vip_stats";
+    /// PERCPU_ARRAY backend index → [`crate::stats::Counter`].
+    pub const BACKEND_STATS: &str = "lb_be_stats";
+    /// PERCPU_ARRAY [`crate::stop::Stop`] → [`crate::stats::Counter`].
+    pub const STOPS: &str = "lb_stops";
+    /// ARRAY of one [`crate::info::Meta`].
+    pub const META: &str = "lb_meta";
+    /// ARRAY pool index → [`crate::info::Pool`].
+    pub const POOL_INFO: &str = "lb_pool_info";
+    /// ARRAY backend index → [`crate::info::Backend`].
+    pub const BACKEND_INFO: &str = "lb_be_info";
+    /// ARRAY → [`crate::info::Interface`].
+    pub const IFACE_INFO: &str = "lb_iface_info";
+
+    /// All of `lb_xdp`'s pinned maps.
+    pub const ALL: [&str; 11] = [
+        VIPS,
+        SLOTS,
+        BACKENDS,
+        DEVICES,
+        VIP_STATS,
+        BACKEND_STATS,
+        STOPS,
+        META,
+        POOL_INFO,
+        BACKEND_INFO,
+        IFACE_INFO,
+    ];
+
+    /// LPM_TRIE of outer sources that `lb_decap` takes packets from.
+    pub const DECAP_ALLOW: &str = "lb_decap_allow";
+    /// PERCPU_ARRAY [`crate::stop::DecapStop`] → [`crate::stats::Counter`].
+    pub const DECAP_STOPS: &str = "lb_decap_stops";
+    /// PERCPU_ARRAY of one [`crate::stats::Counter`]: packets whose outer header was removed.
+    pub const DECAP_STATS: &str = "lb_decap_stats";
+
+    /// All of `lb_decap`'s pinned maps.
+    pub const DECAP: [&str; 3] = [DECAP_ALLOW, DECAP_STOPS, DECAP_STATS];
+}
+
+/// The program's constant that holds the expanded key of the flow hash, [`crate::hash::Key`].
+pub const FLOW_KEY: &str = "FLOW_KEY";
+
+/// Interfaces that the program can be attached to at once.
+pub const MAX_INTERFACES: u32 = 64;
+/// Prefixes that `lb_decap` can allow.
+pub const MAX_DECAP_PREFIXES: u32 = 1024;
+/// Interfaces that packets can leave by.
+pub const MAX_DEVICES: u32 = 256;
+
+/// Indexes that a map of `capacity` backends can give away: the first one means *no backend*.
+pub const fn usable_backends(capacity: u32) -> u32 {
+    capacity.saturating_sub(1)
+}
+
+const _: () = {
+    let mut i = 0;
+    while i < map::ALL.len() {
+        assert!(map::ALL[i].len() <= 15);
+        i += 1;
+    }
+    let mut i = 0;
+    while i < map::DECAP.len() {
+        assert!(map::DECAP[i].len() <= 15);
+        i += 1;
+    }
+};

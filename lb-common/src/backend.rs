@@ -1,0 +1,39 @@
+//! Backends: everything that encapsulating towards one needs, ready to copy.
+
+use crate::addr::Addr;
+use crate::be::wire;
+
+wire! {
+    /// Value of the backend map: one cache line, written as a whole by the agent.
+    #[derive(Default)]
+    #[repr(C, align(8))]
+    pub struct Entry {
+        /// The next hop's link-layer address.
+        pub destination_mac: [u8; 6],
+        /// That of the interface that packets leave by.
+        pub source_mac: [u8; 6],
+        /// [`READY`], [`OUTER_V6`].
+        pub flags: u16,
+        /// Sum of the constant words of an outer IPv4 header, see [`crate::encap::base`]; 0 for IPv6.
+        pub csum_base: u16,
+        /// Outer source; the host bits under `entropy` are zero.
+        pub src: Addr,
+        /// Outer destination: the backend's address.
+        pub dst: Addr,
+        /// The interface that packets leave by.
+        pub ifindex: u32,
+        /// Host bits of the last word of `src` that the flow's hash fills, as they lie in memory.
+        pub entropy: u32,
+        /// The largest outer packet that the next hop takes, bytes from the outer IP header on.
+        pub mtu: u16,
+        /// Zero.
+        pub pad: [u8; 6],
+    }
+}
+
+/// The entry is complete; without it a packet that was steered here stops.
+pub const READY: u16 = 1;
+/// The outer header is IPv6.
+pub const OUTER_V6: u16 = 2;
+
+const _: () = assert!(size_of::<Entry>() == 64);
