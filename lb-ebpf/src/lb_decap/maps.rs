@@ -1,0 +1,52 @@
+//! Every map of `lb_decap`. The doc comment is its row in the catalogue.
+
+#![expect(unsafe_code, reason = "the one place that turns map pointers into values")]
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
+use lb_common::abi::MAX_DECAP_PREFIXES;
+use lb_common::addr::Addr;
+use lb_common::stats::Counter;
+use lb_common::stop::DecapStop;
+
+/// `lb_decap_allow`: outer sources that packets are taken from; prefix lengths count v4-mapped addresses.
+#[map(name = "lb_decap_allow")]
+static ALLOW: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(MAX_DECAP_PREFIXES, 0);
+
+/// `lb_decap_stops`: packets that were left alone or dropped, by reason, per CPU.
+#[map(name = "lb_decap_stops")]
+static STOPS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(DecapStop::ALL.len() as u32, 0);
+
+/// `lb_decap_stats`: packets whose outer header was removed, per CPU.
+#[map(name = "lb_decap_stats")]
+static STATS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whether packets from this outer source are ours to take.
+#[inline(always)]
+pub fn is_allowed(source: Addr) -> bool {
+    ALLOW.get(Key::new(128, source)).is_some()
+}
+
+/// Counts a packet whose outer header was removed.
+#[inline(always)]
+pub fn count_removed(bytes: usize) {
+    count(&STATS, 0, bytes);
+}
+
+/// Counts a packet that was left alone or dropped.
+#[inline(always)]
+pub fn count_stop(stop: DecapStop, bytes: usize) {
+    count(&STOPS, stop as u32, bytes);
+}
+
+#[inline(always)]
+fn count(counters: &PerCpuArray<Counter>, index: u32, bytes: usize) {
+    if let Some(counter) = counters.get_ptr_mut(index) {
+        // SAFETY: the pointer is this CPU's own copy, and XDP programs don't nest on one CPU.
+        unsafe {
+            (*counter).packets += 1;
+            (*counter).bytes += bytes as u64;
+        }
+    }
+}

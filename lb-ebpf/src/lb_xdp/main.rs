@@ -1,0 +1,46 @@
+//! `lb_xdp`: steers each packet for a VIP to a backend, without memory of its flow.
+#![no_std]
+#![no_main]
+
+mod backend;
+mod encap;
+mod maps;
+mod parse;
+mod slot;
+mod stats;
+mod tx;
+mod vip;
+
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use aya_log_ebpf::debug;
+use lb_common::pick::pick;
+use lb_common::stop::Stop;
+use lb_ebpf::packet::Packet;
+
+/// The program on client-facing interfaces.
+#[xdp]
+pub fn lb_xdp(ctx: XdpContext) -> u32 {
+    let packet = Packet::new(&ctx);
+    let bytes = packet.len();
+    match balance(packet, bytes) {
+        Ok(verdict) => verdict,
+        Err(stop) => {
+            debug!(&ctx, "stop {}", stop as u32);
+            stats::stopped(stop, bytes)
+        }
+    }
+}
+
+#[inline(always)]
+fn balance(packet: Packet, bytes: usize) -> Result<u32, Stop> {
+    let headers = parse::parse(&packet)?;
+    let vip = vip::find(&headers)?;
+    let hash = headers.tuple.hash(&maps::flow_key());
+    let pick = pick(slot::find(&vip, hash)?);
+    let entry = backend::find(pick)?;
+    let packet = encap::encap(packet, &headers, entry, hash)?;
+    let verdict = tx::send(&packet, entry)?;
+    stats::forwarded(&vip, pick, bytes);
+    Ok(verdict)
+}
