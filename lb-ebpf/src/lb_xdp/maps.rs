@@ -13,7 +13,7 @@ use lb_common::stats::Counter;
 use lb_common::stop::Stop;
 use lb_common::{backend, hash, info, slot, vip};
 
-/// `lb_vips`: what we serve. Written by the agent; read once or twice per packet. Twice the configured VIPs:
+/// `lb_vips`: what we serve. Written by the agent; read once or twice per packet. Three times the configured VIPs:
 /// every address has up to two marks.
 #[map(name = "lb_vips")]
 static VIPS: HashMap<vip::Key, vip::Value> = HashMap::with_max_entries(512, 0);

@@ -1,0 +1,146 @@
+//! Links: native first, generic where the driver has nothing better, pinned always.
+
+use aya::maps::MapError;
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::xdp::{XdpLink, XdpMode};
+use aya::programs::{ProgramError, Xdp};
+use lb_common::abi::map;
+use lb_common::info::{self, mode, text};
+
+use super::Error;
+use super::load::Balancer;
+use super::pin::{Root, remove_file};
+use super::pod::Plain;
+use crate::model::Attach;
+use crate::net::Link;
+
+/// What became of one interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// The program of a running link was replaced; no packet saw none.
+    Replaced {
+        /// [`mode`].
+        mode: u32,
+    },
+    /// A new link.
+    New {
+        /// [`mode`].
+        mode: u32,
+    },
+}
+
+impl Balancer {
+    /// Attaches the program to exactly these interfaces: replaces, attaches, and detaches from others.
+    pub fn attach(&mut self, links: &[Link], want: Attach) -> Result<Vec<Attached>, Error> {
+        let before = self.interfaces()?;
+        let mut attached = Vec::with_capacity(links.len());
+        let mut rows = Vec::with_capacity(links.len());
+        for link in links {
+            let known = before.iter().find(|row| info::untext(&row.name) == link.name && row.ifindex == link.ifindex);
+            let done = self.attach_one(link, want, known.map(|row| row.mode))?;
+            let (Attached::Replaced { mode } | Attached::New { mode }) = done;
+            let (ifindex, mtu) = (link.ifindex, link.mtu);
+            rows.push(info::Interface { ifindex, mode, mtu, pad: 0, name: text(&link.name) });
+            attached.push(done);
+        }
+        self.write_interfaces(&rows)?;
+        for name in self.root.linked()? {
+            if !links.iter().any(|l| l.name == name) {
+                remove_file(&self.root.link(&name))?;
+            }
+        }
+        Ok(attached)
+    }
+
+    fn attach_one(&mut self, link: &Link, want: Attach, known: Option<u32>) -> Result<Attached, Error> {
+        let path = self.root.link(&link.name);
+        let keeps = |m: u32| match want {
+            Attach::Auto => true,
+            Attach::Native => m == mode::NATIVE,
+            Attach::Generic => m == mode::GENERIC,
+        };
+        let program = self.program()?;
+        if let Some(mode) = known.filter(|&m| keeps(m))
+            && path.exists()
+            && replace(program, &path)?
+        {
+            return Ok(Attached::Replaced { mode });
+        }
+        // A link to an interface that is gone, or in the wrong mode.
+        remove_file(&path)?;
+        let mode = attach_new(program, link, want, &path)?;
+        Ok(Attached::New { mode })
+    }
+
+    fn interfaces(&self) -> Result<Vec<info::Interface>, Error> {
+        let all: Result<Vec<Plain<info::Interface>>, MapError> = self.maps.iface_info.iter().collect();
+        let all = all.map_err(Error::map(map::IFACE_INFO))?;
+        Ok(all.into_iter().map(|Plain(row)| row).filter(|row| row.ifindex != 0).collect())
+    }
+
+    fn write_interfaces(&mut self, rows: &[info::Interface]) -> Result<(), Error> {
+        let map = &mut self.maps.iface_info;
+        for index in 0..map.len() {
+            let row = rows.get(index as usize).copied().unwrap_or_default();
+            map.set(index, Plain(row), 0).map_err(Error::map(map::IFACE_INFO))?;
+        }
+        Ok(())
+    }
+}
+
+/// Replaces the program of a pinned link; `false` where its interface is gone.
+fn replace(program: &mut Xdp, path: &std::path::Path) -> Result<bool, Error> {
+    let failed = |source| Error::Link { path: path.to_owned(), source: Box::new(source) };
+    let link = FdLink::from(PinnedLink::from_pin(path).map_err(failed)?);
+    let link = XdpLink::try_from(link).map_err(failed)?;
+    match program.attach_to_link(link) {
+        Ok(_) => Ok(true),
+        Err(ProgramError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOLINK) => Ok(false),
+        Err(e) => Err(Error::program(&path.display().to_string())(e)),
+    }
+}
+
+/// Attaches to an interface that has no link of ours, and pins the link.
+pub(super) fn attach_new(
+    program: &mut Xdp,
+    link: &Link,
+    want: Attach,
+    path: &std::path::Path,
+) -> Result<u32, Error> {
+    let first = if want == Attach::Generic { XdpMode::Skb } else { XdpMode::Driver };
+    let (id, mode) = match program.attach_to_if_index(link.ifindex, first) {
+        Ok(id) if first == XdpMode::Driver => (id, mode::NATIVE),
+        Ok(id) => (id, mode::GENERIC),
+        Err(e) if is(&e, libc::EOPNOTSUPP) && want == Attach::Auto => {
+            let id = program.attach_to_if_index(link.ifindex, XdpMode::Skb).map_err(|e| refused(link, e))?;
+            (id, mode::GENERIC)
+        }
+        Err(e) => return Err(refused(link, e)),
+    };
+    let owned = program.take_link(id).map_err(Error::program(&link.name))?;
+    // Where the kernel has no XDP links aya attaches by netlink; that can't be pinned, and dropping it detaches.
+    let fd = FdLink::try_from(owned).map_err(|_| Error::Unpinnable(link.name.clone()))?;
+    fd.pin(path).map_err(|source| Error::Pin { path: path.to_owned(), source: Box::new(source) })?;
+    Ok(mode)
+}
+
+fn is(error: &ProgramError, errno: i32) -> bool {
+    matches!(error, ProgramError::SyscallError(e) if e.io_error.raw_os_error() == Some(errno))
+}
+
+fn refused(link: &Link, error: ProgramError) -> Error {
+    if is(&error, libc::EOPNOTSUPP) {
+        Error::NoNative(link.name.clone())
+    } else if is(&error, libc::EBUSY) {
+        Error::Busy(link.name.clone())
+    } else {
+        Error::program(&link.name)(error)
+    }
+}
+
+/// Takes the balancer off this host: every link, map and pin.
+pub fn detach(root: &Root) -> Result<Vec<String>, Error> {
+    let interfaces = root.linked()?;
+    root.remove()?;
+    Ok(interfaces)
+}

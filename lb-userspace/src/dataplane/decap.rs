@@ -1,0 +1,127 @@
+//! `lb_decap` on a backend: loads, attaches, changes what it allows, reads its counters.
+
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{MapData, MapError, PerCpuArray};
+use ipnet::IpNet;
+use lb_common::abi::{self, map};
+use lb_common::addr::Addr;
+use lb_common::stats::Counter;
+use lb_common::stop::DecapStop;
+
+use super::Error;
+use super::attach::attach_new;
+use super::load::{load_plain, pin_program, program};
+use super::maps::open;
+use super::object::LB_DECAP;
+use super::pin::{Root, remove_file};
+use super::pod::Plain;
+use super::read::sum;
+use super::shape::{self, Pinned};
+use crate::model::Attach;
+use crate::net::Link;
+
+type Allow = LpmTrie<MapData, Plain<Addr>, u32>;
+type Counters = PerCpuArray<MapData, Plain<Counter>>;
+
+/// What is known of a running decapsulator.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Interfaces that it is attached to.
+    pub interfaces: Vec<String>,
+    /// Outer sources that it takes packets from.
+    pub allow: Vec<IpNet>,
+    /// Packets whose outer header was removed.
+    pub removed: Counter,
+    /// Packets that were left alone or dropped, by reason.
+    pub stops: Vec<(DecapStop, Counter)>,
+}
+
+/// Attaches the decapsulator to an interface and allows exactly these outer sources, on all of its interfaces.
+/// Where it runs already the list is replaced and the interface added. The mode, see [`lb_common::info::mode`];
+/// `None` where it was attached already.
+pub fn attach(root: &Root, link: &Link, allow: &[IpNet], want: Attach) -> Result<Option<u32>, Error> {
+    let root = root.decap();
+    let shapes = shape::decap();
+    root.create()?;
+    let _lock = root.lock()?;
+    if shape::compare(&root, &shapes)? == Pinned::Some {
+        root.remove()?;
+        root.create()?;
+    }
+    let mut ebpf = load_plain(&root, LB_DECAP, &shapes)?;
+    set_allowed(&root, allow)?;
+    let path = root.link(&link.name);
+    if path.exists() {
+        return Ok(None);
+    }
+    let program = program(&mut ebpf, abi::LB_DECAP)?;
+    program.load().map_err(Error::program(abi::LB_DECAP))?;
+    pin_program(program, &root.program())?;
+    attach_new(program, link, want, &path).map(Some)
+}
+
+/// Adds what is new first, so that a source that stays is never refused.
+fn set_allowed(root: &Root, allow: &[IpNet]) -> Result<(), Error> {
+    let failed = Error::map(map::DECAP_ALLOW);
+    let mut trie: Allow = open(root, map::DECAP_ALLOW)?;
+    let wanted: Vec<Key<Plain<Addr>>> = allow.iter().map(key).collect();
+    for key in &wanted {
+        trie.insert(key, 1, 0).map_err(failed)?;
+    }
+    let present: Vec<_> = trie.keys().collect::<Result<_, _>>().map_err(failed)?;
+    for key in present {
+        let same = |k: &Key<Plain<Addr>>| k.prefix_len() == key.prefix_len() && k.data() == key.data();
+        if !wanted.iter().any(same) {
+            trie.remove(&key).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// A prefix as the program looks it up: v4-mapped.
+fn key(net: &IpNet) -> Key<Plain<Addr>> {
+    let extra = if matches!(net, IpNet::V4(_)) { 96 } else { 0 };
+    Key::new(u32::from(net.prefix_len()) + extra, Plain(Addr::from(net.network())))
+}
+
+fn net(key: &Key<Plain<Addr>>) -> Option<IpNet> {
+    let Plain(addr) = key.data();
+    let extra = if addr.is_v4() && key.prefix_len() >= 96 { 96 } else { 0 };
+    let len = u8::try_from(key.prefix_len() - extra).ok()?;
+    IpNet::new(addr.into(), len).ok()
+}
+
+/// Takes the decapsulator off one interface; off the last one, all of it. `false` where it was not attached.
+pub fn detach(root: &Root, interface: &str) -> Result<bool, Error> {
+    let root = root.decap();
+    let path = root.link(interface);
+    let attached = path.try_exists().map_err(Error::path(&path))?;
+    remove_file(&path)?;
+    if root.linked()?.is_empty() {
+        root.remove()?;
+    }
+    Ok(attached)
+}
+
+/// What the decapsulator does.
+///
+/// # Errors
+/// [`Error::NotLoaded`] where there is none.
+pub fn status(root: &Root) -> Result<Status, Error> {
+    let root = root.decap();
+    let trie: Allow = open(&root, map::DECAP_ALLOW)?;
+    let stats: Counters = open(&root, map::DECAP_STATS)?;
+    let stops: Counters = open(&root, map::DECAP_STOPS)?;
+    let keys: Vec<_> = trie.keys().collect::<Result<_, _>>().map_err(Error::map(map::DECAP_ALLOW))?;
+    let stop = |&stop: &DecapStop| Ok((stop, sum(&stops, stop as u32)?));
+    Ok(Status {
+        interfaces: root.linked()?,
+        allow: keys.iter().filter_map(net).collect(),
+        removed: sum(&stats, 0).map_err(Error::map(map::DECAP_STATS))?,
+        stops: DecapStop::ALL
+            .iter()
+            .map(stop)
+            .collect::<Result<_, MapError>>()
+            .map_err(Error::map(map::DECAP_STOPS))?,
+    })
+}

@@ -1,0 +1,75 @@
+use std::io;
+use std::path::PathBuf;
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::pin::PinError;
+use aya::programs::{LinkError, ProgramError};
+
+/// Why the data plane could not be reached or changed.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "every variant's message says what it is")]
+pub enum Error {
+    #[error("{path}: {source}")]
+    Path { path: PathBuf, source: io::Error },
+    #[error("{0} is not on a BPF file system: mount one there (mount -t bpf bpf /sys/fs/bpf) or choose another --pin-root")]
+    NotBpffs(PathBuf),
+    #[error("another lbd is running over {0}: one live agent per pin root; stop it first, or choose another --pin-root")]
+    Locked(PathBuf),
+    #[error("nothing is loaded under {0}: start lbd first, or name its --pin-root")]
+    NotLoaded(PathBuf),
+    #[error("some maps under {0} are missing: withdraw this node, run `lbctl detach`, then start lbd")]
+    Incomplete(PathBuf),
+    #[error("the pinned map {name} has another shape ({found}, needed {needed}): {remedy}")]
+    Shape { name: String, found: String, needed: String, remedy: &'static str },
+    #[error(
+        "the maps under {path} have ABI version {found}, this program has {needed}: \
+         stop traffic to this node, run `lbctl detach`, then start lbd"
+    )]
+    Abi { path: PathBuf, found: u32, needed: u32 },
+    #[error(
+        "the group key differs from the one of the running data plane, and changing it moves every flow: \
+         withdraw this node, stop lbd, run `lbctl detach`, then start lbd with the new key"
+    )]
+    Key,
+    #[error("the kernel refused {what}: {source}")]
+    Load { what: &'static str, source: Box<EbpfError> },
+    #[error("the object holds no program {0}")]
+    NoProgram(&'static str),
+    #[error("interface {name}: {source}")]
+    Program { name: String, source: Box<ProgramError> },
+    #[error(
+        "interface {0}: the driver has no native XDP; set `node.attach: auto` to let it fall back to the slower generic mode"
+    )]
+    NoNative(String),
+    #[error("interface {0}: another XDP program is attached; take it off first (ip link set dev {0} xdp off)")]
+    Busy(String),
+    #[error("interface {0}: no such interface")]
+    NoInterface(String),
+    #[error("interface {0}: the kernel gave a link that can't be pinned, so it would not outlive the agent; Linux 5.9 or newer is needed")]
+    Unpinnable(String),
+    #[error("map {name}: {source}")]
+    Map { name: &'static str, source: Box<MapError> },
+    #[error("pin {path}: {source}")]
+    Pin { path: PathBuf, source: Box<PinError> },
+    #[error("link {path}: {source}")]
+    Link { path: PathBuf, source: Box<LinkError> },
+    #[error("map {name}: mmap: {source}")]
+    Memory { name: &'static str, source: io::Error },
+}
+
+impl Error {
+    pub(super) fn path(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Path { path, source }
+    }
+
+    pub(super) fn map(name: &'static str) -> impl Fn(MapError) -> Self + Copy {
+        move |source| Self::Map { name, source: Box::new(source) }
+    }
+
+    pub(super) fn program(name: &str) -> impl FnOnce(ProgramError) -> Self {
+        let name = name.to_owned();
+        move |source| Self::Program { name, source: Box::new(source) }
+    }
+}

@@ -1,0 +1,96 @@
+//! Handles of all pinned maps of `lb_xdp`, for the agent and for `lbctl`.
+
+use std::os::fd::AsFd;
+
+use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray};
+use lb_common::abi::map;
+use lb_common::slot::SLOTS;
+use lb_common::stats::Counter;
+use lb_common::{backend, info, vip};
+
+use super::Error;
+use super::memory::Memory;
+use super::pin::Root;
+use super::pod::Plain;
+use crate::model::Capacity;
+
+/// The maps of a loaded data plane.
+#[derive(Debug)]
+pub struct Maps {
+    pub(super) capacity: Capacity,
+    pub(super) vips: HashMap<MapData, Plain<vip::Key>, Plain<vip::Value>>,
+    pub(super) slots: Memory,
+    pub(super) backends: Array<MapData, Plain<backend::Entry>>,
+    pub(super) devices: DevMapHash<MapData>,
+    pub(super) vip_stats: PerCpuArray<MapData, Plain<Counter>>,
+    pub(super) backend_stats: PerCpuArray<MapData, Plain<Counter>>,
+    pub(super) stops: PerCpuArray<MapData, Plain<Counter>>,
+    pub(super) meta: Array<MapData, Plain<info::Meta>>,
+    pub(super) pool_info: Array<MapData, Plain<info::Pool>>,
+    pub(super) backend_info: Array<MapData, Plain<info::Backend>>,
+    pub(super) iface_info: Array<MapData, Plain<info::Interface>>,
+}
+
+/// A pinned map as one of aya's typed ones.
+pub(super) fn open<T>(root: &Root, name: &'static str) -> Result<T, Error>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let path = root.map(name);
+    if !path.try_exists().map_err(Error::path(&path))? {
+        return Err(Error::NotLoaded(root.path().to_owned()));
+    }
+    MapData::from_pin(&path).and_then(Map::from_map_data).and_then(T::try_from).map_err(Error::map(name))
+}
+
+impl Maps {
+    /// Opens the maps pinned under `root`.
+    ///
+    /// # Errors
+    /// [`Error::NotLoaded`] where there are none; [`Error::Abi`] and [`Error::Shape`] where they are another
+    /// version's.
+    pub fn open(root: &Root) -> Result<Self, Error> {
+        let meta: Array<MapData, Plain<info::Meta>> = open(root, map::META)?;
+        let Plain(facts) = meta.get(&0, 0).map_err(Error::map(map::META))?;
+        let needed = lb_common::abi::ABI_VERSION;
+        if facts.abi == 0 {
+            return Err(Error::NotLoaded(root.path().to_owned()));
+        }
+        if facts.abi != needed {
+            return Err(Error::Abi { path: root.path().to_owned(), found: facts.abi, needed });
+        }
+        let capacity = Capacity { pools: facts.pools, vips: facts.vips, backends: facts.backends };
+        super::shape::compare(root, &super::shape::balancer(capacity))?;
+        Ok(Self {
+            capacity,
+            vips: open(root, map::VIPS)?,
+            slots: slots(root, capacity)?,
+            backends: open(root, map::BACKENDS)?,
+            devices: open(root, map::DEVICES)?,
+            vip_stats: open(root, map::VIP_STATS)?,
+            backend_stats: open(root, map::BACKEND_STATS)?,
+            stops: open(root, map::STOPS)?,
+            meta,
+            pool_info: open(root, map::POOL_INFO)?,
+            backend_info: open(root, map::BACKEND_INFO)?,
+            iface_info: open(root, map::IFACE_INFO)?,
+        })
+    }
+
+    /// Sizes of the maps.
+    pub fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+}
+
+fn slots(root: &Root, capacity: Capacity) -> Result<Memory, Error> {
+    let data = MapData::from_pin(root.map(map::SLOTS)).map_err(Error::map(map::SLOTS))?;
+    let len = capacity.pools as usize * SLOTS;
+    Memory::map(data.fd().as_fd(), len).map_err(|source| Error::Memory { name: map::SLOTS, source })
+}
+
+/// The first thing that is written into new maps: whose they are.
+pub(super) fn claim(root: &Root, facts: info::Meta) -> Result<(), Error> {
+    let mut meta: Array<MapData, Plain<info::Meta>> = open(root, map::META)?;
+    meta.set(0, Plain(facts), 0).map_err(Error::map(map::META))
+}

@@ -1,0 +1,18 @@
+//! The only module that touches BPF: objects, pins, maps, links.
+//!
+//! Everything is reached by its pin, never by id, so `CAP_BPF`, `CAP_NET_ADMIN` and `CAP_PERFMON` are enough.
+
+mod pod;
+mod memory;
+mod error;
+pub mod object;
+pub mod pin;
+pub mod shape;
+pub mod maps;
+pub mod load;
+pub mod attach;
+pub mod read;
+pub mod write;
+pub mod decap;
+
+pub use error::Error;

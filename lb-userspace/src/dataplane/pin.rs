@@ -1,0 +1,151 @@
+//! Where things are pinned, and the lock on it.
+//!
+//! ```text
+//! ROOT/maps/NAME        maps of lb_xdp
+//! ROOT/links/INTERFACE  its links; a dot in the name, which bpffs doesn't take, is written `:`
+//! ROOT/program          the program that was loaded last
+//! ROOT/decap/...        the same for lb_decap
+//! ```
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock, fstatfs};
+
+use super::Error;
+
+/// Where the agent pins by default.
+pub const DEFAULT_ROOT: &str = "/sys/fs/bpf/tandem";
+
+/// `f_type` of a BPF file system (linux/magic.h).
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// A folder on a BPF file system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root(PathBuf);
+
+/// Held while an agent lives; the kernel lets go of it when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _dir: File,
+}
+
+impl Root {
+    /// The folder at `path`, which need not exist yet.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where `lb_decap` pins.
+    pub fn decap(&self) -> Self {
+        Self(self.0.join("decap"))
+    }
+
+    /// The pin of a map.
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.0.join("maps").join(name)
+    }
+
+    /// The folder of links.
+    pub fn links(&self) -> PathBuf {
+        self.0.join("links")
+    }
+
+    /// The pin of an interface's link.
+    pub fn link(&self, interface: &str) -> PathBuf {
+        self.links().join(interface.replace('.', ":"))
+    }
+
+    /// Interfaces that have a link pinned.
+    pub fn linked(&self) -> Result<Vec<String>, Error> {
+        let names = |dir: fs::ReadDir| -> io::Result<Vec<String>> {
+            dir.map(|e| Ok(e?.file_name().to_string_lossy().replace(':', "."))).collect()
+        };
+        let mut linked = match fs::read_dir(self.links()).and_then(names) {
+            Ok(linked) => linked,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(Error::path(self.links())(e)),
+        };
+        linked.sort();
+        Ok(linked)
+    }
+
+    /// The pin of the program.
+    pub fn program(&self) -> PathBuf {
+        self.0.join("program")
+    }
+
+    /// Makes the folders, readable by their owner alone.
+    pub fn create(&self) -> Result<(), Error> {
+        use std::os::unix::fs::DirBuilderExt;
+        for dir in [self.0.clone(), self.0.join("maps"), self.links()] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(Error::path(&dir))?;
+        }
+        self.check()
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let dir = File::open(&self.0).map_err(Error::path(&self.0))?;
+        let stat = fstatfs(&dir).map_err(|e| Error::path(&self.0)(e.into()))?;
+        if i64::from(stat.f_type) == BPF_FS_MAGIC { Ok(()) } else { Err(Error::NotBpffs(self.0.clone())) }
+    }
+
+    /// Becomes the one live agent over this folder. The folder itself carries the lock: nothing is left behind.
+    pub fn lock(&self) -> Result<Lock, Error> {
+        let dir = File::open(&self.0).map_err(Error::path(&self.0))?;
+        match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock { _dir: dir }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked(self.0.clone())),
+            Err(e) => Err(Error::path(&self.0)(e.into())),
+        }
+    }
+
+    /// Whether an agent lives over this folder.
+    pub fn is_locked(&self) -> Result<bool, Error> {
+        match self.lock() {
+            Ok(_) => Ok(false),
+            Err(Error::Locked(_)) => Ok(true),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Removes every pin, links first, and the folders. What is attached ends with its link.
+    pub fn remove(&self) -> Result<(), Error> {
+        for dir in [self.links(), self.0.join("maps")] {
+            remove_all(&dir)?;
+        }
+        remove_file(&self.program())?;
+        match fs::remove_dir(&self.0) {
+            Ok(()) => Ok(()),
+            // A decapsulator lives beside us, or nothing was there.
+            Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Ok(()),
+            Err(e) => Err(Error::path(&self.0)(e)),
+        }
+    }
+}
+
+fn remove_all(dir: &Path) -> Result<(), Error> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::path(dir)(e)),
+    };
+    for entry in entries {
+        remove_file(&entry.map_err(Error::path(dir))?.path())?;
+    }
+    fs::remove_dir(dir).map_err(Error::path(dir))
+}
+
+/// Removes a pin; one that isn't there is fine.
+pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::path(path)(e)),
+        _ => Ok(()),
+    }
+}

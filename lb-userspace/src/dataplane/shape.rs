@@ -1,0 +1,129 @@
+//! The shapes that maps must have: aya adopts a pinned map of any shape without a word.
+
+use aya::maps::{MapData, MapInfo, MapType};
+use lb_common::abi::{self, map};
+use lb_common::slot::SLOTS;
+use lb_common::stop::{DecapStop, Stop};
+use lb_common::{addr, backend, info, stats, vip};
+
+use super::Error;
+use super::pin::Root;
+use crate::model::Capacity;
+
+/// The shape of one map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: MapType,
+    /// Bytes of a key.
+    pub key: usize,
+    /// Bytes of a value.
+    pub value: usize,
+    /// Entries.
+    pub entries: u32,
+}
+
+const INDEX: usize = size_of::<u32>();
+
+/// The maps of `lb_xdp` for given capacities.
+pub fn balancer(capacity: Capacity) -> Vec<Shape> {
+    let Capacity { pools, vips, backends } = capacity;
+    let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, entries };
+    let array = |name, value, entries| shape(name, MapType::Array, INDEX, value, entries);
+    let counters = |name, entries| shape(name, MapType::PerCpuArray, INDEX, size_of::<stats::Counter>(), entries);
+    vec![
+        // Every VIP may bring an address of its own, with a mark for each of two protocols.
+        shape(map::VIPS, MapType::Hash, size_of::<vip::Key>(), size_of::<vip::Value>(), vips * 3),
+        array(map::SLOTS, size_of::<u64>(), pools * SLOTS as u32),
+        array(map::BACKENDS, size_of::<backend::Entry>(), backends),
+        shape(map::DEVICES, MapType::DevMapHash, INDEX, 8, abi::MAX_DEVICES),
+        counters(map::VIP_STATS, vips),
+        counters(map::BACKEND_STATS, backends),
+        counters(map::STOPS, Stop::ALL.len() as u32),
+        array(map::META, size_of::<info::Meta>(), 1),
+        array(map::POOL_INFO, size_of::<info::Pool>(), pools),
+        array(map::BACKEND_INFO, size_of::<info::Backend>(), backends),
+        array(map::IFACE_INFO, size_of::<info::Interface>(), abi::MAX_INTERFACES),
+    ]
+}
+
+/// The maps of `lb_decap`.
+pub fn decap() -> Vec<Shape> {
+    let counter = size_of::<stats::Counter>();
+    let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, entries };
+    vec![
+        shape(
+            map::DECAP_ALLOW,
+            MapType::LpmTrie,
+            INDEX + size_of::<addr::Addr>(),
+            INDEX,
+            abi::MAX_DECAP_PREFIXES,
+        ),
+        shape(map::DECAP_STOPS, MapType::PerCpuArray, INDEX, counter, DecapStop::ALL.len() as u32),
+        shape(map::DECAP_STATS, MapType::PerCpuArray, INDEX, counter, 1),
+    ]
+}
+
+/// Which of the maps are pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pinned {
+    /// None.
+    None,
+    /// Some: an agent died while it loaded.
+    Some,
+    /// All, each in the shape that it must have.
+    All,
+}
+
+/// Compares what is pinned with what it must be.
+pub fn compare(root: &Root, shapes: &[Shape]) -> Result<Pinned, Error> {
+    let mut found = 0;
+    for shape in shapes {
+        let path = root.map(shape.name);
+        if !path.try_exists().map_err(Error::path(&path))? {
+            continue;
+        }
+        found += 1;
+        let info = MapData::from_pin(&path).and_then(|m| m.info()).map_err(Error::map(shape.name))?;
+        shape.check(&info)?;
+    }
+    Ok(match found {
+        0 => Pinned::None,
+        n if n == shapes.len() => Pinned::All,
+        _ => Pinned::Some,
+    })
+}
+
+impl Shape {
+    fn check(&self, info: &MapInfo) -> Result<(), Error> {
+        let kind = info.map_type().map_err(Error::map(self.name))?;
+        let found = Shape {
+            name: self.name,
+            kind,
+            key: info.key_size() as usize,
+            value: info.value_size() as usize,
+            entries: info.max_entries(),
+        };
+        if found == *self {
+            return Ok(());
+        }
+        let remedy = if (found.kind, found.key, found.value) == (self.kind, self.key, self.value) {
+            "capacities are fixed while the data plane lives; set `capacity` back, or withdraw this node, \
+             stop lbd, run `lbctl detach` and start lbd"
+        } else {
+            "another version of Tandem made it; withdraw this node, stop lbd, run `lbctl detach` and start lbd"
+        };
+        Err(Error::Shape {
+            name: self.name.to_owned(),
+            found: found.text(),
+            needed: self.text(),
+            remedy,
+        })
+    }
+
+    fn text(&self) -> String {
+        format!("{:?} of {} × {} → {} bytes", self.kind, self.entries, self.key, self.value)
+    }
+}
