@@ -21,6 +21,8 @@ pub mod id;
 pub mod info;
 pub mod pick;
 pub mod slot;
+pub mod maglev;
+pub mod overlay;
 pub mod stats;
 pub mod stop;
 pub mod tuple;
