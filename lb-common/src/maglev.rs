@@ -124,11 +124,16 @@ const fn walk(id: u64) -> (u16, u16) {
 /// [`Error`]: too many members, too little scratch, or an identity twice.
 pub fn fill(members: &[Member], scratch: &mut [Cursor], out: &mut [u16; SLOTS]) -> Result<(), Error> {
     if members.len() > MAX_MEMBERS {
-        return Err(Error::TooManyMembers { members: members.len() });
+        return Err(Error::TooManyMembers {
+            members: members.len(),
+        });
     }
     let given = scratch.len();
     let Some(cursors) = scratch.get_mut(..members.len()) else {
-        return Err(Error::ScratchTooShort { needed: members.len(), given });
+        return Err(Error::ScratchTooShort {
+            needed: members.len(),
+            given,
+        });
     };
     for (index, (cursor, member)) in cursors.iter_mut().zip(members).enumerate() {
         let (slot, skip) = walk(member.id);
@@ -249,6 +254,9 @@ mod tests {
         // Outputs of the reference splitmix64.c for the seed 1234567.
         let seed = 1_234_567_u64;
         assert_eq!(mix(seed.wrapping_add(GOLDEN_GAMMA)), 6_457_827_717_110_365_317);
-        assert_eq!(mix(seed.wrapping_add(GOLDEN_GAMMA.wrapping_mul(2))), 3_203_168_211_198_807_973);
+        assert_eq!(
+            mix(seed.wrapping_add(GOLDEN_GAMMA.wrapping_mul(2))),
+            3_203_168_211_198_807_973
+        );
     }
 }

@@ -38,7 +38,11 @@ pub fn apply(home: &[u16; SLOTS], members: &[Member], up: &[bool], out: &mut [u1
     assert_eq!(members.len(), up.len(), "one state for each member");
     for (slot, (holder, &member)) in out.iter_mut().zip(home).enumerate() {
         let stays = member != NONE && up[usize::from(member)];
-        *holder = if stays { member } else { stand_in(slot, members, up) };
+        *holder = if stays {
+            member
+        } else {
+            stand_in(slot, members, up)
+        };
     }
 }
 
@@ -46,7 +50,12 @@ pub fn apply(home: &[u16; SLOTS], members: &[Member], up: &[bool], out: &mut [u1
 fn stand_in(slot: usize, members: &[Member], up: &[bool]) -> u16 {
     let slot_hash = mix(slot as u64 + 1);
     let mut best: Option<(usize, Score)> = None;
-    for (index, (member, _)) in members.iter().zip(up).enumerate().filter(|(_, (m, up))| **up && m.weight > 0) {
+    for (index, (member, _)) in members
+        .iter()
+        .zip(up)
+        .enumerate()
+        .filter(|(_, (m, up))| **up && m.weight > 0)
+    {
         let score = Score::new(member, slot_hash);
         if best.as_ref().is_none_or(|(_, best)| score.beats(best)) {
             best = Some((index, score));
