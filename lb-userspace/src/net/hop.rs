@@ -1,0 +1,201 @@
+//! The decision: path, link and neighbour → next hop, or why there is none.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+
+use super::link::{Link, Medium};
+use super::neigh::Known;
+use super::route::Path;
+use crate::model::Via;
+
+/// An address that packets shall be sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The outer destination.
+    pub address: IpAddr,
+    /// A static next hop: no route and no neighbour is needed, only the link.
+    pub via: Option<Via>,
+    /// The outer source where the configuration fixes it; `None`: the address that the route prefers.
+    pub source: Option<IpAddr>,
+}
+
+/// All that a frame to a target needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// The link that it leaves by.
+    pub ifindex: u32,
+    /// That link's name.
+    pub interface: String,
+    /// The gateway's or the target's own MAC.
+    pub destination_mac: [u8; 6],
+    /// The link's MAC.
+    pub source_mac: [u8; 6],
+    /// The largest IP packet (outer header included) that may be sent, in bytes: the link's MTU or the route's, if less.
+    pub mtu: u32,
+    /// The outer source: [`Target::source`], or the one that the route prefers, or for `via` the link's first global
+    /// address of the target's family.
+    pub source: IpAddr,
+}
+
+/// The next hop of one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NextHop {
+    /// Packets can be sent.
+    Resolved(Hop),
+    /// They can't.
+    Unresolved(Why),
+}
+
+impl NextHop {
+    /// The hop, if there is one.
+    pub fn hop(&self) -> Option<&Hop> {
+        match self {
+            Self::Resolved(hop) => Some(hop),
+            Self::Unresolved(_) => None,
+        }
+    }
+}
+
+/// Why a target has no next hop; `Display` says what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// No route matches.
+    NoRoute,
+    /// An unreachable route matches.
+    Unreachable,
+    /// A prohibit route matches.
+    Prohibited,
+    /// A blackhole route matches.
+    Blackhole,
+    /// The address is this host's own.
+    Local,
+    /// A broadcast or multicast address.
+    NotUnicast,
+    /// The route itself encapsulates (`ip route … encap`), which XDP does not do.
+    RouteWraps,
+    /// The kernel refused the lookup with this error number.
+    LookupRefused(i32),
+    /// No interface of that name (or, for a route, index).
+    NoInterface(String),
+    /// The interface is down or has no carrier.
+    InterfaceDown(String),
+    /// The interface has no Ethernet header.
+    NotEthernet(String),
+    /// No address on this interface can be the outer source.
+    NoSource(String),
+    /// The neighbour was asked for and has not answered yet.
+    NoNeighbour {
+        /// Gateway or target.
+        address: IpAddr,
+        /// The interface that it should be on.
+        interface: String,
+    },
+    /// The neighbour does not answer.
+    NeighbourFailed {
+        /// Gateway or target.
+        address: IpAddr,
+        /// The interface that it should be on.
+        interface: String,
+    },
+    /// The kernel's neighbour table has no room for it.
+    NeighbourTableFull {
+        /// Gateway or target.
+        address: IpAddr,
+    },
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRoute => f.write_str("no route to it: add one"),
+            Self::Unreachable => f.write_str("its route says unreachable: change the route"),
+            Self::Prohibited => f.write_str("its route says prohibit: change the route"),
+            Self::Blackhole => f.write_str("its route is a blackhole: change the route"),
+            Self::Local => f.write_str("it is an address of this host: a backend must be another host"),
+            Self::NotUnicast => f.write_str("it is a broadcast or multicast address: use a unicast one"),
+            Self::RouteWraps => f.write_str("its route encapsulates: use a plain route to it"),
+            Self::LookupRefused(errno) => {
+                write!(f, "the kernel refused the route lookup: {}", io::Error::from_raw_os_error(*errno))
+            }
+            Self::NoInterface(name) => write!(f, "no interface {name}: create it or name another"),
+            Self::InterfaceDown(name) => write!(f, "interface {name} is down or has no carrier: bring it up"),
+            Self::NotEthernet(name) => {
+                write!(f, "interface {name} is not Ethernet: route it out of an Ethernet interface")
+            }
+            Self::NoSource(name) => {
+                write!(f, "no source address on {name}: give it one, or set the outer source in the config")
+            }
+            Self::NoNeighbour { address, interface } => {
+                write!(f, "{address} on {interface} was asked for its MAC and has not answered yet")
+            }
+            Self::NeighbourFailed { address, interface } => {
+                write!(f, "{address} does not answer on {interface}: check that host and the cabling")
+            }
+            Self::NeighbourTableFull { address } => {
+                let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+                write!(
+                    f,
+                    "no room for {address} in the neighbour table: raise net.{family}.neigh.default.gc_thresh3"
+                )
+            }
+        }
+    }
+}
+
+/// The neighbour that a target's path leads to.
+pub(super) fn neighbour(path: &Path, target: IpAddr) -> IpAddr {
+    path.gateway.unwrap_or(target)
+}
+
+/// The next hop of `target` along `path`.
+pub(super) fn decide(target: &Target, path: &Path, link: Option<&Link>, known: Option<Known>) -> NextHop {
+    let link = link.ok_or_else(|| Why::NoInterface(format!("with index {}", path.ifindex)));
+    let hop = link.and_then(|link| {
+        let source_mac = ready(link)?;
+        let destination_mac = mac(neighbour(path, target.address), link, known)?;
+        let source = target.source.or(path.source).ok_or_else(|| Why::NoSource(link.name.clone()))?;
+        let mtu = path.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
+        Ok(hop(link, source_mac, destination_mac, mtu, source))
+    });
+    hop.map_or_else(NextHop::Unresolved, NextHop::Resolved)
+}
+
+/// The next hop of `target` by the static `via`; `preferred` is the link's own choice of a source.
+pub(super) fn decide_via(
+    target: &Target,
+    via: &Via,
+    link: Option<&Link>,
+    preferred: Option<IpAddr>,
+) -> NextHop {
+    let link = link.ok_or_else(|| Why::NoInterface(via.interface.clone()));
+    let hop = link.and_then(|link| {
+        let source_mac = ready(link)?;
+        let source = target.source.or(preferred).ok_or_else(|| Why::NoSource(link.name.clone()))?;
+        Ok(hop(link, source_mac, via.mac, link.mtu, source))
+    });
+    hop.map_or_else(NextHop::Unresolved, NextHop::Resolved)
+}
+
+/// The MAC of a link that can send; else why not.
+pub(super) fn ready(link: &Link) -> Result<[u8; 6], Why> {
+    match link.medium {
+        Medium::Other => Err(Why::NotEthernet(link.name.clone())),
+        Medium::Ethernet { .. } if !link.up => Err(Why::InterfaceDown(link.name.clone())),
+        Medium::Ethernet { mac } => Ok(mac),
+    }
+}
+
+fn mac(address: IpAddr, link: &Link, known: Option<Known>) -> Result<[u8; 6], Why> {
+    let interface = link.name.clone();
+    match known {
+        Some(Known::Resolved(mac)) => Ok(mac),
+        Some(Known::Failed) => Err(Why::NeighbourFailed { address, interface }),
+        Some(Known::Full) => Err(Why::NeighbourTableFull { address }),
+        Some(Known::Asked) | None => Err(Why::NoNeighbour { address, interface }),
+    }
+}
+
+fn hop(link: &Link, source_mac: [u8; 6], destination_mac: [u8; 6], mtu: u32, source: IpAddr) -> Hop {
+    Hop { ifindex: link.ifindex, interface: link.name.clone(), destination_mac, source_mac, mtu, source }
+}
