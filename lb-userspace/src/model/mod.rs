@@ -7,6 +7,10 @@ use std::str::FromStr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+mod link;
+
+pub use link::{INTERFACE_MAX, InterfaceError, MacError, interface, mac};
+
 /// A name: 1 to 32 characters, letters, digits, `-`, `_`, `.`; starts with a letter or digit.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Name(String);
@@ -69,6 +73,9 @@ impl fmt::Display for Name {
 pub struct GroupKey([u8; 16]);
 
 impl GroupKey {
+    /// Length of the key as text, in hex digits.
+    pub const DIGITS: usize = 32;
+
     /// A key from its bytes.
     pub const fn new(bytes: [u8; 16]) -> Self {
         Self(bytes)
@@ -77,6 +84,34 @@ impl GroupKey {
     /// The bytes, for the map and the hash alone.
     pub const fn bytes(&self) -> &[u8; 16] {
         &self.0
+    }
+}
+
+/// Why a string is not a [`GroupKey`]; never holds a part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Not [`GroupKey::DIGITS`] characters, but this many.
+    #[error("the group's key has {digits} hex digits, this one has {0} characters", digits = GroupKey::DIGITS)]
+    Length(usize),
+    /// A character that is no hex digit.
+    #[error("the group's key has only hex digits (0-9, a-f); this one has another character")]
+    Digit,
+}
+
+impl FromStr for GroupKey {
+    type Err = KeyError;
+
+    fn from_str(s: &str) -> Result<Self, KeyError> {
+        let length = s.chars().count();
+        if length != Self::DIGITS {
+            return Err(KeyError::Length(length));
+        }
+        if !s.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(KeyError::Digit);
+        }
+        u128::from_str_radix(s, 16)
+            .map(|key| Self(key.to_be_bytes()))
+            .map_err(|_| KeyError::Digit)
     }
 }
 
@@ -144,8 +179,24 @@ pub struct Capacity {
     pub pools: u32,
     /// VIPs, 1 to 32,768.
     pub vips: u32,
-    /// Backends, 1 to 32,768.
+    /// Backends, 2 to 32,768; the first is reserved, see [`Capacity::usable_backends`].
     pub backends: u32,
+}
+
+impl Capacity {
+    /// The most pools.
+    pub const POOLS_MAX: u32 = 1024;
+    /// The most VIPs.
+    pub const VIPS_MAX: u32 = 32_768;
+    /// The most backends, the reserved one included.
+    pub const BACKENDS_MAX: u32 = 32_768;
+    /// Backend index 0 means "none" in slots, so no backend has it.
+    pub const BACKENDS_RESERVED: u32 = 1;
+
+    /// How many backends the configuration may name, over all pools.
+    pub const fn usable_backends(&self) -> u32 {
+        self.backends.saturating_sub(Self::BACKENDS_RESERVED)
+    }
 }
 
 impl Default for Capacity {
@@ -228,5 +279,19 @@ impl fmt::Display for Protocol {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
         })
+    }
+}
+
+impl fmt::Display for Vip {
+    /// `192.0.2.1:80/tcp`, `[2001:db8::1]:53/udp`, and `192.0.2.1:any/tcp` for every port.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            IpAddr::V4(address) => write!(f, "{address}:")?,
+            IpAddr::V6(address) => write!(f, "[{address}]:")?,
+        }
+        match self.port {
+            0 => write!(f, "any/{}", self.protocol),
+            port => write!(f, "{port}/{}", self.protocol),
+        }
     }
 }

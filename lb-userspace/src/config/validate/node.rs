@@ -1,0 +1,178 @@
+//! `node`, `group` and `capacity`.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::{Check, Duplicate, Trail, place};
+use crate::config::error::Place;
+use crate::config::key;
+use crate::config::raw::{self, Field};
+use crate::config::source::Excerpt;
+use crate::config::what::{Kind, What};
+use crate::model::{Attach, Capacity, Group, GroupKey, Name, Node};
+
+/// The words of `attach`.
+const ATTACH: [(&str, Attach); 3] = [
+    ("auto", Attach::Auto),
+    ("native", Attach::Native),
+    ("generic", Attach::Generic),
+];
+
+pub(super) fn node(check: &mut Check<'_>, file: &raw::File) -> Option<Node> {
+    let trail = Trail::Root.field("node");
+    let node = check.required(&file.node, Place { line: 1, column: 1 }, trail)?;
+    let owner = place(node);
+    let name = check.required(&node.value.name, owner, trail.field("name"));
+    let name = name.and_then(|name| check.name(name, trail.field("name")));
+    let interfaces = interfaces(check, &node.value.interfaces, owner, trail.field("interfaces"));
+    let attach = node
+        .value
+        .attach
+        .as_ref()
+        .map_or(Some(Attach::default()), |attach| {
+            check.choice(attach, trail.field("attach"), &ATTACH)
+        });
+    Some(Node {
+        name: name?,
+        interfaces,
+        attach: attach?,
+    })
+}
+
+fn interfaces(
+    check: &mut Check<'_>,
+    list: &Field<raw::List<String>>,
+    owner: Place,
+    trail: Trail<'_>,
+) -> Vec<String> {
+    let mut seen = HashMap::new();
+    let mut interfaces = Vec::new();
+    for (index, item) in check.items(list, owner, trail).iter().enumerate() {
+        let trail = trail.item(index);
+        let Some(interface) = check.interface(item, trail) else {
+            continue;
+        };
+        let duplicate = Duplicate {
+            place: place(item),
+            trail,
+            kind: Kind::Interface,
+            value: &interface,
+        };
+        check.unique(&mut seen, interface.clone(), duplicate);
+        interfaces.push(interface);
+    }
+    interfaces
+}
+
+/// The group; `name` is this node's, if it is valid. Without `group` this node is alone.
+pub(super) fn group(
+    check: &mut Check<'_>,
+    file: &raw::File,
+    name: Option<&Name>,
+    path: &Path,
+) -> Option<Group> {
+    let trail = Trail::Root.field("group");
+    let alone = || name.map(|name| vec![name.clone()]);
+    let Some(group) = &file.group else {
+        return Some(Group {
+            nodes: alone()?,
+            key: None,
+        });
+    };
+    let nodes = match &group.value.nodes {
+        Some(list) => {
+            let nodes = members(check, &group.value.nodes, place(group), trail.field("nodes"));
+            if let Some(name) = name.filter(|name| !list.value.is_empty() && !nodes.contains(name)) {
+                let what = What::NotInGroup(Excerpt::new(name.as_str()));
+                check.report(place(list), trail.field("nodes"), what);
+            }
+            Some(nodes)
+        }
+        None => alone(),
+    };
+    let count = group.value.nodes.as_ref().map_or(1, |list| list.value.len());
+    let key = group_key(check, &group.value, trail, path);
+    if count > 1 && group.value.key.is_none() && group.value.key_file.is_none() {
+        check.report(
+            place(group),
+            trail.field("key"),
+            What::KeyMissing { nodes: count },
+        );
+    }
+    Some(Group { nodes: nodes?, key })
+}
+
+fn members(
+    check: &mut Check<'_>,
+    list: &Field<raw::List<String>>,
+    owner: Place,
+    trail: Trail<'_>,
+) -> Vec<Name> {
+    let mut seen = HashMap::new();
+    let mut nodes = Vec::new();
+    for (index, item) in check.items(list, owner, trail).iter().enumerate() {
+        let trail = trail.item(index);
+        let Some(name) = check.name(item, trail) else {
+            continue;
+        };
+        let duplicate = Duplicate {
+            place: place(item),
+            trail,
+            kind: Kind::Node,
+            value: &name,
+        };
+        check.unique(&mut seen, name.clone(), duplicate);
+        nodes.push(name);
+    }
+    nodes
+}
+
+/// The key from wherever it is; `path` is the configuration's, and a relative key file lies beside it.
+fn group_key(check: &mut Check<'_>, group: &raw::Group, trail: Trail<'_>, path: &Path) -> Option<GroupKey> {
+    let inline = group.key.as_ref().and_then(|key| {
+        let parsed = key.value.0.trim().parse();
+        parsed
+            .map_err(|error| check.report(place(key), trail.field("key"), What::Key(error)))
+            .ok()
+    });
+    let Some(file) = &group.key_file else {
+        return inline;
+    };
+    if group.key.is_some() {
+        check.report(place(file), trail.field("key_file"), What::KeyTwice);
+        return None;
+    }
+    let file_path = path.parent().unwrap_or(Path::new("")).join(&file.value);
+    key::read(&file_path)
+        .map_err(|error| check.report(place(file), trail.field("key_file"), What::KeyFile(error)))
+        .ok()
+}
+
+pub(super) fn capacity(check: &mut Check<'_>, file: &raw::File) -> Capacity {
+    let default = Capacity::default();
+    let Some(capacity) = &file.capacity else {
+        return default;
+    };
+    let trail = Trail::Root.field("capacity");
+    let mut size = |field: &Field<String>, name, (min, max), default| {
+        field
+            .as_ref()
+            .and_then(|text| check.number(text, trail.field(name), (min, max)))
+            .unwrap_or(default)
+    };
+    let raw::Capacity {
+        pools,
+        vips,
+        backends,
+    } = &capacity.value;
+    Capacity {
+        pools: size(pools, "pools", (1, Capacity::POOLS_MAX), default.pools),
+        vips: size(vips, "vips", (1, Capacity::VIPS_MAX), default.vips),
+        backends: size(
+            backends,
+            "backends",
+            (1 + Capacity::BACKENDS_RESERVED, Capacity::BACKENDS_MAX),
+            default.backends,
+        ),
+    }
+}
