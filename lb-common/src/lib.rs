@@ -8,22 +8,22 @@
 #[cfg(not(target_endian = "little"))]
 compile_error!("map types and the flow hash are defined for little-endian machines");
 
-pub mod abi;
-pub mod addr;
-pub mod backend;
 pub mod be;
+pub mod addr;
 pub mod csum;
-pub mod ecn;
-pub mod encap;
 pub mod hash;
-pub mod header;
 pub mod id;
-pub mod info;
-pub mod pick;
+pub mod header;
+pub mod tuple;
 pub mod slot;
 pub mod maglev;
 pub mod overlay;
+pub mod pick;
+pub mod vip;
+pub mod backend;
 pub mod stats;
 pub mod stop;
-pub mod tuple;
-pub mod vip;
+pub mod ecn;
+pub mod encap;
+pub mod info;
+pub mod abi;

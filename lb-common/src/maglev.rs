@@ -18,8 +18,7 @@
 use core::cmp::Reverse;
 use core::fmt;
 
-/// Slots of a ring: one for each value of 16 bits of the flow hash.
-pub const SLOTS: usize = 1 << 16;
+pub use crate::slot::SLOTS;
 
 /// Marks a slot without a member: nobody may hold it. Never the index of a member.
 pub const NONE: u16 = u16::MAX;

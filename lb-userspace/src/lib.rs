@@ -2,6 +2,9 @@
 //!
 //! Modules are listed in dependency order: a module uses only modules above it.
 
-pub mod config;
 pub mod model;
 pub mod net;
+pub mod config;
+pub mod state;
+pub mod dataplane;
+pub mod agent;

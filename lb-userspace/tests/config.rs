@@ -15,8 +15,13 @@ const NODE: &str = "node: {name: lb1, interfaces: [eth0]}\n";
 const KEY: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 
 fn fixtures(folder: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config").join(folder);
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/config")
+        .join(folder);
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
     files.sort();
     assert!(!files.is_empty());
@@ -73,13 +78,38 @@ fn the_example_is_accepted_and_read_right() {
     assert_eq!(model.encap.source_ipv4.unwrap().to_string(), "192.0.2.0/28");
     assert_eq!(model.encap.source_ipv6.unwrap().to_string(), "2001:db8:1::/64");
     let web = &model.pools[0];
-    assert_eq!(web.backends.iter().map(|backend| backend.weight).collect::<Vec<_>>(), [1, 3, 1]);
-    assert_eq!(web.backends[2].via, Some(Via { interface: "eth1".into(), mac: [2, 0, 0, 0, 0, 0x13] }));
+    assert_eq!(
+        web.backends
+            .iter()
+            .map(|backend| backend.weight)
+            .collect::<Vec<_>>(),
+        [1, 3, 1]
+    );
+    assert_eq!(
+        web.backends[2].via,
+        Some(Via {
+            interface: "eth1".into(),
+            mac: [2, 0, 0, 0, 0, 0x13]
+        })
+    );
     assert_eq!(web.backends[0].id, lb_common::id::stable("web", "be1"));
     assert_ne!(web.backends[0].id, model.pools[1].backends[0].id);
-    let vips: Vec<_> = model.vips.iter().map(|vip| (vip.port, vip.protocol, vip.pool)).collect();
+    let vips: Vec<_> = model
+        .vips
+        .iter()
+        .map(|vip| (vip.port, vip.protocol, vip.pool))
+        .collect();
     let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
-    assert_eq!(vips, [(443, tcp, 0), (443, udp, 0), (0, tcp, 0), (443, tcp, 1), (80, tcp, 1)]);
+    assert_eq!(
+        vips,
+        [
+            (443, tcp, 0),
+            (443, udp, 0),
+            (0, tcp, 0),
+            (443, tcp, 1),
+            (80, tcp, 1)
+        ]
+    );
     assert_eq!(model.vips[3].to_string(), "[2001:db8:3::1]:443/tcp");
     assert_eq!(model.vips[2].to_string(), "203.0.113.9:any/tcp");
 }
@@ -96,7 +126,10 @@ fn a_minimal_file_gets_the_defaults() {
 
 #[test]
 fn a_plain_source_address_is_a_prefix_of_one() {
-    let model = parse(&format!("{NODE}encap: {{source_ipv4: 192.0.2.7, source_ipv6: \"2001:db8::7\"}}\n")).unwrap();
+    let model = parse(&format!(
+        "{NODE}encap: {{source_ipv4: 192.0.2.7, source_ipv6: \"2001:db8::7\"}}\n"
+    ))
+    .unwrap();
     assert_eq!(model.encap.source_ipv4.unwrap().to_string(), "192.0.2.7/32");
     assert_eq!(model.encap.source_ipv6.unwrap().to_string(), "2001:db8::7/128");
 }
@@ -112,7 +145,14 @@ fn large(backends: usize, flow: bool) -> String {
         })
         .collect();
     let vips: Vec<String> = (0..backends)
-        .map(|v| format!("{{address: 172.16.{}.{}, port: 80, protocol: tcp, pool: p{}}}", v / 256, v % 256, v / 256))
+        .map(|v| {
+            format!(
+                "{{address: 172.16.{}.{}, port: 80, protocol: tcp, pool: p{}}}",
+                v / 256,
+                v % 256,
+                v / 256
+            )
+        })
         .collect();
     let separator = if flow { "," } else { ",\n  " };
     format!(
@@ -129,8 +169,14 @@ fn large_files_are_read_and_quickly() {
         let start = Instant::now();
         let model = parse(&text).unwrap_or_else(|error| panic!("{error}"));
         let elapsed = start.elapsed();
-        println!("{backends} backends, {} bytes, one line: {flow}: {elapsed:?}", text.len());
-        assert_eq!(model.pools.iter().map(|pool| pool.backends.len()).sum::<usize>(), backends);
+        println!(
+            "{backends} backends, {} bytes, one line: {flow}: {elapsed:?}",
+            text.len()
+        );
+        assert_eq!(
+            model.pools.iter().map(|pool| pool.backends.len()).sum::<usize>(),
+            backends
+        );
         assert_eq!(model.vips.len(), backends);
         // Unoptimised and beside other builds; what is meant is "not quadratic".
         assert!(elapsed < Duration::from_secs(20), "{elapsed:?}");
@@ -140,22 +186,53 @@ fn large_files_are_read_and_quickly() {
 #[test]
 fn one_backend_more_than_fits_is_too_many() {
     let error = refused(&large(32_768, false));
-    assert!(matches!(only(&error), What::TooMany { count: 32_768, room: 32_767, .. }), "{error}");
+    assert!(
+        matches!(
+            only(&error),
+            What::TooMany {
+                count: 32_768,
+                room: 32_767,
+                ..
+            }
+        ),
+        "{error}"
+    );
     assert!(error.to_string().contains("at most 32768"), "{error}");
 }
 
 #[test]
 fn an_anchor_used_by_every_backend_is_fine() {
-    let members: Vec<String> =
-        (1..2000).map(|b| format!("      - {{name: be{b}, address: 10.0.{}.{}, via: *hop}}\n", b / 256, b % 256)).collect();
-    let first = "      - {name: be0, address: 10.1.0.0, via: &hop {interface: eth1, mac: \"02:00:00:00:00:13\"}}\n";
-    let model = parse(&format!("{NODE}pools:\n  - name: web\n    backends:\n{first}{}", members.concat())).unwrap();
-    assert!(model.pools[0].backends.iter().all(|backend| backend.via.is_some()));
+    let members: Vec<String> = (1..2000)
+        .map(|b| {
+            format!(
+                "      - {{name: be{b}, address: 10.0.{}.{}, via: *hop}}\n",
+                b / 256,
+                b % 256
+            )
+        })
+        .collect();
+    let first =
+        "      - {name: be0, address: 10.1.0.0, via: &hop {interface: eth1, mac: \"02:00:00:00:00:13\"}}\n";
+    let model = parse(&format!(
+        "{NODE}pools:\n  - name: web\n    backends:\n{first}{}",
+        members.concat()
+    ))
+    .unwrap();
+    assert!(
+        model.pools[0]
+            .backends
+            .iter()
+            .all(|backend| backend.via.is_some())
+    );
 }
 
 #[test]
 fn hundreds_of_comments_are_fine() {
-    let text = format!("{}{NODE}pools:\n{}  []\n", "# comment\n".repeat(500), "  # comment\n".repeat(500));
+    let text = format!(
+        "{}{NODE}pools:\n{}  []\n",
+        "# comment\n".repeat(500),
+        "  # comment\n".repeat(500)
+    );
     parse(&text).unwrap();
 }
 
@@ -165,7 +242,11 @@ fn bottomless_nesting_is_refused_at_once() {
         for before in ["", "node: ", "pools: ", "node: {name: ", "x: "] {
             let start = Instant::now();
             let error = refused(&format!("{before}{}", opening.repeat(100_000)));
-            assert!(start.elapsed() < Duration::from_secs(5), "{before}{opening}: {:?}", start.elapsed());
+            assert!(
+                start.elapsed() < Duration::from_secs(5),
+                "{before}{opening}: {:?}",
+                start.elapsed()
+            );
             assert!(error.to_string().len() < 1000, "{before}{opening}: {error}");
             assert!(error.problems[0].line > 0, "{before}{opening}: {error}");
         }
@@ -177,7 +258,10 @@ fn bottomless_nesting_is_refused_at_once() {
 fn alias_bombs_are_refused_at_once() {
     let mut text = String::from("pools:\n  - &a0 {name: web, backends: []}\n");
     for level in 1..30 {
-        text += &format!("  - &a{level} [{}]\n", vec![format!("*a{}", level - 1); 10].join(", "));
+        text += &format!(
+            "  - &a{level} [{}]\n",
+            vec![format!("*a{}", level - 1); 10].join(", ")
+        );
     }
     let start = Instant::now();
     refused(&text);
@@ -189,10 +273,18 @@ fn files_that_cannot_be_read_say_why() {
     let folder = tempfile::tempdir().unwrap();
     let error = config::load(&folder.path().join("absent.yaml")).unwrap_err();
     assert_eq!(only(&error), &What::Unreadable(std::io::ErrorKind::NotFound));
-    assert!(error.to_string().contains("absent.yaml: can't be read: "), "{error}");
+    assert!(
+        error.to_string().contains("absent.yaml: can't be read: "),
+        "{error}"
+    );
     assert_eq!(only(&config::load(folder.path()).unwrap_err()), &What::Directory);
     let error = config::load(Path::new("/dev/zero")).unwrap_err();
-    assert_eq!(only(&error), &What::TooLarge { limit: config::FILE_MAX });
+    assert_eq!(
+        only(&error),
+        &What::TooLarge {
+            limit: config::FILE_MAX
+        }
+    );
 
     let file = folder.path().join("latin1.yaml");
     fs::write(&file, b"node:\n  name: B\xc3\xa4r\xe4\n").unwrap();
@@ -201,7 +293,11 @@ fn files_that_cannot_be_read_say_why() {
     assert_eq!((error.problems[0].line, error.problems[0].column), (2, 12));
 
     let largest = folder.path().join("largest.yaml");
-    fs::write(&largest, format!("{NODE}{}", "#".repeat(config::FILE_MAX as usize - NODE.len()))).unwrap();
+    fs::write(
+        &largest,
+        format!("{NODE}{}", "#".repeat(config::FILE_MAX as usize - NODE.len())),
+    )
+    .unwrap();
     config::load(&largest).unwrap();
 }
 
@@ -212,25 +308,46 @@ fn with_key_file(content: &[u8], mode: u32) -> Result<Model, Error> {
     fs::write(&key, content).unwrap();
     fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
     let file = folder.path().join("lb.yaml");
-    fs::write(&file, format!("{NODE}group: {{nodes: [lb1, lb2], key_file: group.key}}\n")).unwrap();
+    fs::write(
+        &file,
+        format!("{NODE}group: {{nodes: [lb1, lb2], key_file: group.key}}\n"),
+    )
+    .unwrap();
     config::load(&file)
 }
 
 #[test]
 fn key_files() {
     let key = |text: &str| text.parse().ok();
-    for content in [KEY.to_owned(), format!("{KEY}\n"), format!(" \n{KEY}\r\n\n"), KEY.to_uppercase()] {
+    for content in [
+        KEY.to_owned(),
+        format!("{KEY}\n"),
+        format!(" \n{KEY}\r\n\n"),
+        KEY.to_uppercase(),
+    ] {
         for mode in [0o600, 0o400, 0o640] {
-            assert_eq!(with_key_file(content.as_bytes(), mode).unwrap().group.key, key(KEY), "{content:?} {mode:o}");
+            assert_eq!(
+                with_key_file(content.as_bytes(), mode).unwrap().group.key,
+                key(KEY),
+                "{content:?} {mode:o}"
+            );
         }
     }
     for (content, mode, want) in [
         (KEY.as_bytes(), 0o644, KeyFileError::Open { mode: 0o644 }),
         (KEY.as_bytes(), 0o602, KeyFileError::Open { mode: 0o602 }),
         (b"", 0o600, KeyFileError::Key(KeyError::Length(0))),
-        (&KEY.as_bytes()[1..], 0o600, KeyFileError::Key(KeyError::Length(31))),
+        (
+            &KEY.as_bytes()[1..],
+            0o600,
+            KeyFileError::Key(KeyError::Length(31)),
+        ),
         (&[0xff; 32], 0o600, KeyFileError::Key(KeyError::Digit)),
-        (format!("{}é", &KEY[1..]).as_bytes(), 0o600, KeyFileError::Key(KeyError::Digit)),
+        (
+            format!("{}é", &KEY[1..]).as_bytes(),
+            0o600,
+            KeyFileError::Key(KeyError::Digit),
+        ),
     ] {
         let error = with_key_file(content, mode).unwrap_err();
         assert_eq!(only(&error), &What::KeyFile(want));
@@ -242,7 +359,10 @@ fn key_files() {
 #[test]
 fn key_files_that_are_no_files() {
     for (path, want) in [
-        ("/absent/group.key", KeyFileError::Unreadable(std::io::ErrorKind::NotFound)),
+        (
+            "/absent/group.key",
+            KeyFileError::Unreadable(std::io::ErrorKind::NotFound),
+        ),
         ("/", KeyFileError::NotAFile),
         ("/dev/zero", KeyFileError::NotAFile),
     ] {
@@ -307,7 +427,11 @@ fn no_error_shows_the_key() {
     ] {
         for before in ["", "vips: []\n"] {
             let text = format!("{NODE}{before}group:\n  {group}\npools: []\n");
-            assert_eq!(parse(&text).err().map(|error| assert_secret(&error)), Some(()), "accepted: {text}");
+            assert_eq!(
+                parse(&text).err().map(|error| assert_secret(&error)),
+                Some(()),
+                "accepted: {text}"
+            );
         }
     }
 }
@@ -331,7 +455,9 @@ fn no_error_shows_a_key_in_a_wrong_place() {
         format!("node: {{name: {KEY}0, interfaces: [{KEY}]}}\n"),
         format!("{NODE}vips: [{{address: {KEY}, port: {KEY}, protocol: {KEY}, pool: {KEY}}}]\n"),
         format!("{NODE}encap: {{source_ipv4: {KEY}}}\ncapacity: {{pools: {KEY}}}\n"),
-        format!("{NODE}pools: [{{name: {KEY}, backends: [{{name: {KEY}, address: x}}, {{name: {KEY}, address: y}}]}}]\n"),
+        format!(
+            "{NODE}pools: [{{name: {KEY}, backends: [{{name: {KEY}, address: x}}, {{name: {KEY}, address: y}}]}}]\n"
+        ),
         format!("x: &{KEY} 1\n"),
         format!("{NODE}# {KEY}\npools: [\n"),
         format!("{NODE}group:\n  key: \"{parted}\n{parted}\npools: []\n"),
@@ -339,7 +465,11 @@ fn no_error_shows_a_key_in_a_wrong_place() {
         format!("{NODE}group:\r\n  key: {parted}\r\n  nodes: {{}}\r\n"),
         format!("{NODE}group:\r  key: {parted}\r  nodes: {{}}\r"),
     ] {
-        assert_eq!(parse(&text).err().map(|error| assert_secret(&error)), Some(()), "accepted: {text}");
+        assert_eq!(
+            parse(&text).err().map(|error| assert_secret(&error)),
+            Some(()),
+            "accepted: {text}"
+        );
     }
 }
 
@@ -347,7 +477,10 @@ fn no_error_shows_a_key_in_a_wrong_place() {
 fn a_good_key_is_never_shown() {
     let model = parse(&format!("{NODE}group: {{nodes: [lb1, lb2], key: {KEY}}}\n")).unwrap();
     let shown = format!("{model:?}");
-    assert!(shown.contains("masked") && !shown.contains("0f1e") && !shown.contains("15, 30"), "{shown}");
+    assert!(
+        shown.contains("masked") && !shown.contains("0f1e") && !shown.contains("15, 30"),
+        "{shown}"
+    );
 }
 
 mod random {
@@ -358,7 +491,9 @@ mod random {
 
     fn example() -> String {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/lb.example.yaml");
-        fs::read_to_string(path).unwrap().replace("00112233445566778899aabbccddeeff", KEY)
+        fs::read_to_string(path)
+            .unwrap()
+            .replace("00112233445566778899aabbccddeeff", KEY)
     }
 
     proptest! {

@@ -36,11 +36,19 @@ impl Balancer {
         let mut attached = Vec::with_capacity(links.len());
         let mut rows = Vec::with_capacity(links.len());
         for link in links {
-            let known = before.iter().find(|row| info::untext(&row.name) == link.name && row.ifindex == link.ifindex);
+            let known = before
+                .iter()
+                .find(|row| info::untext(&row.name) == link.name && row.ifindex == link.ifindex);
             let done = self.attach_one(link, want, known.map(|row| row.mode))?;
             let (Attached::Replaced { mode } | Attached::New { mode }) = done;
             let (ifindex, mtu) = (link.ifindex, link.mtu);
-            rows.push(info::Interface { ifindex, mode, mtu, pad: 0, name: text(&link.name) });
+            rows.push(info::Interface {
+                ifindex,
+                mode,
+                mtu,
+                pad: 0,
+                name: text(&link.name),
+            });
             attached.push(done);
         }
         self.write_interfaces(&rows)?;
@@ -75,14 +83,19 @@ impl Balancer {
     fn interfaces(&self) -> Result<Vec<info::Interface>, Error> {
         let all: Result<Vec<Plain<info::Interface>>, MapError> = self.maps.iface_info.iter().collect();
         let all = all.map_err(Error::map(map::IFACE_INFO))?;
-        Ok(all.into_iter().map(|Plain(row)| row).filter(|row| row.ifindex != 0).collect())
+        Ok(all
+            .into_iter()
+            .map(|Plain(row)| row)
+            .filter(|row| row.ifindex != 0)
+            .collect())
     }
 
     fn write_interfaces(&mut self, rows: &[info::Interface]) -> Result<(), Error> {
         let map = &mut self.maps.iface_info;
         for index in 0..map.len() {
             let row = rows.get(index as usize).copied().unwrap_or_default();
-            map.set(index, Plain(row), 0).map_err(Error::map(map::IFACE_INFO))?;
+            map.set(index, Plain(row), 0)
+                .map_err(Error::map(map::IFACE_INFO))?;
         }
         Ok(())
     }
@@ -90,7 +103,10 @@ impl Balancer {
 
 /// Replaces the program of a pinned link; `false` where its interface is gone.
 fn replace(program: &mut Xdp, path: &std::path::Path) -> Result<bool, Error> {
-    let failed = |source| Error::Link { path: path.to_owned(), source: Box::new(source) };
+    let failed = |source| Error::Link {
+        path: path.to_owned(),
+        source: Box::new(source),
+    };
     let link = FdLink::from(PinnedLink::from_pin(path).map_err(failed)?);
     let link = XdpLink::try_from(link).map_err(failed)?;
     match program.attach_to_link(link) {
@@ -107,12 +123,18 @@ pub(super) fn attach_new(
     want: Attach,
     path: &std::path::Path,
 ) -> Result<u32, Error> {
-    let first = if want == Attach::Generic { XdpMode::Skb } else { XdpMode::Driver };
+    let first = if want == Attach::Generic {
+        XdpMode::Skb
+    } else {
+        XdpMode::Driver
+    };
     let (id, mode) = match program.attach_to_if_index(link.ifindex, first) {
         Ok(id) if first == XdpMode::Driver => (id, mode::NATIVE),
         Ok(id) => (id, mode::GENERIC),
         Err(e) if is(&e, libc::EOPNOTSUPP) && want == Attach::Auto => {
-            let id = program.attach_to_if_index(link.ifindex, XdpMode::Skb).map_err(|e| refused(link, e))?;
+            let id = program
+                .attach_to_if_index(link.ifindex, XdpMode::Skb)
+                .map_err(|e| refused(link, e))?;
             (id, mode::GENERIC)
         }
         Err(e) => return Err(refused(link, e)),
@@ -120,7 +142,10 @@ pub(super) fn attach_new(
     let owned = program.take_link(id).map_err(Error::program(&link.name))?;
     // Where the kernel has no XDP links aya attaches by netlink; that can't be pinned, and dropping it detaches.
     let fd = FdLink::try_from(owned).map_err(|_| Error::Unpinnable(link.name.clone()))?;
-    fd.pin(path).map_err(|source| Error::Pin { path: path.to_owned(), source: Box::new(source) })?;
+    fd.pin(path).map_err(|source| Error::Pin {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })?;
     Ok(mode)
 }
 

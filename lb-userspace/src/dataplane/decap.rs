@@ -81,12 +81,19 @@ fn set_allowed(root: &Root, allow: &[IpNet]) -> Result<(), Error> {
 /// A prefix as the program looks it up: v4-mapped.
 fn key(net: &IpNet) -> Key<Plain<Addr>> {
     let extra = if matches!(net, IpNet::V4(_)) { 96 } else { 0 };
-    Key::new(u32::from(net.prefix_len()) + extra, Plain(Addr::from(net.network())))
+    Key::new(
+        u32::from(net.prefix_len()) + extra,
+        Plain(Addr::from(net.network())),
+    )
 }
 
 fn net(key: &Key<Plain<Addr>>) -> Option<IpNet> {
     let Plain(addr) = key.data();
-    let extra = if addr.is_v4() && key.prefix_len() >= 96 { 96 } else { 0 };
+    let extra = if addr.is_v4() && key.prefix_len() >= 96 {
+        96
+    } else {
+        0
+    };
     let len = u8::try_from(key.prefix_len() - extra).ok()?;
     IpNet::new(addr.into(), len).ok()
 }
@@ -112,7 +119,10 @@ pub fn status(root: &Root) -> Result<Status, Error> {
     let trie: Allow = open(&root, map::DECAP_ALLOW)?;
     let stats: Counters = open(&root, map::DECAP_STATS)?;
     let stops: Counters = open(&root, map::DECAP_STOPS)?;
-    let keys: Vec<_> = trie.keys().collect::<Result<_, _>>().map_err(Error::map(map::DECAP_ALLOW))?;
+    let keys: Vec<_> = trie
+        .keys()
+        .collect::<Result<_, _>>()
+        .map_err(Error::map(map::DECAP_ALLOW))?;
     let stop = |&stop: &DecapStop| Ok((stop, sum(&stops, stop as u32)?));
     Ok(Status {
         interfaces: root.linked()?,

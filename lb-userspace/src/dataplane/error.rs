@@ -3,8 +3,10 @@ use std::path::PathBuf;
 
 use aya::EbpfError;
 use aya::maps::MapError;
+use aya::maps::xdp::XdpMapError;
 use aya::pin::PinError;
-use aya::programs::{LinkError, ProgramError};
+use aya::programs::ProgramError;
+use aya::programs::links::LinkError;
 
 /// Why the data plane could not be reached or changed.
 #[derive(Debug, thiserror::Error)]
@@ -12,16 +14,25 @@ use aya::programs::{LinkError, ProgramError};
 pub enum Error {
     #[error("{path}: {source}")]
     Path { path: PathBuf, source: io::Error },
-    #[error("{0} is not on a BPF file system: mount one there (mount -t bpf bpf /sys/fs/bpf) or choose another --pin-root")]
+    #[error(
+        "{0} is not on a BPF file system: mount one there (mount -t bpf bpf /sys/fs/bpf) or choose another --pin-root"
+    )]
     NotBpffs(PathBuf),
-    #[error("another lbd is running over {0}: one live agent per pin root; stop it first, or choose another --pin-root")]
+    #[error(
+        "another lbd is running over {0}: one live agent per pin root; stop it first, or choose another --pin-root"
+    )]
     Locked(PathBuf),
     #[error("nothing is loaded under {0}: start lbd first, or name its --pin-root")]
     NotLoaded(PathBuf),
     #[error("some maps under {0} are missing: withdraw this node, run `lbctl detach`, then start lbd")]
     Incomplete(PathBuf),
     #[error("the pinned map {name} has another shape ({found}, needed {needed}): {remedy}")]
-    Shape { name: String, found: String, needed: String, remedy: &'static str },
+    Shape {
+        name: String,
+        found: String,
+        needed: String,
+        remedy: &'static str,
+    },
     #[error(
         "the maps under {path} have ABI version {found}, this program has {needed}: \
          stop traffic to this node, run `lbctl detach`, then start lbd"
@@ -33,7 +44,10 @@ pub enum Error {
     )]
     Key,
     #[error("the kernel refused {what}: {source}")]
-    Load { what: &'static str, source: Box<EbpfError> },
+    Load {
+        what: &'static str,
+        source: Box<EbpfError>,
+    },
     #[error("the object holds no program {0}")]
     NoProgram(&'static str),
     #[error("interface {name}: {source}")]
@@ -42,14 +56,23 @@ pub enum Error {
         "interface {0}: the driver has no native XDP; set `node.attach: auto` to let it fall back to the slower generic mode"
     )]
     NoNative(String),
-    #[error("interface {0}: another XDP program is attached; take it off first (ip link set dev {0} xdp off)")]
+    #[error(
+        "interface {0}: another XDP program is attached; take it off first (ip link set dev {0} xdp off)"
+    )]
     Busy(String),
     #[error("interface {0}: no such interface")]
     NoInterface(String),
-    #[error("interface {0}: the kernel gave a link that can't be pinned, so it would not outlive the agent; Linux 5.9 or newer is needed")]
+    #[error(
+        "interface {0}: the kernel gave a link that can't be pinned, so it would not outlive the agent; Linux 5.9 or newer is needed"
+    )]
     Unpinnable(String),
     #[error("map {name}: {source}")]
-    Map { name: &'static str, source: Box<MapError> },
+    Map {
+        name: &'static str,
+        source: Box<MapError>,
+    },
+    #[error("interface {ifindex} can't be a target of redirects: {source}")]
+    Device { ifindex: u32, source: Box<XdpMapError> },
     #[error("pin {path}: {source}")]
     Pin { path: PathBuf, source: Box<PinError> },
     #[error("link {path}: {source}")]
@@ -65,11 +88,17 @@ impl Error {
     }
 
     pub(super) fn map(name: &'static str) -> impl Fn(MapError) -> Self + Copy {
-        move |source| Self::Map { name, source: Box::new(source) }
+        move |source| Self::Map {
+            name,
+            source: Box::new(source),
+        }
     }
 
     pub(super) fn program(name: &str) -> impl FnOnce(ProgramError) -> Self {
         let name = name.to_owned();
-        move |source| Self::Program { name, source: Box::new(source) }
+        move |source| Self::Program {
+            name,
+            source: Box::new(source),
+        }
     }
 }

@@ -6,8 +6,8 @@ use aya::maps::{Array, MapData};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::abi::{self, map};
-use lb_common::info::{Meta, text};
 use lb_common::hash;
+use lb_common::info::{Meta, text};
 use rustix::rand::{GetRandomFlags, getrandom};
 use zerocopy::IntoBytes;
 
@@ -33,7 +33,6 @@ pub struct Plan<'a> {
 }
 
 /// The loaded program and its maps.
-#[derive(Debug)]
 pub struct Balancer {
     pub(super) root: Root,
     pub(super) ebpf: Ebpf,
@@ -65,7 +64,12 @@ impl Balancer {
         if !adopted {
             claim(root, facts(plan, &key))?;
         }
-        Ok(Self { root: root.clone(), ebpf, maps: Maps::open(root)?, adopted })
+        Ok(Self {
+            root: root.clone(),
+            ebpf,
+            maps: Maps::open(root)?,
+            adopted,
+        })
     }
 
     /// The loaded object, for the log bridge.
@@ -86,7 +90,11 @@ fn adoptable(root: &Root, shapes: &[Shape]) -> Result<Option<Meta>, Error> {
         Err(e) => return Err(e),
     };
     if meta.abi != 0 && meta.abi != abi::ABI_VERSION {
-        return Err(Error::Abi { path: root.path().to_owned(), found: meta.abi, needed: abi::ABI_VERSION });
+        return Err(Error::Abi {
+            path: root.path().to_owned(),
+            found: meta.abi,
+            needed: abi::ABI_VERSION,
+        });
     }
     if meta.abi == 0 {
         // Nothing, or the half of an agent that died while it loaded: nothing is attached to that.
@@ -104,7 +112,9 @@ fn adoptable(root: &Root, shapes: &[Shape]) -> Result<Option<Meta>, Error> {
 fn loader<'a>(root: &Root, shapes: &'a [Shape]) -> EbpfLoader<'a> {
     let mut loader = EbpfLoader::new();
     for shape in shapes {
-        loader.map_max_entries(shape.name, shape.entries).map_pin_path(shape.name, root.map(shape.name));
+        loader
+            .map_max_entries(shape.name, shape.entries)
+            .map_pin_path(shape.name, root.map(shape.name));
     }
     loader
 }
@@ -115,7 +125,10 @@ pub(super) fn load_plain(root: &Root, object: &[u8], shapes: &[Shape]) -> Result
 }
 
 fn maps_refused(source: EbpfError) -> Error {
-    Error::Load { what: "the maps", source: Box::new(source) }
+    Error::Load {
+        what: "the maps",
+        source: Box::new(source),
+    }
 }
 
 /// Has the kernel verify the program, and pins it.
@@ -127,7 +140,10 @@ fn verify(root: &Root, ebpf: &mut Ebpf) -> Result<(), Error> {
 
 pub(super) fn pin_program(program: &mut Xdp, path: &Path) -> Result<(), Error> {
     remove_file(path)?;
-    program.pin(path).map_err(|source| Error::Pin { path: path.to_owned(), source: Box::new(source) })
+    program.pin(path).map_err(|source| Error::Pin {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
 }
 
 pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
@@ -151,7 +167,8 @@ fn random_key() -> GroupKey {
     let mut bytes = [0; 16];
     let mut filled = 0;
     while filled < bytes.len() {
-        filled += getrandom(&mut bytes[filled..], GetRandomFlags::empty()).expect("the kernel's generator is seeded");
+        filled += getrandom(&mut bytes[filled..], GetRandomFlags::empty())
+            .expect("the kernel's generator is seeded");
     }
     GroupKey::new(bytes)
 }

@@ -15,7 +15,6 @@ use super::pod::Plain;
 use crate::model::Capacity;
 
 /// The maps of a loaded data plane.
-#[derive(Debug)]
 pub struct Maps {
     pub(super) capacity: Capacity,
     pub(super) vips: HashMap<MapData, Plain<vip::Key>, Plain<vip::Value>>,
@@ -40,7 +39,10 @@ where
     if !path.try_exists().map_err(Error::path(&path))? {
         return Err(Error::NotLoaded(root.path().to_owned()));
     }
-    MapData::from_pin(&path).and_then(Map::from_map_data).and_then(T::try_from).map_err(Error::map(name))
+    MapData::from_pin(&path)
+        .and_then(Map::from_map_data)
+        .and_then(T::try_from)
+        .map_err(Error::map(name))
 }
 
 impl Maps {
@@ -57,9 +59,17 @@ impl Maps {
             return Err(Error::NotLoaded(root.path().to_owned()));
         }
         if facts.abi != needed {
-            return Err(Error::Abi { path: root.path().to_owned(), found: facts.abi, needed });
+            return Err(Error::Abi {
+                path: root.path().to_owned(),
+                found: facts.abi,
+                needed,
+            });
         }
-        let capacity = Capacity { pools: facts.pools, vips: facts.vips, backends: facts.backends };
+        let capacity = Capacity {
+            pools: facts.pools,
+            vips: facts.vips,
+            backends: facts.backends,
+        };
         super::shape::compare(root, &super::shape::balancer(capacity))?;
         Ok(Self {
             capacity,
@@ -86,7 +96,10 @@ impl Maps {
 fn slots(root: &Root, capacity: Capacity) -> Result<Memory, Error> {
     let data = MapData::from_pin(root.map(map::SLOTS)).map_err(Error::map(map::SLOTS))?;
     let len = capacity.pools as usize * SLOTS;
-    Memory::map(data.fd().as_fd(), len).map_err(|source| Error::Memory { name: map::SLOTS, source })
+    Memory::map(data.fd().as_fd(), len).map_err(|source| Error::Memory {
+        name: map::SLOTS,
+        source,
+    })
 }
 
 /// The first thing that is written into new maps: whose they are.

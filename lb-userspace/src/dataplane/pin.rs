@@ -65,7 +65,8 @@ impl Root {
     /// Interfaces that have a link pinned.
     pub fn linked(&self) -> Result<Vec<String>, Error> {
         let names = |dir: fs::ReadDir| -> io::Result<Vec<String>> {
-            dir.map(|e| Ok(e?.file_name().to_string_lossy().replace(':', "."))).collect()
+            dir.map(|e| Ok(e?.file_name().to_string_lossy().replace(':', ".")))
+                .collect()
         };
         let mut linked = match fs::read_dir(self.links()).and_then(names) {
             Ok(linked) => linked,
@@ -85,7 +86,11 @@ impl Root {
     pub fn create(&self) -> Result<(), Error> {
         use std::os::unix::fs::DirBuilderExt;
         for dir in [self.0.clone(), self.0.join("maps"), self.links()] {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(Error::path(&dir))?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&dir)
+                .map_err(Error::path(&dir))?;
         }
         self.check()
     }
@@ -93,7 +98,11 @@ impl Root {
     fn check(&self) -> Result<(), Error> {
         let dir = File::open(&self.0).map_err(Error::path(&self.0))?;
         let stat = fstatfs(&dir).map_err(|e| Error::path(&self.0)(e.into()))?;
-        if i64::from(stat.f_type) == BPF_FS_MAGIC { Ok(()) } else { Err(Error::NotBpffs(self.0.clone())) }
+        if i64::from(stat.f_type) == BPF_FS_MAGIC {
+            Ok(())
+        } else {
+            Err(Error::NotBpffs(self.0.clone()))
+        }
     }
 
     /// Becomes the one live agent over this folder. The folder itself carries the lock: nothing is left behind.
@@ -124,7 +133,14 @@ impl Root {
         match fs::remove_dir(&self.0) {
             Ok(()) => Ok(()),
             // A decapsulator lives beside us, or nothing was there.
-            Err(e) if matches!(e.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => Ok(()),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound
+                ) =>
+            {
+                Ok(())
+            }
             Err(e) => Err(Error::path(&self.0)(e)),
         }
     }

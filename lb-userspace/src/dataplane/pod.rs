@@ -1,4 +1,7 @@
-#![expect(unsafe_code, reason = "aya asks for an unsafe promise that zerocopy has checked")]
+#![expect(
+    unsafe_code,
+    reason = "aya asks for an unsafe promise that zerocopy has checked"
+)]
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 

@@ -20,34 +20,53 @@ impl Maps {
     /// Everything that the agent writes, as it is now.
     pub fn contents(&self) -> Result<Contents, Error> {
         let pools = self.pools()?;
-        let ring = |&pool: &u16| (pool, Arc::new(self.ring(pool).into_iter().map(Slot::current).collect()));
+        let ring = |&pool: &u16| {
+            (
+                pool,
+                Arc::new(self.ring(pool).into_iter().map(Slot::current).collect()),
+            )
+        };
         let (backends, freed) = self.backends()?;
         Ok(Contents {
             vips: self.vips()?,
             rings: pools.keys().map(ring).collect(),
             pools,
             backends,
-            devices: self.devices.keys().collect::<Result<BTreeSet<u32>, _>>().map_err(Error::map(map::DEVICES))?,
+            devices: self
+                .devices
+                .keys()
+                .collect::<Result<BTreeSet<u32>, _>>()
+                .map_err(Error::map(map::DEVICES))?,
             freed,
         })
     }
 
     /// What these maps are and whose.
     pub fn meta(&self) -> Result<Meta, Error> {
-        self.meta.get(&0, 0).map(|Plain(meta)| meta).map_err(Error::map(map::META))
+        self.meta
+            .get(&0, 0)
+            .map(|Plain(meta)| meta)
+            .map_err(Error::map(map::META))
     }
 
     /// VIPs and the marks of their addresses.
     pub fn vips(&self) -> Result<BTreeMap<vip::Key, vip::Value>, Error> {
-        let rows = self.vips.iter().map(|row| row.map(|(Plain(key), Plain(value))| (key, value)));
+        let rows = self
+            .vips
+            .iter()
+            .map(|row| row.map(|(Plain(key), Plain(value))| (key, value)));
         rows.collect::<Result<_, _>>().map_err(Error::map(map::VIPS))
     }
 
     /// Pools by index.
     pub fn pools(&self) -> Result<BTreeMap<u16, info::Pool>, Error> {
-        let rows = (0..).zip(self.pool_info.iter()).map(|(i, row)| row.map(|Plain(pool)| (i, pool)));
+        let rows = (0..)
+            .zip(self.pool_info.iter())
+            .map(|(i, row)| row.map(|Plain(pool)| (i, pool)));
         let named = rows.filter(|row| row.as_ref().map_or(true, |(_, pool)| pool.name[0] != 0));
-        named.collect::<Result<_, _>>().map_err(Error::map(map::POOL_INFO))
+        named
+            .collect::<Result<_, _>>()
+            .map_err(Error::map(map::POOL_INFO))
     }
 
     /// Backends by index, and the free indexes with the counter of their freeing.
@@ -76,7 +95,11 @@ impl Maps {
     pub fn interfaces(&self) -> Result<Vec<info::Interface>, Error> {
         let rows: Result<Vec<_>, MapError> = self.iface_info.iter().collect();
         let rows = rows.map_err(Error::map(map::IFACE_INFO))?;
-        Ok(rows.into_iter().map(|Plain(row)| row).filter(|row| row.ifindex != 0).collect())
+        Ok(rows
+            .into_iter()
+            .map(|Plain(row)| row)
+            .filter(|row| row.ifindex != 0)
+            .collect())
     }
 
     /// Forwarded packets of a VIP, by its index, over all CPUs.

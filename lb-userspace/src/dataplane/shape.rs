@@ -11,7 +11,7 @@ use super::pin::Root;
 use crate::model::Capacity;
 
 /// The shape of one map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shape {
     /// Its name.
     pub name: &'static str,
@@ -29,13 +29,37 @@ const INDEX: usize = size_of::<u32>();
 
 /// The maps of `lb_xdp` for given capacities.
 pub fn balancer(capacity: Capacity) -> Vec<Shape> {
-    let Capacity { pools, vips, backends } = capacity;
-    let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, entries };
+    let Capacity {
+        pools,
+        vips,
+        backends,
+    } = capacity;
+    let shape = |name, kind, key, value, entries| Shape {
+        name,
+        kind,
+        key,
+        value,
+        entries,
+    };
     let array = |name, value, entries| shape(name, MapType::Array, INDEX, value, entries);
-    let counters = |name, entries| shape(name, MapType::PerCpuArray, INDEX, size_of::<stats::Counter>(), entries);
+    let counters = |name, entries| {
+        shape(
+            name,
+            MapType::PerCpuArray,
+            INDEX,
+            size_of::<stats::Counter>(),
+            entries,
+        )
+    };
     vec![
         // Every VIP may bring an address of its own, with a mark for each of two protocols.
-        shape(map::VIPS, MapType::Hash, size_of::<vip::Key>(), size_of::<vip::Value>(), vips * 3),
+        shape(
+            map::VIPS,
+            MapType::Hash,
+            size_of::<vip::Key>(),
+            size_of::<vip::Value>(),
+            vips * 3,
+        ),
         array(map::SLOTS, size_of::<u64>(), pools * SLOTS as u32),
         array(map::BACKENDS, size_of::<backend::Entry>(), backends),
         shape(map::DEVICES, MapType::DevMapHash, INDEX, 8, abi::MAX_DEVICES),
@@ -52,7 +76,13 @@ pub fn balancer(capacity: Capacity) -> Vec<Shape> {
 /// The maps of `lb_decap`.
 pub fn decap() -> Vec<Shape> {
     let counter = size_of::<stats::Counter>();
-    let shape = |name, kind, key, value, entries| Shape { name, kind, key, value, entries };
+    let shape = |name, kind, key, value, entries| Shape {
+        name,
+        kind,
+        key,
+        value,
+        entries,
+    };
     vec![
         shape(
             map::DECAP_ALLOW,
@@ -61,7 +91,13 @@ pub fn decap() -> Vec<Shape> {
             INDEX,
             abi::MAX_DECAP_PREFIXES,
         ),
-        shape(map::DECAP_STOPS, MapType::PerCpuArray, INDEX, counter, DecapStop::ALL.len() as u32),
+        shape(
+            map::DECAP_STOPS,
+            MapType::PerCpuArray,
+            INDEX,
+            counter,
+            DecapStop::ALL.len() as u32,
+        ),
         shape(map::DECAP_STATS, MapType::PerCpuArray, INDEX, counter, 1),
     ]
 }
@@ -86,7 +122,9 @@ pub fn compare(root: &Root, shapes: &[Shape]) -> Result<Pinned, Error> {
             continue;
         }
         found += 1;
-        let info = MapData::from_pin(&path).and_then(|m| m.info()).map_err(Error::map(shape.name))?;
+        let info = MapData::from_pin(&path)
+            .and_then(|m| m.info())
+            .map_err(Error::map(shape.name))?;
         shape.check(&info)?;
     }
     Ok(match found {
@@ -124,6 +162,9 @@ impl Shape {
     }
 
     fn text(&self) -> String {
-        format!("{:?} of {} × {} → {} bytes", self.kind, self.entries, self.key, self.value)
+        format!(
+            "{:?} of {} × {} → {} bytes",
+            self.kind, self.entries, self.key, self.value
+        )
     }
 }

@@ -18,9 +18,15 @@ impl Maps {
     pub fn apply(&mut self, op: &Op) -> Result<usize, Error> {
         match op {
             Op::AddDevice(ifindex) => {
-                self.devices.insert(*ifindex, *ifindex, None, 0).map_err(Error::map(map::DEVICES))?;
+                let failed = |source| Error::Device {
+                    ifindex: *ifindex,
+                    source: Box::new(source),
+                };
+                self.devices.insert(*ifindex, *ifindex, None, 0).map_err(failed)?;
             }
-            Op::RemoveDevice(ifindex) => absent(self.devices.remove(*ifindex)).map_err(Error::map(map::DEVICES))?,
+            Op::RemoveDevice(ifindex) => {
+                absent(self.devices.remove(*ifindex)).map_err(Error::map(map::DEVICES))?
+            }
             Op::SetBackend { index, backend, new } => self.set_backend(*index, backend, *new)?,
             Op::SetPool { index, pool } => self.set_pool(*index, *pool)?,
             Op::StoreRing { pool, ring } => return Ok(self.store(*pool, |slot| ring[slot])),
@@ -28,7 +34,9 @@ impl Maps {
                 if *new {
                     zero(&mut self.vip_stats, value.index.into()).map_err(Error::map(map::VIP_STATS))?;
                 }
-                self.vips.insert(Plain(*key), Plain(*value), 0).map_err(Error::map(map::VIPS))?;
+                self.vips
+                    .insert(Plain(*key), Plain(*value), 0)
+                    .map_err(Error::map(map::VIPS))?;
             }
             Op::RemoveVip(key) => absent(self.vips.remove(&Plain(*key))).map_err(Error::map(map::VIPS))?,
             Op::ClearPool(pool) => {
@@ -37,8 +45,18 @@ impl Maps {
                 return Ok(changed);
             }
             Op::ClearBackend { index, freed } => {
-                let info = info::Backend { freed: *freed, ..info::Backend::default() };
-                self.set_backend(*index, &Backend { entry: backend::Entry::default(), info }, false)?;
+                let info = info::Backend {
+                    freed: *freed,
+                    ..info::Backend::default()
+                };
+                self.set_backend(
+                    *index,
+                    &Backend {
+                        entry: backend::Entry::default(),
+                        info,
+                    },
+                    false,
+                )?;
             }
         }
         Ok(0)
@@ -49,24 +67,36 @@ impl Maps {
         if new {
             zero(&mut self.backend_stats, index).map_err(Error::map(map::BACKEND_STATS))?;
         }
-        self.backends.set(index, Plain(backend.entry), 0).map_err(Error::map(map::BACKENDS))?;
-        self.backend_info.set(index, Plain(backend.info), 0).map_err(Error::map(map::BACKEND_INFO))
+        self.backends
+            .set(index, Plain(backend.entry), 0)
+            .map_err(Error::map(map::BACKENDS))?;
+        self.backend_info
+            .set(index, Plain(backend.info), 0)
+            .map_err(Error::map(map::BACKEND_INFO))
     }
 
     fn set_pool(&mut self, index: u16, pool: info::Pool) -> Result<(), Error> {
-        self.pool_info.set(u32::from(index), Plain(pool), 0).map_err(Error::map(map::POOL_INFO))
+        self.pool_info
+            .set(u32::from(index), Plain(pool), 0)
+            .map_err(Error::map(map::POOL_INFO))
     }
 
     /// Stores a pool's slots where they differ.
     fn store(&self, pool: u16, backend: impl Fn(usize) -> u16) -> usize {
         let first = index(pool, 0) as usize;
-        (0..SLOTS).filter(|&slot| self.slots.store(first + slot, Slot::untracked(backend(slot)).0)).count()
+        (0..SLOTS)
+            .filter(|&slot| self.slots.store(first + slot, Slot::untracked(backend(slot)).0))
+            .count()
     }
 
     /// Notes that the configuration of generation `generation` is what the maps hold now.
     pub fn set_generation(&mut self, generation: u64, applied_at: u64) -> Result<(), Error> {
         let Plain(meta) = self.meta.get(&0, 0).map_err(Error::map(map::META))?;
-        let meta = info::Meta { generation, applied_at, ..meta };
+        let meta = info::Meta {
+            generation,
+            applied_at,
+            ..meta
+        };
         self.meta.set(0, Plain(meta), 0).map_err(Error::map(map::META))
     }
 }

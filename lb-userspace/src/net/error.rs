@@ -31,9 +31,10 @@ impl Error {
     /// `error` of rtnetlink, for a request for `what`.
     pub(super) fn of(what: &'static str, error: &rtnetlink::Error) -> Self {
         match error {
-            rtnetlink::Error::NetlinkError(message) => {
-                Self::Refused { what, source: io::Error::from_raw_os_error(errno(message)) }
-            }
+            rtnetlink::Error::NetlinkError(message) => Self::Refused {
+                what,
+                source: io::Error::from_raw_os_error(errno(message)),
+            },
             rtnetlink::Error::RequestFailed => Self::Closed,
             _ => Self::Unexpected(what),
         }

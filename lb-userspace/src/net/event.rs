@@ -62,7 +62,10 @@ impl Events {
         }
         // Without the capability the default size stays: more overruns, same results.
         let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(socket.socket_ref(), KERNEL_BUFFER);
-        Ok(Self { socket, buffer: Vec::with_capacity(DATAGRAM) })
+        Ok(Self {
+            socket,
+            buffer: Vec::with_capacity(DATAGRAM),
+        })
     }
 
     /// The events of the next datagram. Cancel-safe.
@@ -90,7 +93,10 @@ fn parse(mut datagram: &[u8]) -> Vec<Event> {
             break;
         }
         match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&datagram[..length]) {
-            Ok(NetlinkMessage { payload: NetlinkPayload::InnerMessage(message), .. }) => {
+            Ok(NetlinkMessage {
+                payload: NetlinkPayload::InnerMessage(message),
+                ..
+            }) => {
                 events.push(Event::Message(message));
             }
             Ok(_) => {}
@@ -112,7 +118,10 @@ pub(super) struct Burst {
 impl Burst {
     /// `burst` and one event more at `now`.
     pub(super) fn with(burst: Option<Self>, now: Instant) -> Self {
-        Self { first: burst.map_or(now, |burst| burst.first), last: now }
+        Self {
+            first: burst.map_or(now, |burst| burst.first),
+            last: now,
+        }
     }
 
     /// When to answer, if nothing more comes.
@@ -169,7 +178,10 @@ mod tests {
         assert!(matches!(parse(&nexthop)[..], [Event::Unknown]));
         let whole = message();
         for length in 1..whole.len() {
-            assert!(matches!(parse(&whole[..length])[..], [Event::Unknown]), "{length} bytes");
+            assert!(
+                matches!(parse(&whole[..length])[..], [Event::Unknown]),
+                "{length} bytes"
+            );
         }
         let mut endless = message();
         endless[..4].fill(0);

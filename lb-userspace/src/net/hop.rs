@@ -116,21 +116,37 @@ impl fmt::Display for Why {
             Self::NotUnicast => f.write_str("it is a broadcast or multicast address: use a unicast one"),
             Self::RouteWraps => f.write_str("its route encapsulates: use a plain route to it"),
             Self::LookupRefused(errno) => {
-                write!(f, "the kernel refused the route lookup: {}", io::Error::from_raw_os_error(*errno))
+                write!(
+                    f,
+                    "the kernel refused the route lookup: {}",
+                    io::Error::from_raw_os_error(*errno)
+                )
             }
             Self::NoInterface(name) => write!(f, "no interface {name}: create it or name another"),
             Self::InterfaceDown(name) => write!(f, "interface {name} is down or has no carrier: bring it up"),
             Self::NotEthernet(name) => {
-                write!(f, "interface {name} is not Ethernet: route it out of an Ethernet interface")
+                write!(
+                    f,
+                    "interface {name} is not Ethernet: route it out of an Ethernet interface"
+                )
             }
             Self::NoSource(name) => {
-                write!(f, "no source address on {name}: give it one, or set the outer source in the config")
+                write!(
+                    f,
+                    "no source address on {name}: give it one, or set the outer source in the config"
+                )
             }
             Self::NoNeighbour { address, interface } => {
-                write!(f, "{address} on {interface} was asked for its MAC and has not answered yet")
+                write!(
+                    f,
+                    "{address} on {interface} was asked for its MAC and has not answered yet"
+                )
             }
             Self::NeighbourFailed { address, interface } => {
-                write!(f, "{address} does not answer on {interface}: check that host and the cabling")
+                write!(
+                    f,
+                    "{address} does not answer on {interface}: check that host and the cabling"
+                )
             }
             Self::NeighbourTableFull { address } => {
                 let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
@@ -154,7 +170,10 @@ pub(super) fn decide(target: &Target, path: &Path, link: Option<&Link>, known: O
     let hop = link.and_then(|link| {
         let source_mac = ready(link)?;
         let destination_mac = mac(neighbour(path, target.address), link, known)?;
-        let source = target.source.or(path.source).ok_or_else(|| Why::NoSource(link.name.clone()))?;
+        let source = target
+            .source
+            .or(path.source)
+            .ok_or_else(|| Why::NoSource(link.name.clone()))?;
         let mtu = path.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
         Ok(hop(link, source_mac, destination_mac, mtu, source))
     });
@@ -171,7 +190,10 @@ pub(super) fn decide_via(
     let link = link.ok_or_else(|| Why::NoInterface(via.interface.clone()));
     let hop = link.and_then(|link| {
         let source_mac = ready(link)?;
-        let source = target.source.or(preferred).ok_or_else(|| Why::NoSource(link.name.clone()))?;
+        let source = target
+            .source
+            .or(preferred)
+            .ok_or_else(|| Why::NoSource(link.name.clone()))?;
         Ok(hop(link, source_mac, via.mac, link.mtu, source))
     });
     hop.map_or_else(NextHop::Unresolved, NextHop::Resolved)
@@ -197,5 +219,12 @@ fn mac(address: IpAddr, link: &Link, known: Option<Known>) -> Result<[u8; 6], Wh
 }
 
 fn hop(link: &Link, source_mac: [u8; 6], destination_mac: [u8; 6], mtu: u32, source: IpAddr) -> Hop {
-    Hop { ifindex: link.ifindex, interface: link.name.clone(), destination_mac, source_mac, mtu, source }
+    Hop {
+        ifindex: link.ifindex,
+        interface: link.name.clone(),
+        destination_mac,
+        source_mac,
+        mtu,
+        source,
+    }
 }

@@ -52,7 +52,13 @@ impl Link {
         // Running alone lags behind a lost carrier by up to a second on a physical link.
         let ready = LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running;
         let up = message.header.flags.contains(ready);
-        Some(Self { ifindex: message.header.index, name: name?, mtu: mtu?, medium, up })
+        Some(Self {
+            ifindex: message.header.index,
+            name: name?,
+            mtu: mtu?,
+            medium,
+            up,
+        })
     }
 }
 
@@ -83,7 +89,11 @@ impl Address {
         let unfit = AddressFlags::Tentative | AddressFlags::Dadfailed | AddressFlags::Deprecated;
         let preferred = message.header.scope == AddressScope::Universe && !flags.intersects(unfit);
         // On a point-to-point link IFA_ADDRESS is the peer's, IFA_LOCAL ours.
-        Some(Self { ifindex: message.header.index, address: local.or(address)?, preferred })
+        Some(Self {
+            ifindex: message.header.index,
+            address: local.or(address)?,
+            preferred,
+        })
     }
 }
 
@@ -144,7 +154,10 @@ mod tests {
             let link = Link::read(&link(LinkFlags::Up, kind, attributes(&mac))).expect("a link");
             assert_eq!(link.medium, medium, "{kind:?}");
         }
-        assert_eq!(Link::read(&link(LinkFlags::Up, LinkLayerType::Ether, vec![])), None);
+        assert_eq!(
+            Link::read(&link(LinkFlags::Up, LinkLayerType::Ether, vec![])),
+            None
+        );
     }
 
     fn address(scope: AddressScope, flags: AddressHeaderFlags, text: &str) -> Address {
@@ -161,8 +174,16 @@ mod tests {
         let none = AddressHeaderFlags::empty();
         let addresses = [
             address(AddressScope::Link, none, "fe80::1"),
-            address(AddressScope::Universe, AddressHeaderFlags::Tentative, "2001:db8::1"),
-            address(AddressScope::Universe, AddressHeaderFlags::Deprecated, "2001:db8::2"),
+            address(
+                AddressScope::Universe,
+                AddressHeaderFlags::Tentative,
+                "2001:db8::1",
+            ),
+            address(
+                AddressScope::Universe,
+                AddressHeaderFlags::Deprecated,
+                "2001:db8::2",
+            ),
             address(AddressScope::Universe, none, "10.0.0.1"),
             address(AddressScope::Universe, none, "2001:db8::3"),
             address(AddressScope::Universe, none, "2001:db8::4"),

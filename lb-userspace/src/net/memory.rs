@@ -32,7 +32,11 @@ impl Memory {
     pub(super) fn see_links(&mut self, links: HashMap<u32, Link>) {
         self.links = links;
         let links = &self.links;
-        self.neighbours.retain(|key, _| links.get(&key.ifindex).is_some_and(|link| hop::ready(link).is_ok()));
+        self.neighbours.retain(|key, _| {
+            links
+                .get(&key.ifindex)
+                .is_some_and(|link| hop::ready(link).is_ok())
+        });
     }
 
     /// Takes in the kernel's entries for the neighbours that we hold. Returns whether anything changed.
@@ -48,7 +52,10 @@ impl Memory {
 
     /// Whether the neighbour on this way does not answer, or the link can't send.
     pub(super) fn is_broken(&self, path: &Path, target: IpAddr) -> bool {
-        let ready = self.links.get(&path.ifindex).is_some_and(|link| hop::ready(link).is_ok());
+        let ready = self
+            .links
+            .get(&path.ifindex)
+            .is_some_and(|link| hop::ready(link).is_ok());
         !ready || self.neighbours.get(&key(path, target)) == Some(&Known::Failed)
     }
 
@@ -77,17 +84,25 @@ impl Memory {
         let destination = route::destination(message);
         let length = message.header.destination_prefix_length;
         !message.header.flags.contains(RouteFlags::Cloned)
-            && self.watched.iter().any(|address| route::covers(destination, length, *address))
+            && self
+                .watched
+                .iter()
+                .any(|address| route::covers(destination, length, *address))
     }
 
     fn neighbour_differs(&self, message: &NeighbourMessage) -> bool {
         neigh::read(message).is_some_and(|(key, entry)| {
-            self.neighbours.get(&key).is_some_and(|known| neigh::step(Some(*known), Some(entry)) != *known)
+            self.neighbours
+                .get(&key)
+                .is_some_and(|known| neigh::step(Some(*known), Some(entry)) != *known)
         })
     }
 }
 
 /// The neighbour that `path` to `target` leads to.
 pub(super) fn key(path: &Path, target: IpAddr) -> Key {
-    Key { ifindex: path.ifindex, address: hop::neighbour(path, target) }
+    Key {
+        ifindex: path.ifindex,
+        address: hop::neighbour(path, target),
+    }
 }

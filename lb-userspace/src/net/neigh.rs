@@ -64,7 +64,10 @@ pub(super) fn read(message: &NeighbourMessage) -> Option<(Key, Entry)> {
             _ => {}
         }
     }
-    let key = Key { ifindex: message.header.ifindex, address: address? };
+    let key = Key {
+        ifindex: message.header.ifindex,
+        address: address?,
+    };
     let usable = matches!(
         message.header.state,
         NeighbourState::Permanent
@@ -143,8 +146,14 @@ mod tests {
             message.header.ifindex = 3;
             message.header.state = state;
             message.attributes = vec![NeighbourAttribute::Destination(address.into())];
-            message.attributes.extend(mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.to_vec())));
-            assert_eq!(read(&message), Some((Key { ifindex: 3, address }, entry)), "{state} {mac:?}");
+            message
+                .attributes
+                .extend(mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.to_vec())));
+            assert_eq!(
+                read(&message),
+                Some((Key { ifindex: 3, address }, entry)),
+                "{state} {mac:?}"
+            );
         }
         assert_eq!(read(&NeighbourMessage::default()), None);
     }

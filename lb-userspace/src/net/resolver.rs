@@ -41,7 +41,10 @@ pub struct Resolver {
 /// [`Error`], if the netlink socket fails.
 pub async fn links() -> Result<HashMap<String, Link>, Error> {
     let links = Socket::open()?.links().await?;
-    Ok(links.into_values().map(|link| (link.name.clone(), link)).collect())
+    Ok(links
+        .into_values()
+        .map(|link| (link.name.clone(), link))
+        .collect())
 }
 
 impl Resolver {
@@ -52,7 +55,12 @@ impl Resolver {
     pub async fn open() -> Result<Self, Error> {
         // Events first: nothing may happen between the first pass and them.
         let events = Events::open()?;
-        Ok(Self { socket: Socket::open()?, events, burst: None, memory: Memory::default() })
+        Ok(Self {
+            socket: Socket::open()?,
+            events,
+            burst: None,
+            memory: Memory::default(),
+        })
     }
 
     /// Opens the sockets anew after an error; what is known of next hops stays, and [`Self::changed`] returns soon.
@@ -80,14 +88,22 @@ impl Resolver {
         let entries = self.socket.neighbours().await?;
         self.memory.see_neighbours(&entries);
 
-        let watched: HashSet<IpAddr> =
-            targets.iter().filter(|target| target.via.is_none()).map(|target| target.address).collect();
+        let watched: HashSet<IpAddr> = targets
+            .iter()
+            .filter(|target| target.via.is_none())
+            .map(|target| target.address)
+            .collect();
         let (paths, spare) = self.paths(&watched, &addresses).await?;
         self.memory.watched = watched;
         self.find_neighbours(&paths, &spare, &entries).await?;
-        let next_hops = targets.iter().map(|target| self.decide(target, &paths, &addresses)).collect();
-        self.memory.paths =
-            paths.into_iter().filter_map(|(address, path)| Some((address, path.ok()?))).collect();
+        let next_hops = targets
+            .iter()
+            .map(|target| self.decide(target, &paths, &addresses))
+            .collect();
+        self.memory.paths = paths
+            .into_iter()
+            .filter_map(|(address, path)| Some((address, path.ok()?)))
+            .collect();
         Ok(next_hops)
     }
 
@@ -156,7 +172,9 @@ impl Resolver {
             .collect();
         let mut spare = HashSet::new();
         for (address, ways) in open.iter().zip(self.socket.ways(&open).await?) {
-            let (Ok(ways), Some(Ok(pick))) = (ways, paths.get_mut(address)) else { continue };
+            let (Ok(ways), Some(Ok(pick))) = (ways, paths.get_mut(address)) else {
+                continue;
+            };
             spare.extend(ways.iter().map(|way| key(way, *address)));
             let broken = |path: &Path| memory.is_broken(path, *address);
             let is_ours = |source| addresses.iter().any(|ours| ours.address == source);
@@ -174,13 +192,20 @@ impl Resolver {
         spare: &HashSet<Key>,
         entries: &HashMap<Key, Entry>,
     ) -> Result<(), Error> {
-        let ready = |key: &Key| self.memory.links.get(&key.ifindex).is_some_and(|l| hop::ready(l).is_ok());
+        let ready = |key: &Key| {
+            self.memory
+                .links
+                .get(&key.ifindex)
+                .is_some_and(|l| hop::ready(l).is_ok())
+        };
         let used: HashSet<Key> = paths
             .iter()
             .filter_map(|(address, path)| Some(key(path.as_ref().ok()?, *address)))
             .filter(ready)
             .collect();
-        self.memory.neighbours.retain(|key, _| used.contains(key) || spare.contains(key));
+        self.memory
+            .neighbours
+            .retain(|key, _| used.contains(key) || spare.contains(key));
         let (mut new, mut again) = (Vec::new(), Vec::new());
         for key in used {
             let entry = entries.get(&key).copied();
@@ -213,7 +238,10 @@ impl Resolver {
     async fn await_answers(&mut self, new: &[Key]) -> Result<(), Error> {
         let deadline = Instant::now() + FIRST_ANSWER;
         let mut pause = Duration::from_millis(2);
-        while new.iter().any(|key| self.memory.neighbours.get(key) == Some(&Known::Asked)) {
+        while new
+            .iter()
+            .any(|key| self.memory.neighbours.get(key) == Some(&Known::Asked))
+        {
             if Instant::now() + pause > deadline {
                 break;
             }

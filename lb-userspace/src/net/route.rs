@@ -73,9 +73,19 @@ pub(super) fn ways(reply: &RouteMessage) -> Vec<Path> {
     }
     let whole = Facts::of(&reply.attributes);
     let mut ways = Vec::new();
-    if let Some(ifindex) = whole.ifindex.filter(|_| !whole.wrapped && !dead(reply.header.flags)) {
-        let Facts { gateway, source, mtu, .. } = whole;
-        ways.push(Path { ifindex, gateway, source, mtu });
+    if let Some(ifindex) = whole
+        .ifindex
+        .filter(|_| !whole.wrapped && !dead(reply.header.flags))
+    {
+        let Facts {
+            gateway, source, mtu, ..
+        } = whole;
+        ways.push(Path {
+            ifindex,
+            gateway,
+            source,
+            mtu,
+        });
     }
     let hops = reply.attributes.iter().filter_map(|attribute| match attribute {
         RouteAttribute::MultiPath(hops) => Some(hops),
@@ -83,7 +93,9 @@ pub(super) fn ways(reply: &RouteMessage) -> Vec<Path> {
     });
     for hop in hops.flatten() {
         let facts = Facts::of(&hop.attributes);
-        let dead = hop.flags.intersects(RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown);
+        let dead = hop
+            .flags
+            .intersects(RouteNextHopFlags::Dead | RouteNextHopFlags::Linkdown);
         let way = Path {
             ifindex: hop.interface_index,
             gateway: facts.gateway,
@@ -117,8 +129,14 @@ pub(super) fn choose(
 ) -> Path {
     let present = previous.and_then(|previous| {
         let way = ways.iter().find(|way| way.same_way(previous))?;
-        let source = way.source.or(previous.source.filter(|source| is_ours(*source))).or(pick.source);
-        Some(Path { source, ..way.clone() })
+        let source = way
+            .source
+            .or(previous.source.filter(|source| is_ours(*source)))
+            .or(pick.source);
+        Some(Path {
+            source,
+            ..way.clone()
+        })
     });
     if let Some(present) = present.filter(|present| !present.same_way(&pick) && !broken(present)) {
         return present;
@@ -127,7 +145,10 @@ pub(super) fn choose(
         return pick;
     }
     match ways.iter().find(|way| !broken(way)) {
-        Some(way) => Path { source: way.source.or(pick.source), ..way.clone() },
+        Some(way) => Path {
+            source: way.source.or(pick.source),
+            ..way.clone()
+        },
         None => pick,
     }
 }

@@ -53,14 +53,21 @@ impl Drop for Socket {
 impl Socket {
     pub(super) fn open() -> Result<Self, Error> {
         let (connection, handle, _) = rtnetlink::new_connection()?;
-        Ok(Self { handle, task: tokio::spawn(connection) })
+        Ok(Self {
+            handle,
+            task: tokio::spawn(connection),
+        })
     }
 
     /// All links, by index.
     pub(super) async fn links(&self) -> Result<HashMap<u32, Link>, Error> {
         let replies = self.handle.link().get().execute();
         let messages = patiently("links", replies.try_collect::<Vec<_>>()).await?;
-        Ok(messages.iter().filter_map(Link::read).map(|link| (link.ifindex, link)).collect())
+        Ok(messages
+            .iter()
+            .filter_map(Link::read)
+            .map(|link| (link.ifindex, link))
+            .collect())
     }
 
     /// All addresses of this host, in the kernel's order.
@@ -85,7 +92,8 @@ impl Socket {
 
     /// All ways of the route to each of `addresses`; `Err` where there is none.
     pub(super) async fn ways(&self, addresses: &[IpAddr]) -> Result<Vec<Result<Vec<Path>, Why>>, Error> {
-        self.lookups(addresses, RouteFlags::FibMatch, |reply| Ok(route::ways(reply))).await
+        self.lookups(addresses, RouteFlags::FibMatch, |reply| Ok(route::ways(reply)))
+            .await
     }
 
     async fn lookups<T>(
@@ -130,9 +138,10 @@ impl Socket {
             Ok(Ok(())) => Ok(Asked::Yes),
             Ok(Err(rtnetlink::Error::NetlinkError(error))) => match errno(&error) {
                 libc::ENOBUFS => Ok(Asked::Full),
-                code @ libc::EPERM => {
-                    Err(Error::Refused { what: WHAT, source: io::Error::from_raw_os_error(code) })
-                }
+                code @ libc::EPERM => Err(Error::Refused {
+                    what: WHAT,
+                    source: io::Error::from_raw_os_error(code),
+                }),
                 _ => Ok(Asked::No),
             },
             Ok(Err(error)) => Err(Error::of(WHAT, &error)),
@@ -159,6 +168,8 @@ fn query(address: IpAddr, flags: RouteFlags) -> RouteMessage {
     message.header.address_family = family;
     message.header.destination_prefix_length = length;
     message.header.flags = flags;
-    message.attributes.push(RouteAttribute::Destination(address.into()));
+    message
+        .attributes
+        .push(RouteAttribute::Destination(address.into()));
     message
 }

@@ -8,17 +8,26 @@ use super::contents::{Backend, Contents, Ring};
 
 /// One write.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the fields are the maps' keys and values")]
 pub enum Op {
     /// Lets packets leave by an interface.
     AddDevice(u32),
     /// Writes a backend's entry and what `lbctl` shows of it; `new` = its counters start at 0.
-    SetBackend { index: u16, backend: Box<Backend>, new: bool },
+    SetBackend {
+        index: u16,
+        backend: Box<Backend>,
+        new: bool,
+    },
     /// Names a pool.
     SetPool { index: u16, pool: info::Pool },
     /// Stores a pool's slots; those that hold the value already are not touched.
     StoreRing { pool: u16, ring: Ring },
     /// Writes a VIP or the mark of an address; `new` = its counters start at 0.
-    SetVip { key: vip::Key, value: vip::Value, new: bool },
+    SetVip {
+        key: vip::Key,
+        value: vip::Value,
+        new: bool,
+    },
     /// Removes a VIP or a mark.
     RemoveVip(vip::Key),
     /// Empties a pool's slots and frees its index.
@@ -35,12 +44,21 @@ pub enum Op {
 /// names any more. So at every moment a packet finds a whole path, the old one or the new one.
 pub fn diff(applied: &Contents, desired: &Contents) -> Vec<Op> {
     let mut ops = Vec::new();
-    ops.extend(desired.devices.difference(&applied.devices).map(|&i| Op::AddDevice(i)));
+    ops.extend(
+        desired
+            .devices
+            .difference(&applied.devices)
+            .map(|&i| Op::AddDevice(i)),
+    );
     for (&index, backend) in &desired.backends {
         let before = applied.backends.get(&index);
         if before != Some(backend) {
             let new = before.is_none_or(|b| b.info.id != backend.info.id);
-            ops.push(Op::SetBackend { index, backend: Box::new(*backend), new });
+            ops.push(Op::SetBackend {
+                index,
+                backend: Box::new(*backend),
+                new,
+            });
         }
     }
     for (&index, pool) in &desired.pools {
@@ -50,7 +68,10 @@ pub fn diff(applied: &Contents, desired: &Contents) -> Vec<Op> {
     }
     for (&pool, ring) in &desired.rings {
         if applied.rings.get(&pool) != Some(ring) {
-            ops.push(Op::StoreRing { pool, ring: Arc::clone(ring) });
+            ops.push(Op::StoreRing {
+                pool,
+                ring: Arc::clone(ring),
+            });
         }
     }
     for (&key, &value) in &desired.vips {
@@ -63,9 +84,17 @@ pub fn diff(applied: &Contents, desired: &Contents) -> Vec<Op> {
     ops.extend(gone(&applied.vips, &desired.vips).map(|(&key, _)| Op::RemoveVip(key)));
     ops.extend(gone(&applied.pools, &desired.pools).map(|(&index, _)| Op::ClearPool(index)));
     for (&index, _) in gone(&applied.backends, &desired.backends) {
-        ops.push(Op::ClearBackend { index, freed: desired.freed[&index] });
+        ops.push(Op::ClearBackend {
+            index,
+            freed: desired.freed[&index],
+        });
     }
-    ops.extend(applied.devices.difference(&desired.devices).map(|&i| Op::RemoveDevice(i)));
+    ops.extend(
+        applied
+            .devices
+            .difference(&desired.devices)
+            .map(|&i| Op::RemoveDevice(i)),
+    );
     ops
 }
 

@@ -28,7 +28,11 @@ pub struct Ids {
 
 /// The map key of a VIP.
 pub fn vip_key(vip: &model::Vip) -> vip::Key {
-    vip::Key::new(Addr::from(vip.address), Be16::new(vip.port), protocol_number(vip.protocol))
+    vip::Key::new(
+        Addr::from(vip.address),
+        Be16::new(vip.port),
+        protocol_number(vip.protocol),
+    )
 }
 
 /// IP's number of a protocol.
@@ -43,16 +47,27 @@ pub fn protocol_number(protocol: Protocol) -> u8 {
 ///
 /// A valid model fits its capacities, so indexes never run out.
 pub fn assign(model: &Model, applied: &Contents) -> Ids {
-    Ids { pools: pools(model, applied), backends: backends(model, applied), vips: vips(model, applied) }
+    Ids {
+        pools: pools(model, applied),
+        backends: backends(model, applied),
+        vips: vips(model, applied),
+    }
 }
 
 fn pools(model: &Model, applied: &Contents) -> Vec<u16> {
     let known: BTreeMap<&str, u16> = applied.pools.iter().map(|(&i, p)| (untext(&p.name), i)).collect();
-    let kept: BTreeSet<u16> =
-        model.pools.iter().filter_map(|p| known.get(p.name.as_str()).copied()).collect();
+    let kept: BTreeSet<u16> = model
+        .pools
+        .iter()
+        .filter_map(|p| known.get(p.name.as_str()).copied())
+        .collect();
     let mut free = free(model.capacity.pools, &kept, known.values().copied());
     let mut pick = |pool: &model::Pool| known.get(pool.name.as_str()).copied().or_else(|| free.next());
-    model.pools.iter().map(|p| pick(p).expect("a model has at most 1,024 pools")).collect()
+    model
+        .pools
+        .iter()
+        .map(|p| pick(p).expect("a model has at most 1,024 pools"))
+        .collect()
 }
 
 /// Free indexes: first those that nothing holds, then those that this very change frees, since a packet may still
@@ -74,19 +89,36 @@ fn backends(model: &Model, applied: &Contents) -> BTreeMap<u64, u16> {
     let fresh = (first..=last).filter(|i| !used(i));
     let mut freed: Vec<(u64, u16)> = applied.freed.iter().map(|(&i, &when)| (when, i)).collect();
     freed.sort_unstable();
-    let wanted: BTreeSet<u64> = model.pools.iter().flat_map(|p| &p.backends).map(|b| b.id).collect();
-    let leaving = known.iter().filter(|(id, _)| !wanted.contains(id)).map(|(_, &i)| i);
+    let wanted: BTreeSet<u64> = model
+        .pools
+        .iter()
+        .flat_map(|p| &p.backends)
+        .map(|b| b.id)
+        .collect();
+    let leaving = known
+        .iter()
+        .filter(|(id, _)| !wanted.contains(id))
+        .map(|(_, &i)| i);
     let mut free = fresh.chain(freed.into_iter().map(|(_, i)| i)).chain(leaving);
     let mut pick = |id: u64| known.get(&id).copied().or_else(|| free.next());
-    wanted.iter().map(|&id| (id, pick(id).expect("a model fits its capacity"))).collect()
+    wanted
+        .iter()
+        .map(|&id| (id, pick(id).expect("a model fits its capacity")))
+        .collect()
 }
 
 fn vips(model: &Model, applied: &Contents) -> BTreeMap<vip::Key, u16> {
-    let known: BTreeMap<vip::Key, u16> =
-        applied.vips.iter().filter(|(_, v)| v.is_served()).map(|(&k, v)| (k, v.index)).collect();
+    let known: BTreeMap<vip::Key, u16> = applied
+        .vips
+        .iter()
+        .filter(|(_, v)| v.is_served())
+        .map(|(&k, v)| (k, v.index))
+        .collect();
     let keys: Vec<vip::Key> = model.vips.iter().map(vip_key).collect();
     let kept: BTreeSet<u16> = keys.iter().filter_map(|k| known.get(k).copied()).collect();
     let mut free = free(model.capacity.vips, &kept, known.values().copied());
     let mut pick = |key: &vip::Key| known.get(key).copied().or_else(|| free.next());
-    keys.iter().map(|k| (*k, pick(k).expect("a model has at most 32,768 VIPs"))).collect()
+    keys.iter()
+        .map(|k| (*k, pick(k).expect("a model has at most 32,768 VIPs")))
+        .collect()
 }

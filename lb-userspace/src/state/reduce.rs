@@ -40,8 +40,14 @@ pub fn targets(model: &Model) -> Vec<Target> {
 /// The configured outer source for a backend and the length of its prefix.
 fn source(model: &Model, backend: IpAddr) -> Option<(IpAddr, u8)> {
     match backend {
-        IpAddr::V4(_) => model.encap.source_ipv4.map(|net| (net.network().into(), net.prefix_len())),
-        IpAddr::V6(_) => model.encap.source_ipv6.map(|net| (net.network().into(), net.prefix_len())),
+        IpAddr::V4(_) => model
+            .encap
+            .source_ipv4
+            .map(|net| (net.network().into(), net.prefix_len())),
+        IpAddr::V6(_) => model
+            .encap
+            .source_ipv6
+            .map(|net| (net.network().into(), net.prefix_len())),
     }
 }
 
@@ -50,7 +56,12 @@ pub fn reduce(world: &World<'_>, cache: &mut Cache) -> Contents {
     let mut desired = Contents::default();
     let mut hops = world.hops.iter();
     for (pool, &index) in world.model.pools.iter().zip(&world.ids.pools) {
-        desired.pools.insert(index, info::Pool { name: text(pool.name.as_str()) });
+        desired.pools.insert(
+            index,
+            info::Pool {
+                name: text(pool.name.as_str()),
+            },
+        );
         let mut places = Vec::with_capacity(pool.backends.len());
         for configured in &pool.backends {
             let hop = hops.next().expect("one next hop for each backend");
@@ -60,7 +71,12 @@ pub fn reduce(world: &World<'_>, cache: &mut Cache) -> Contents {
             if up {
                 desired.devices.insert(backend.entry.ifindex);
             }
-            places.push(Place { id: configured.id, weight: configured.weight, index: local, up });
+            places.push(Place {
+                id: configured.id,
+                weight: configured.weight,
+                index: local,
+                up,
+            });
             desired.backends.insert(local, backend);
         }
         desired.rings.insert(index, cache.ring(places));
@@ -72,7 +88,11 @@ pub fn reduce(world: &World<'_>, cache: &mut Cache) -> Contents {
 }
 
 fn backend(world: &World<'_>, configured: &model::Backend, pool: u16, index: u16, hop: &NextHop) -> Backend {
-    let before = world.applied.backends.get(&index).filter(|b| b.info.id == configured.id);
+    let before = world
+        .applied
+        .backends
+        .get(&index)
+        .filter(|b| b.info.id == configured.id);
     let address = Addr::from(configured.address);
     let mut info = info::Backend {
         id: configured.id,
@@ -98,7 +118,10 @@ fn backend(world: &World<'_>, configured: &model::Backend, pool: u16, index: u16
             info.next_hop = next_hop::UNRESOLVED;
             info.why = text(&why.to_string());
             // No slot names it, but a packet that has read its slot already may still need it.
-            before.filter(|b| b.entry.dst == address).map(|b| b.entry).unwrap_or_default()
+            before
+                .filter(|b| b.entry.dst == address)
+                .map(|b| b.entry)
+                .unwrap_or_default()
         }
     };
     Backend { entry, info }
@@ -109,9 +132,11 @@ fn entry(model: &Model, address: IpAddr, hop: &Hop) -> backend::Entry {
     let (src, dst) = (Addr::from(hop.source), Addr::from(address));
     let prefix = source(model, address).map(|(_, len)| len);
     let (flags, host_bits, csum_base) = match address {
-        IpAddr::V4(_) => {
-            (backend::READY, 32 - prefix.unwrap_or(32), encap::base(src.v4_raw(), dst.v4_raw()))
-        }
+        IpAddr::V4(_) => (
+            backend::READY,
+            32 - prefix.unwrap_or(32),
+            encap::base(src.v4_raw(), dst.v4_raw()),
+        ),
         IpAddr::V6(_) => (backend::READY | backend::OUTER_V6, 128 - prefix.unwrap_or(128), 0),
     };
     backend::Entry {
@@ -130,7 +155,10 @@ fn entry(model: &Model, address: IpAddr, hop: &Hop) -> backend::Entry {
 
 /// The mask of up to 32 host bits at the end of an address, as they lie in memory.
 fn entropy(host_bits: u8) -> u32 {
-    let mask = 1u64.checked_shl(u32::from(host_bits.min(32))).expect("at most 32") - 1;
+    let mask = 1u64
+        .checked_shl(u32::from(host_bits.min(32)))
+        .expect("at most 32")
+        - 1;
     (mask as u32).to_be()
 }
 
@@ -140,7 +168,12 @@ fn vips(model: &Model, ids: &Ids) -> BTreeMap<vip::Key, vip::Value> {
     for vip in &model.vips {
         let key = vip_key(vip);
         for proto in [proto::TCP, proto::UDP] {
-            map.entry(vip::Key { port: Be16::new(0), proto, ..key }).or_insert_with(vip::Value::default);
+            map.entry(vip::Key {
+                port: Be16::new(0),
+                proto,
+                ..key
+            })
+            .or_insert_with(vip::Value::default);
         }
         let value = vip::Value {
             pool: ids.pools[vip.pool],
@@ -155,10 +188,17 @@ fn vips(model: &Model, ids: &Ids) -> BTreeMap<vip::Key, vip::Value> {
 
 /// When each free index was freed: those that leave with this change are the last.
 fn freed(applied: &Contents, desired: &Contents) -> BTreeMap<u16, u64> {
-    let mut freed: BTreeMap<u16, u64> =
-        applied.freed.iter().filter(|(i, _)| !desired.backends.contains_key(i)).map(|(&i, &n)| (i, n)).collect();
+    let mut freed: BTreeMap<u16, u64> = applied
+        .freed
+        .iter()
+        .filter(|(i, _)| !desired.backends.contains_key(i))
+        .map(|(&i, &n)| (i, n))
+        .collect();
     let next = applied.freed.values().max().map_or(1, |n| n + 1);
-    let leaving = applied.backends.keys().filter(|i| !desired.backends.contains_key(i));
+    let leaving = applied
+        .backends
+        .keys()
+        .filter(|i| !desired.backends.contains_key(i));
     freed.extend((next..).zip(leaving).map(|(n, &i)| (i, n)));
     freed
 }

@@ -47,7 +47,13 @@ impl Cache {
 }
 
 fn build(places: &[Place]) -> Vec<u16> {
-    let members: Vec<Member> = places.iter().map(|p| Member { id: p.id, weight: p.weight }).collect();
+    let members: Vec<Member> = places
+        .iter()
+        .map(|p| Member {
+            id: p.id,
+            weight: p.weight,
+        })
+        .collect();
     let up: Vec<bool> = places.iter().map(|p| p.up).collect();
     let mut scratch = vec![Cursor::default(); members.len()];
     let mut home = Box::new([maglev::NONE; SLOTS]);

@@ -24,7 +24,7 @@ use crate::model::{self, Model, Name};
 /// At least one problem, in no particular order, without snippets.
 pub(super) fn model(file: &raw::File, text: &str, path: &Path) -> Result<Model, Vec<Problem>> {
     let mut check = Check {
-        source: Source::new(text),
+        text,
         problems: Vec::new(),
     };
     if is_empty(file) {
@@ -196,7 +196,11 @@ impl Check<'_> {
 
     /// Whether a value stands in quotes, which YAML drops.
     fn is_quoted(&self, value: &Spanned<String>) -> bool {
-        let offset = value.defined.span().byte_offset().and_then(|offset| usize::try_from(offset).ok());
+        let offset = value
+            .defined
+            .span()
+            .byte_offset()
+            .and_then(|offset| usize::try_from(offset).ok());
         let first = offset.and_then(|offset| self.text.as_bytes().get(offset));
         matches!(first, Some(b'"' | b'\''))
     }

@@ -1,0 +1,117 @@
+//! From a command line to a running agent, and out again.
+
+use anyhow::{Context, Result};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::{error, info, warn};
+
+use super::args::Args;
+use super::controller::Controller;
+use super::log;
+use crate::config;
+use crate::dataplane::load::{Balancer, Plan};
+use crate::dataplane::pin::Root;
+use crate::net::{self, REFRESH_EVERY};
+
+/// Pause before netlink sockets are opened anew after an error.
+const REOPEN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Runs the agent until SIGTERM or SIGINT; the data plane goes on without it.
+pub async fn run(args: Args) -> Result<()> {
+    let model = config::load(&args.config)?;
+    let root = Root::new(&args.pin_root);
+    root.create()?;
+    let _lock = root.lock()?;
+    let plan = Plan {
+        capacity: model.capacity,
+        key: model.group.key.as_ref(),
+        node: &model.node.name,
+        log_level: log::program_level(),
+    };
+    let balancer = Balancer::load(&root, &plan)?;
+    info!(
+        node = %model.node.name,
+        object = &crate::dataplane::object::HASH[..12],
+        pins = %root.path().display(),
+        "{}",
+        if balancer.adopted { "took over the running data plane" } else { "loaded a new data plane" }
+    );
+    let mut controller = Controller::new(model, balancer, !args.no_attach).await?;
+    // Before anything can take long, so that no signal is lost.
+    let mut signals = Signals::new()?;
+    controller.start().await?;
+    let _log = log::bridge(controller.balancer().ebpf());
+    notify(&[NotifyState::Ready, NotifyState::Status("forwarding")]);
+    info!("ready");
+    serve(&args, &mut controller, &mut signals).await;
+    notify(&[NotifyState::Stopping]);
+    info!("stopped; the data plane goes on without me (`lbctl detach` takes it off)");
+    Ok(())
+}
+
+struct Signals {
+    hangup: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let on = |kind| signal(kind).context("signal handler");
+        Ok(Self {
+            hangup: on(SignalKind::hangup())?,
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
+    }
+}
+
+async fn serve(args: &Args, controller: &mut Controller, signals: &mut Signals) {
+    let mut refresh = interval(REFRESH_EVERY);
+    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => reload(args, controller).await,
+            _ = refresh.tick() => survive(controller.refresh().await, controller).await,
+            changed = controller.changed() => {
+                let healthy = changed.is_ok();
+                survive(changed, controller).await;
+                if healthy && let Err(e) = controller.follow().await {
+                    error!("could not follow a change of the network: {e:#}");
+                }
+            }
+        }
+    }
+}
+
+/// A netlink error is no reason to die: the data plane is fine, and new sockets see everything anew.
+async fn survive(result: Result<(), net::Error>, controller: &mut Controller) {
+    let Err(e) = result else { return };
+    warn!("netlink: {e}; opening it anew");
+    sleep(REOPEN_AFTER).await;
+    if let Err(e) = controller.reopen().await {
+        error!("netlink: {e}");
+    }
+}
+
+async fn reload(args: &Args, controller: &mut Controller) {
+    notify(&[NotifyState::Reloading]);
+    let result = match config::load(&args.config) {
+        Ok(model) => controller.reload(model).await,
+        Err(e) => Err(e.into()),
+    };
+    match result {
+        Ok(()) => info!("configuration reloaded"),
+        Err(e) => error!("configuration refused, the running one stays:\n{e:#}"),
+    }
+    notify(&[NotifyState::Ready]);
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        warn!("systemd was not told: {e}");
+    }
+}

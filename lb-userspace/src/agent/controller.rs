@@ -1,0 +1,244 @@
+//! Keeps Applied equal to Desired: one path for the start, a reload and a change of the network.
+
+use std::collections::BTreeSet;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use tracing::{info, warn};
+
+use super::report;
+use crate::dataplane::attach::Attached;
+use crate::dataplane::load::Balancer;
+use crate::model::Model;
+use crate::net::{self, Link, NextHop, Resolver};
+use crate::state::contents::Contents;
+use crate::state::diff::diff;
+use crate::state::ids;
+use crate::state::reduce::{World, reduce, targets};
+use crate::state::ring::Cache;
+
+/// Owns the state of the data plane.
+pub(super) struct Controller {
+    model: Model,
+    balancer: Balancer,
+    resolver: Resolver,
+    applied: Contents,
+    cache: Cache,
+    /// Interfaces that the program is attached to; `None` where nothing is to be attached.
+    links: Option<Vec<Link>>,
+    generation: u64,
+    said: BTreeSet<String>,
+}
+
+impl Controller {
+    /// Takes over a loaded data plane.
+    pub(super) async fn new(model: Model, balancer: Balancer, attach: bool) -> Result<Self> {
+        let applied = balancer.maps.contents()?;
+        let generation = balancer.maps.meta()?.generation;
+        let resolver = Resolver::open().await?;
+        let links = attach.then(Vec::new);
+        let (cache, said) = (Cache::default(), BTreeSet::new());
+        Ok(Self {
+            model,
+            balancer,
+            resolver,
+            applied,
+            cache,
+            links,
+            generation,
+            said,
+        })
+    }
+
+    /// Fills the maps, then attaches.
+    pub(super) async fn start(&mut self) -> Result<()> {
+        let hops = self.resolver.resolve(&targets(&self.model)).await?;
+        self.program(&hops)?;
+        self.commit()?;
+        self.attach(true).await
+    }
+
+    /// Replaces the model, or says why not and leaves everything as it is.
+    pub(super) async fn reload(&mut self, model: Model) -> Result<()> {
+        self.check_fixed(&model)?;
+        let wanted = Self::links_of(&model, self.links.is_some()).await?;
+        ensure!(
+            wanted.missing.is_empty(),
+            "no such interface: {}",
+            wanted.missing.join(", ")
+        );
+        // Asked before anything changes: a new backend's neighbour may take a moment to answer.
+        let hops = self.resolver.resolve(&targets(&model)).await?;
+        self.model = model;
+        self.program(&hops)?;
+        self.commit()?;
+        self.attach(true).await
+    }
+
+    /// Follows the network: next hops and interfaces.
+    pub(super) async fn follow(&mut self) -> Result<()> {
+        let hops = self.resolver.resolve(&targets(&self.model)).await?;
+        self.program(&hops)?;
+        self.attach(false).await
+    }
+
+    /// Returns when the network has changed.
+    pub(super) async fn changed(&mut self) -> Result<(), net::Error> {
+        self.resolver.changed().await
+    }
+
+    /// Keeps neighbours alive: XDP traffic never refreshes them.
+    pub(super) async fn refresh(&mut self) -> Result<(), net::Error> {
+        self.resolver.refresh().await
+    }
+
+    /// Opens the netlink sockets anew after an error.
+    pub(super) async fn reopen(&mut self) -> Result<(), net::Error> {
+        self.resolver.reopen().await
+    }
+
+    pub(super) fn balancer(&mut self) -> &mut Balancer {
+        &mut self.balancer
+    }
+
+    /// What can't change while the data plane lives.
+    fn check_fixed(&self, model: &Model) -> Result<()> {
+        const HOW: &str = "withdraw this node, stop lbd, run `lbctl detach` and start lbd";
+        if model.capacity != self.model.capacity {
+            bail!("`capacity` is fixed while the data plane lives; to change it, {HOW}");
+        }
+        let meta = self.balancer.maps.meta()?;
+        if model
+            .group
+            .key
+            .as_ref()
+            .is_some_and(|key| *key.bytes() != meta.group_key)
+        {
+            bail!("`group.key` can't be changed by a reload, it would move every flow; to change it, {HOW}");
+        }
+        Ok(())
+    }
+
+    /// Computes Desired and writes what differs.
+    fn program(&mut self, hops: &[NextHop]) -> Result<()> {
+        let ids = ids::assign(&self.model, &self.applied);
+        let world = World {
+            model: &self.model,
+            ids: &ids,
+            hops,
+            applied: &self.applied,
+        };
+        let desired = reduce(&world, &mut self.cache);
+        let ops = diff(&self.applied, &desired);
+        let mut slots = 0;
+        for op in &ops {
+            match self.balancer.maps.apply(op) {
+                Ok(changed) => slots += changed,
+                Err(e) => {
+                    // What is in the maps now is the truth; the next pass starts from there.
+                    self.applied = self.balancer.maps.contents()?;
+                    return Err(e).context("writing the maps");
+                }
+            }
+        }
+        report::next_hops(&self.applied, &desired);
+        self.applied = desired;
+        if !ops.is_empty() {
+            info!(writes = ops.len(), slots, "data plane updated");
+        }
+        Ok(())
+    }
+
+    /// Counts an accepted configuration.
+    fn commit(&mut self) -> Result<()> {
+        self.generation += 1;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_secs());
+        self.balancer.maps.set_generation(self.generation, now)?;
+        Ok(())
+    }
+
+    /// Attaches to the configured interfaces; `must` = a missing one is an error and not only a warning.
+    async fn attach(&mut self, must: bool) -> Result<()> {
+        let Some(present) = &self.links else { return Ok(()) };
+        let wanted = Self::links_of(&self.model, true).await?;
+        let missing = wanted.missing.join(", ");
+        ensure!(
+            !must || missing.is_empty(),
+            "no such interface: {missing} (`node.interfaces`)"
+        );
+        report::narrow(&wanted.found, &self.applied, &mut self.said);
+        let indexes = |links: &[Link]| {
+            links
+                .iter()
+                .map(|l| (l.name.clone(), l.ifindex))
+                .collect::<Vec<_>>()
+        };
+        if !must && indexes(present) == indexes(&wanted.found) {
+            return Ok(());
+        }
+        if !missing.is_empty() {
+            warn!("interface gone: {missing}; it is attached again when it comes back");
+        }
+        let attached = self.balancer.attach(&wanted.found, self.model.node.attach)?;
+        for (link, done) in wanted.found.iter().zip(attached) {
+            log_attached(link, done);
+        }
+        self.links = Some(wanted.found);
+        Ok(())
+    }
+
+    async fn links_of(model: &Model, attach: bool) -> Result<Wanted> {
+        let mut wanted = Wanted {
+            found: Vec::new(),
+            missing: Vec::new(),
+        };
+        if !attach {
+            return Ok(wanted);
+        }
+        let all = net::links().await?;
+        for name in &model.node.interfaces {
+            match all.get(name) {
+                Some(link) => wanted.found.push(link.clone()),
+                None => wanted.missing.push(name.clone()),
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+/// The configured interfaces, as they are on this host.
+struct Wanted {
+    found: Vec<Link>,
+    missing: Vec<String>,
+}
+
+fn log_attached(link: &Link, done: Attached) {
+    use lb_common::info::mode::GENERIC;
+    match done {
+        Attached::Replaced { mode } => {
+            info!(
+                interface = link.name,
+                mode = mode_name(mode),
+                "program replaced, no packet missed it"
+            );
+        }
+        Attached::New { mode: GENERIC } => {
+            warn!(
+                interface = link.name,
+                "attached in generic mode: slower, and only right with offloads off (ethtool -K {} gro off lro off)",
+                link.name
+            );
+        }
+        Attached::New { mode } => info!(interface = link.name, mode = mode_name(mode), "attached"),
+    }
+}
+
+fn mode_name(mode: u32) -> &'static str {
+    if mode == lb_common::info::mode::NATIVE {
+        "native"
+    } else {
+        "generic"
+    }
+}

@@ -1,0 +1,51 @@
+//! Logs: `tracing` to stderr, aya-log bridged.
+
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya_log::{EbpfLogger, Level};
+use tracing::warn;
+use tracing_subscriber::EnvFilter;
+
+/// How often records of the programs are fetched.
+const EVERY: Duration = Duration::from_millis(100);
+
+/// Logs to stderr, level `info`; `RUST_LOG` changes it (`RUST_LOG=info,lb_xdp=debug` shows every packet that stops).
+pub fn init() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+/// The level that the programs are loaded with. 0 unless their target is asked for: the verifier then removes
+/// every call, so that the fast path pays nothing.
+pub(super) fn program_level() -> u8 {
+    if tracing::enabled!(target: "lb_xdp", tracing::Level::DEBUG) {
+        Level::Debug as u8
+    } else {
+        0
+    }
+}
+
+/// Forwards the programs' records for as long as the returned task lives.
+pub(super) fn bridge(ebpf: &mut Ebpf) -> Option<tokio::task::JoinHandle<()>> {
+    if program_level() == 0 {
+        return None;
+    }
+    let mut logger = match EbpfLogger::init(ebpf) {
+        Ok(logger) => logger,
+        Err(e) => {
+            warn!("no log of the programs: {e}");
+            return None;
+        }
+    };
+    Some(tokio::task::spawn_local(async move {
+        let mut tick = tokio::time::interval(EVERY);
+        loop {
+            tick.tick().await;
+            logger.flush();
+        }
+    }))
+}

@@ -1,0 +1,10 @@
+//! The agent `lbd`: puts the pieces together and keeps the data plane current.
+
+pub mod args;
+mod boot;
+mod controller;
+mod log;
+mod report;
+
+pub use boot::run;
+pub use log::init as init_log;

@@ -1,0 +1,70 @@
+//! What an operator should hear about a change.
+
+use std::collections::BTreeSet;
+
+use lb_common::encap::outer_len;
+use lb_common::info::{next_hop, untext};
+use tracing::{info, warn};
+
+use crate::net::Link;
+use crate::state::contents::{Backend, Contents};
+
+/// Logs backends whose next hop came, went or changed.
+pub(super) fn next_hops(before: &Contents, after: &Contents) {
+    for (index, backend) in &after.backends {
+        let old = before
+            .backends
+            .get(index)
+            .filter(|b| b.info.id == backend.info.id);
+        if old
+            .is_some_and(|old| old.info.next_hop == backend.info.next_hop && old.info.why == backend.info.why)
+        {
+            continue;
+        }
+        let name = name(after, backend);
+        match backend.info.next_hop {
+            next_hop::RESOLVED => info!("backend {name}: next hop found"),
+            _ => warn!(
+                "backend {name}: no next hop, its slots are lent to others: {}",
+                untext(&backend.info.why)
+            ),
+        }
+    }
+}
+
+fn name(contents: &Contents, backend: &Backend) -> String {
+    let pool = contents
+        .pools
+        .get(&backend.info.pool)
+        .map_or("?", |pool| untext(&pool.name));
+    format!("{pool}/{}", untext(&backend.info.name))
+}
+
+/// Warns where a full packet from a client can't be encapsulated towards a backend: such packets are dropped.
+pub(super) fn narrow(links: &[Link], contents: &Contents, said: &mut BTreeSet<String>) {
+    for backend in contents
+        .backends
+        .values()
+        .filter(|b| b.info.next_hop == next_hop::RESOLVED)
+    {
+        for link in links {
+            let room = u32::from(backend.entry.mtu);
+            let needed = link.mtu + u32::from(outer_len(&backend.entry));
+            if room >= needed {
+                continue;
+            }
+            let text = format!(
+                "backend {}: its next hop takes packets of {room} bytes, but a full one of {} (MTU {}) needs {needed} \
+                 after encapsulation; longer packets than {} bytes are dropped: raise the MTU towards the backends or \
+                 lower the one of the clients' side",
+                name(contents, backend),
+                link.name,
+                link.mtu,
+                room - u32::from(outer_len(&backend.entry)).min(room),
+            );
+            if said.insert(text.clone()) {
+                warn!("{text}");
+            }
+        }
+    }
+}
