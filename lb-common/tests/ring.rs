@@ -13,15 +13,18 @@ use proptest::sample::Index;
 type Ring = Box<[u16; SLOTS]>;
 
 fn empty() -> Ring {
-    vec![NONE; SLOTS].into_boxed_slice().try_into().unwrap()
+    vec![NONE; SLOTS]
+        .into_boxed_slice()
+        .try_into()
+        .expect("SLOTS long")
 }
 
 fn fill(members: &[Member]) -> Ring {
     let mut out = empty();
     let mut scratch = vec![Cursor::default(); members.len() + 1];
     // Scratch and output were used before: what is in them must not matter.
-    maglev::fill(&[Member { id: 99, weight: 7 }], &mut scratch, &mut out).unwrap();
-    maglev::fill(members, &mut scratch, &mut out).unwrap();
+    maglev::fill(&[Member { id: 99, weight: 7 }], &mut scratch, &mut out).expect("one member");
+    maglev::fill(members, &mut scratch, &mut out).expect("distinct ids");
     out
 }
 
@@ -126,7 +129,7 @@ fn with_states(sizes: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn shares_are_exact_to_a_slot(members in members(1..=1000)) {
@@ -368,7 +371,7 @@ fn describe(name: &str, ids: &[Option<u64>]) -> String {
     let mut text = format!("{name} fnv1a64 {:016x}\n", fingerprint(ids));
     for row in ids[..32].chunks(4) {
         let row: Vec<String> = row.iter().map(|id| format!("{:016x}", id.unwrap_or(0))).collect();
-        writeln!(text, "{}", row.join(" ")).unwrap();
+        writeln!(text, "{}", row.join(" ")).expect("a String takes all");
     }
     text
 }
