@@ -8,3 +8,4 @@ pub mod config;
 pub mod state;
 pub mod dataplane;
 pub mod agent;
+pub mod ctl;

@@ -9,6 +9,9 @@ use tracing::{info, warn};
 use crate::net::Link;
 use crate::state::contents::{Backend, Contents};
 
+/// No client sends longer packets over the Internet.
+const INTERNET_MTU: u32 = 1500;
+
 /// Logs backends whose next hop came, went or changed.
 pub(super) fn next_hops(before: &Contents, after: &Contents) {
     for (index, backend) in &after.backends {
@@ -49,17 +52,17 @@ pub(super) fn narrow(links: &[Link], contents: &Contents, said: &mut BTreeSet<St
     {
         for link in links {
             let room = u32::from(backend.entry.mtu);
-            let needed = link.mtu + u32::from(outer_len(&backend.entry));
+            let full = link.mtu.min(INTERNET_MTU);
+            let needed = full + u32::from(outer_len(&backend.entry));
             if room >= needed {
                 continue;
             }
             let text = format!(
-                "backend {}: its next hop takes packets of {room} bytes, but a full one of {} (MTU {}) needs {needed} \
-                 after encapsulation; longer packets than {} bytes are dropped: raise the MTU towards the backends or \
-                 lower the one of the clients' side",
+                "backend {}: its next hop takes packets of {room} bytes, but a packet of {full} bytes that comes in by \
+                 {} needs {needed} after encapsulation; packets longer than {} bytes are dropped: raise the MTU \
+                 towards the backends",
                 name(contents, backend),
                 link.name,
-                link.mtu,
                 room - u32::from(outer_len(&backend.entry)).min(room),
             );
             if said.insert(text.clone()) {

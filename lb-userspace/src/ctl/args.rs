@@ -1,0 +1,153 @@
+//! The command line of `lbctl`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+use crate::dataplane::pin::DEFAULT_ROOT;
+use crate::model::{Attach, Protocol};
+
+/// Looks inside Tandem's data plane; works when the agent is dead.
+///
+/// Exit codes: 0 yes or done, 1 no (nothing loaded, nothing attached), 2 wrong usage or an error.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Args {
+    /// The folder of pins that lbd was started with.
+    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_ROOT)]
+    pub pin_root: PathBuf,
+    /// Tables for people, JSON for machines.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// What to show or do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+/// What `lbctl` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Node, agent, interfaces, capacities, generation.
+    Status,
+    /// VIPs with their pools and counters.
+    Vips,
+    /// Backends with weights, shares, next hops and counters.
+    Backends,
+    /// A pool's ring: each backend's share, and who holds a flow.
+    Ring(Ring),
+    /// All counters: VIPs, backends, stop reasons.
+    Stats,
+    /// The pinned maps, or the entries of one.
+    Maps {
+        /// Name of a map, such as `lb_vips`.
+        name: Option<String>,
+    },
+    /// Takes the balancer off this host: traffic for the VIPs is no longer balanced here.
+    Detach {
+        /// Also under a live agent.
+        #[arg(long)]
+        force: bool,
+    },
+    /// The decapsulator of a backend.
+    #[command(subcommand)]
+    Decap(Decap),
+}
+
+/// Arguments of `lbctl ring`.
+#[derive(Debug, Group)]
+pub struct Ring {
+    /// Name of the pool.
+    pub pool: String,
+    /// The client of a flow, `ADDRESS:PORT`.
+    #[arg(long, value_name = "A:P", requires = "to")]
+    pub from: Option<SocketAddr>,
+    /// The VIP of a flow, `ADDRESS:PORT`.
+    #[arg(long, value_name = "V:Q", requires = "from")]
+    pub to: Option<SocketAddr>,
+    /// The protocol of a flow.
+    #[arg(long, value_enum, default_value_t = Transport::Tcp)]
+    pub protocol: Transport,
+}
+
+/// A protocol on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl From<Transport> for Protocol {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp => Self::Tcp,
+            Transport::Udp => Self::Udp,
+        }
+    }
+}
+
+/// What `lbctl decap` can do.
+#[derive(Debug, Subcommand)]
+pub enum Decap {
+    /// Attach to an interface, and allow exactly these outer sources.
+    Attach {
+        /// The interface that encapsulated packets come in by.
+        #[arg(long)]
+        interface: String,
+        /// Addresses or prefixes of the nodes' outer sources; repeatable.
+        #[arg(long, required = true, num_args = 1.., value_name = "PREFIX", value_parser = prefix)]
+        allow: Vec<IpNet>,
+        /// Native or generic mode; auto falls back to generic.
+        #[arg(long, value_enum, default_value_t = Mode::Auto)]
+        attach: Mode,
+    },
+    /// Take it off an interface.
+    Detach {
+        /// The interface.
+        #[arg(long)]
+        interface: String,
+    },
+    /// Interfaces, allowed sources, counters.
+    Status,
+}
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Native, else generic.
+    Auto,
+    /// Native or nothing.
+    Native,
+    /// Generic.
+    Generic,
+}
+
+impl From<Mode> for Attach {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Auto => Self::Auto,
+            Mode::Native => Self::Native,
+            Mode::Generic => Self::Generic,
+        }
+    }
+}
+
+/// A prefix, or an address as the prefix of itself.
+fn prefix(text: &str) -> Result<IpNet, String> {
+    let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
+    address
+        .or_else(|_| text.parse())
+        .map_err(|_| "an address or a prefix such as 192.0.2.0/28 is needed".to_owned())
+}

@@ -1,0 +1,90 @@
+use anyhow::{Context, Result};
+use lb_common::info::mode;
+use lb_common::stop::DecapStop;
+use serde_json::json;
+
+use crate::ctl::args::Decap;
+use crate::ctl::out::{Output, table};
+use crate::dataplane::pin::Root;
+use crate::dataplane::{Error, decap};
+use crate::net;
+
+pub(super) fn run(root: &Root, command: &Decap) -> Result<Output> {
+    match command {
+        Decap::Attach {
+            interface,
+            allow,
+            attach,
+        } => {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let links = runtime
+                .block_on(net::links())
+                .context("asking the kernel for interfaces")?;
+            let link = links
+                .get(interface)
+                .ok_or_else(|| Error::NoInterface(interface.clone()))?;
+            let mode = decap::attach(root, link, allow, (*attach).into())?;
+            let how = match mode {
+                Some(mode::NATIVE) => "native",
+                Some(_) => "generic",
+                None => "attached already, allowed sources replaced",
+            };
+            let json = json!({ "interface": interface, "allow": allow, "mode": how });
+            Ok(Output::yes(json, format!("lb_decap on {interface} ({how})")))
+        }
+        Decap::Detach { interface } => {
+            let json = |detached: bool| json!({ "interface": interface, "detached": detached });
+            Ok(if decap::detach(root, interface)? {
+                Output::yes(json(true), format!("lb_decap is off {interface}"))
+            } else {
+                Output::no(json(false), format!("lb_decap was not on {interface}"))
+            })
+        }
+        Decap::Status => match decap::status(root) {
+            Ok(status) => Ok(show(&status)),
+            Err(e @ Error::NotLoaded(_)) => {
+                let text = "lb_decap is not attached; attach it with `lbctl decap attach`";
+                Ok(Output::no(
+                    json!({ "loaded": false, "error": e.to_string() }),
+                    text,
+                ))
+            }
+            Err(e) => Err(e.into()),
+        },
+    }
+}
+
+fn show(status: &decap::Status) -> Output {
+    let stop = |(stop, counter): &(DecapStop, lb_common::stats::Counter)| json!({ "reason": stop.row().name, "packets": counter.packets, "bytes": counter.bytes });
+    let json = json!({
+        "loaded": true,
+        "interfaces": status.interfaces,
+        "allow": status.allow,
+        "decapsulated": { "packets": status.removed.packets, "bytes": status.removed.bytes },
+        "stops": status.stops.iter().map(stop).collect::<Vec<_>>(),
+    });
+    let allow: Vec<String> = status.allow.iter().map(ToString::to_string).collect();
+    let facts = table(
+        ["", ""],
+        [
+            ["attached to".to_owned(), status.interfaces.join(", ")],
+            ["allowed sources".to_owned(), allow.join(", ")],
+            [
+                "decapsulated".to_owned(),
+                format!("{} packets", status.removed.packets),
+            ],
+        ],
+    );
+    let rows = status.stops.iter().filter(|(_, c)| c.packets > 0);
+    let rows = rows.map(|(s, c)| {
+        [
+            s.row().name.to_owned(),
+            c.packets.to_string(),
+            s.row().text.to_owned(),
+        ]
+    });
+    let stops = table(["LEFT ALONE OR DROPPED", ">PACKETS", "MEANING"], rows);
+    Output::yes(json, format!("{facts}\n\n{stops}"))
+}

@@ -1,0 +1,99 @@
+//! What the commands read from the maps, put together by name.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use anyhow::Result;
+use lb_common::header::proto;
+use lb_common::info::{Meta, next_hop, untext};
+use lb_common::vip;
+
+use crate::dataplane::maps::Maps;
+use crate::state::contents::Contents;
+
+/// Everything in the maps, counters aside.
+pub struct View {
+    pub meta: Meta,
+    pub contents: Contents,
+    /// Slots that each backend holds, by its index.
+    pub slots: BTreeMap<u16, u32>,
+}
+
+impl View {
+    pub fn read(maps: &Maps) -> Result<Self> {
+        let contents = maps.contents()?;
+        let mut slots = BTreeMap::new();
+        for &index in contents.rings.values().flat_map(|ring| ring.iter()) {
+            *slots.entry(index).or_insert(0) += 1;
+        }
+        Ok(Self {
+            meta: maps.meta()?,
+            contents,
+            slots,
+        })
+    }
+
+    /// A pool's name.
+    pub fn pool(&self, index: u16) -> &str {
+        self.contents
+            .pools
+            .get(&index)
+            .map_or("?", |pool| untext(&pool.name))
+    }
+
+    /// VIPs without the marks of addresses.
+    pub fn vips(&self) -> impl Iterator<Item = (&vip::Key, &vip::Value)> {
+        self.contents.vips.iter().filter(|(_, value)| value.is_served())
+    }
+
+    /// Sum of the weights of a pool.
+    pub fn weight(&self, pool: u16) -> u32 {
+        self.contents
+            .backends
+            .values()
+            .filter(|b| b.info.pool == pool)
+            .map(|b| u32::from(b.info.weight))
+            .sum()
+    }
+}
+
+/// A VIP as people write it: `10.0.0.1:80/tcp`, `*` for every port.
+pub fn vip_name(key: &vip::Key) -> String {
+    let address = match IpAddr::from(key.addr) {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("[{v6}]"),
+    };
+    format!("{address}:{}/{}", port_name(key), protocol_name(key))
+}
+
+/// A VIP's port, `*` for every port.
+pub fn port_name(key: &vip::Key) -> String {
+    match key.port.get() {
+        0 => "*".to_owned(),
+        port => port.to_string(),
+    }
+}
+
+/// A VIP's protocol.
+pub fn protocol_name(key: &vip::Key) -> &'static str {
+    match key.proto {
+        proto::TCP => "tcp",
+        proto::UDP => "udp",
+        _ => "?",
+    }
+}
+
+/// A next hop's state in a word.
+pub fn next_hop_name(state: u16) -> &'static str {
+    match state {
+        next_hop::RESOLVED => "resolved",
+        next_hop::UNRESOLVED => "unresolved",
+        _ => "unknown",
+    }
+}
+
+/// A link-layer address.
+pub fn mac(bytes: &[u8; 6]) -> String {
+    let [a, b, c, d, e, f] = bytes;
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+}
