@@ -16,14 +16,11 @@
 //! ```
 
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{error, fmt, fs, io};
 
 /// Folder of the objects, relative to the repository's root.
 pub(crate) const OBJECT_DIR: &str = "lb-ebpf/obj";
-/// Folder of the programs' entry files, one per object, relative to the repository's root.
-pub(crate) const PROGRAM_DIR: &str = "lb-ebpf/src/bin";
 /// Compiler flags that decide the objects' bytes. Flags that only rename paths are left out: they differ from
 /// machine to machine so that the bytes do not.
 pub(crate) const FLAGS: &str = "-Cdebuginfo=2 -Clink-arg=--btf";
@@ -80,10 +77,6 @@ pub(crate) enum Misfit {
     Object(String),
     /// The objects were built with other flags, these.
     Flags(String),
-    /// A program without an object.
-    NotBuilt(String),
-    /// An object without a program.
-    NoProgram(String),
 }
 
 impl fmt::Display for Misfit {
@@ -97,8 +90,6 @@ impl fmt::Display for Misfit {
                 "{OBJECT_DIR}/{path}: missing, or not the object that was built"
             ),
             Self::Flags(flags) => write!(f, "built with the flags `{flags}`, now they are `{FLAGS}`"),
-            Self::NotBuilt(program) => write!(f, "{PROGRAM_DIR}/{program}.rs: has no object"),
-            Self::NoProgram(object) => write!(f, "{OBJECT_DIR}/{object}: its program is gone"),
         }
     }
 }
@@ -174,19 +165,6 @@ impl Manifest {
         let object_dir = root.join(OBJECT_DIR);
         let objects = self.objects.iter().filter(|file| changed(&object_dir, file));
         misfits.extend(objects.map(|file| Misfit::Object(file.path.clone())));
-        match programs(root) {
-            Err(misfit) => misfits.push(misfit),
-            Ok(programs) => {
-                let built: BTreeSet<_> = self
-                    .objects
-                    .iter()
-                    .map(|file| file.path.trim_end_matches(".o").to_owned())
-                    .collect();
-                misfits.extend(programs.difference(&built).cloned().map(Misfit::NotBuilt));
-                let gone = built.difference(&programs);
-                misfits.extend(gone.map(|program| Misfit::NoProgram(format!("{program}.o"))));
-            }
-        }
         misfits
     }
 }
@@ -200,21 +178,4 @@ impl Hashed {
             sha256: sha256.to_owned(),
         })
     }
-}
-
-/// The names of the programs: every `.rs` file in [`PROGRAM_DIR`], sorted.
-///
-/// # Errors
-/// [`Misfit::Unreadable`].
-pub(crate) fn programs(root: &Path) -> Result<BTreeSet<String>, Misfit> {
-    let folder = root.join(PROGRAM_DIR);
-    let unreadable = |error| Misfit::Unreadable(folder.clone(), error);
-    let mut names = BTreeSet::new();
-    for entry in fs::read_dir(&folder).map_err(unreadable)? {
-        let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|extension| extension == "rs") {
-            names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
-        }
-    }
-    Ok(names)
 }

@@ -1,1 +1,56 @@
-fn main() {}
+//! `cargo xtask`: every development task, one file per command.
+
+mod build_ebpf;
+mod ci;
+mod debian;
+mod host;
+#[path = "../../lb-ebpf/manifest.rs"]
+mod manifest;
+mod run;
+mod step;
+mod test;
+mod toolchain;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Every development task of Tandem"
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build the eBPF programs into lb-ebpf/obj (gets the toolchain when it is missing)
+    BuildEbpf(build_ebpf::Args),
+    /// Make the lab in network namespaces and send real traffic through it (needs root)
+    Run(run::Args),
+    /// Run all tests, or those of one level (needs root, but for `unit`)
+    Test(test::Args),
+    /// What a change must pass: formatting, lints, eBPF objects, all tests (needs root)
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let root = step::repository();
+    let result = match Args::parse().command {
+        Command::BuildEbpf(args) => build_ebpf::build_ebpf(&root, &args),
+        Command::Run(args) => run::run(&root, &args),
+        Command::Test(args) => test::test(&root, &args),
+        Command::Ci => ci::ci(&root),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not returned from main: with RUST_BACKTRACE=1, which CI likes to set, the message would drown.
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! `cargo xtask test`: every test, or those of one level.
+
+use crate::{host, step};
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+#[derive(clap::Args, Default)]
+pub(crate) struct Args {
+    /// Only this level
+    #[arg(value_enum)]
+    level: Option<Level>,
+    /// Only tests whose name contains this
+    #[arg(requires = "level")]
+    filter: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Level {
+    /// Beside the code: needs nothing
+    Unit,
+    /// Programs in the kernel, one packet at a time: needs root
+    Bpf,
+    /// Real nodes and real traffic in network namespaces: needs root
+    Lab,
+}
+
+impl Level {
+    const ALL: [Self; 3] = [Self::Unit, Self::Bpf, Self::Lab];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Bpf => "bpf",
+            Self::Lab => "lab",
+        }
+    }
+
+    /// The cargo calls that are this level, in order.
+    fn calls(self) -> &'static [&'static [&'static str]] {
+        match self {
+            Self::Unit => &[
+                &["test", "--no-fail-fast", "--workspace", "--exclude", "lb-tests"],
+                &[
+                    "test",
+                    "--no-fail-fast",
+                    "--package",
+                    "lb-tests",
+                    "--lib",
+                    "--bins",
+                ],
+            ],
+            Self::Bpf => &[&["test", "--package", "lb-tests", "--test", "bpf"]],
+            Self::Lab => &[
+                // The labs start the real programs.
+                &["build", "--package", "lb-userspace", "--bins"],
+                &["test", "--package", "lb-tests", "--test", "lab"],
+            ],
+        }
+    }
+}
+
+/// Runs all levels that are asked for, also after a failure, and sums up.
+///
+/// # Errors
+/// When root, a tool or a level fails.
+pub(crate) fn test(root: &Path, args: &Args) -> Result<()> {
+    let levels = args
+        .level
+        .map_or_else(|| Level::ALL.to_vec(), |level| vec![level]);
+    let typed = args
+        .level
+        .map_or_else(|| "test".to_owned(), |level| format!("test {}", level.name()));
+    host::need_cargo(&typed)?;
+    if levels != [Level::Unit] {
+        host::need_root(&typed)?;
+        host::need_tools()?;
+    }
+    let results: Vec<_> = levels
+        .into_iter()
+        .map(|level| {
+            let start = Instant::now();
+            let result = run_level(root, level, args.filter.as_deref());
+            (level, result, start.elapsed())
+        })
+        .collect();
+    sum_up(&results)
+}
+
+fn run_level(root: &Path, level: Level, filter: Option<&str>) -> Result<()> {
+    println!("\n=== {} tests", level.name());
+    let mut first_failure = Ok(());
+    for call in level.calls() {
+        let mut cargo = step::cargo(root);
+        cargo.args(*call);
+        if call[0] == "test" {
+            pass_to_tests(&mut cargo, level, filter);
+        }
+        let result = step::run(&mut cargo);
+        if first_failure.is_ok() {
+            first_failure = result;
+        }
+    }
+    first_failure
+}
+
+fn pass_to_tests(cargo: &mut Command, level: Level, filter: Option<&str>) {
+    cargo.arg("--").args(filter);
+    if level == Level::Lab {
+        // Each lab wants the whole machine: its deadlines are about packets, not about the neighbour's load.
+        cargo.arg("--test-threads=1");
+    }
+}
+
+fn sum_up(results: &[(Level, Result<()>, Duration)]) -> Result<()> {
+    println!();
+    let mut failures = 0;
+    for (level, result, took) in results {
+        let seconds = took.as_secs();
+        match result {
+            Ok(()) => println!("{:<4} tests passed in {seconds} s", level.name()),
+            Err(error) => {
+                failures += 1;
+                println!("{:<4} tests FAILED in {seconds} s: {error:#}", level.name());
+            }
+        }
+    }
+    if failures > 0 {
+        bail!("{failures} of {} test levels failed", results.len());
+    }
+    Ok(())
+}
