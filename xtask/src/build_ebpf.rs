@@ -1,8 +1,8 @@
 //! `cargo xtask build-ebpf`: the eBPF programs, from their sources to `lb-ebpf/obj` and its manifest.
 
 use crate::manifest::{self, FLAGS, Hashed, Manifest};
-use crate::step;
 use crate::toolchain::{self, Toolchain};
+use crate::{rustc_wrapper, step};
 use anyhow::{Context, Result, bail};
 use object::{Object, ObjectSection};
 use std::collections::BTreeSet;
@@ -137,6 +137,7 @@ fn build(root: &Path) -> Result<Built> {
         .args(["--locked", "--bins", "--target-dir"])
         .arg(&target_dir);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", encoded_flags(root)?);
+    rustc_wrapper::install(&mut cargo)?;
     step::run_on_stderr(&mut cargo)?;
 
     let release_dir = Toolchain::release_dir(&target_dir);
@@ -189,7 +190,9 @@ fn check_edition(root: &Path) -> Result<()> {
 
 /// [`FLAGS`], and those that make the objects' bytes the same on every machine.
 fn encoded_flags(root: &Path) -> Result<OsString> {
+    // In the object only: messages keep paths that one can open.
     let mut flags = OsString::from(FLAGS.replace(' ', "\u{1f}"));
+    flags.push("\u{1f}--remap-path-scope=object");
     let mut remap = |from: &Path, to: &str| {
         flags.push("\u{1f}--remap-path-prefix=");
         flags.push(from);

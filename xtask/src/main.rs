@@ -7,11 +7,14 @@ mod host;
 #[path = "../../lb-ebpf/manifest.rs"]
 mod manifest;
 mod run;
+mod rustc_wrapper;
 mod step;
 mod test;
 mod toolchain;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::path::Path;
 use std::process::ExitCode;
 
 #[derive(Parser)]
@@ -39,11 +42,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let root = step::repository();
-    let result = match Args::parse().command {
-        Command::BuildEbpf(args) => build_ebpf::build_ebpf(&root, &args),
-        Command::Run(args) => run::run(&root, &args),
-        Command::Test(args) => test::test(&root, &args),
-        Command::Ci => ci::ci(&root),
+    let result = if rustc_wrapper::is_called() {
+        rustc_wrapper::become_rustc(&root)
+    } else {
+        command(&root)
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,5 +54,14 @@ fn main() -> ExitCode {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn command(root: &Path) -> Result<()> {
+    match Args::parse().command {
+        Command::BuildEbpf(args) => build_ebpf::build_ebpf(root, &args),
+        Command::Run(args) => run::run(root, &args),
+        Command::Test(args) => test::test(root, &args),
+        Command::Ci => ci::ci(root),
     }
 }

@@ -72,7 +72,7 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
 }
 
 /// The command as one would type it, without its environment.
-fn line(command: &Command) -> String {
+pub(crate) fn line(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
     words.extend(command.get_args().map(|arg| arg.to_string_lossy().into_owned()));
     format!("`{}`", words.join(" "))
