@@ -23,7 +23,8 @@ use std::{error, fmt, fs, io};
 pub(crate) const OBJECT_DIR: &str = "lb-ebpf/obj";
 /// Compiler flags that decide the objects' bytes. Flags that only rename paths are left out: they differ from
 /// machine to machine so that the bytes do not.
-pub(crate) const FLAGS: &str = "-Cdebuginfo=2 -Clink-arg=--btf";
+pub(crate) const FLAGS: &str =
+    "-Cdebuginfo=2 -Clink-arg=--btf -Ctarget-cpu=v3 -Ctarget-feature=+allows-misaligned-mem-access";
 
 /// Where the manifest is in the repository `root`.
 pub(crate) fn path(root: &Path) -> PathBuf {

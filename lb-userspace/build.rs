@@ -13,7 +13,9 @@ use std::{env, fs};
 
 fn main() -> ExitCode {
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
-    let root = package.parent().expect("the package is a folder of the repository");
+    let root = package
+        .parent()
+        .expect("the package is a folder of the repository");
     println!("cargo:rerun-if-changed={}", manifest::path(root).display());
     let misfits = match Manifest::read(root) {
         Err(misfit) => vec![misfit],

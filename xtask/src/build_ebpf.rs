@@ -28,7 +28,7 @@ pub(crate) struct Args {
 const CARGO_FILES: [&str; 3] = ["lb-common/Cargo.toml", "lb-ebpf/Cargo.lock", "lb-ebpf/Cargo.toml"];
 
 /// What the kernel, aya, or a person with a verifier log needs.
-const SECTIONS: [&str; 4] = [".BTF", ".BTF.ext", "license", "xdp"];
+const SECTIONS: [&str; 3] = [".BTF", ".BTF.ext", "license"];
 
 struct Built {
     manifest: Manifest,
@@ -75,6 +75,12 @@ pub(crate) fn check(root: &Path) -> Result<()> {
 /// When the same toolchain makes other bytes. Another toolchain is no error: it can't prove anything.
 pub(crate) fn verify(root: &Path) -> Result<()> {
     let committed = Manifest::read(root)?;
+    // From nothing: what an earlier build left could be taken for what the sources build to.
+    let release_dir = Toolchain::release_dir(&root.join("target/ebpf"));
+    if release_dir.exists() {
+        fs::remove_dir_all(&release_dir)
+            .with_context(|| format!("can't remove {}", release_dir.display()))?;
+    }
     let built = build(root)?.manifest;
     let versions = |manifest: &Manifest| {
         let Manifest {
@@ -143,7 +149,7 @@ fn build(root: &Path) -> Result<Built> {
     let release_dir = Toolchain::release_dir(&target_dir);
     let mut sources: BTreeSet<String> = CARGO_FILES.iter().map(|&file| file.to_owned()).collect();
     let mut objects = Vec::new();
-    for program in manifest::programs(root)? {
+    for program in programs(&folder)? {
         sources.extend(dep_info(root, &release_dir.join(format!("{program}.d")))?);
         let bytes = strip(&toolchain, &release_dir.join(&program))?;
         objects.push((format!("{program}.o"), bytes));
@@ -170,6 +176,22 @@ fn build(root: &Path) -> Result<Built> {
             .collect(),
     };
     Ok(Built { manifest, objects })
+}
+
+/// The names of the programs: the folders of `lb-ebpf/src` that have a `main.rs`, sorted.
+fn programs(package: &Path) -> Result<BTreeSet<String>> {
+    let folder = package.join("src");
+    let mut names = BTreeSet::new();
+    let entries = fs::read_dir(&folder).with_context(|| format!("can't read {}", folder.display()))?;
+    for entry in entries {
+        let path = entry
+            .with_context(|| format!("can't read {}", folder.display()))?
+            .path();
+        if path.join("main.rs").exists() {
+            names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(names)
 }
 
 /// The one fact that `lb-common` could inherit from the root and that changes what is built.

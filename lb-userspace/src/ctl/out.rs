@@ -71,7 +71,7 @@ pub fn table<const N: usize>(columns: [&str; N], rows: impl IntoIterator<Item = 
         }
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n")
+    lines.join("\n").trim_start_matches('\n').to_owned()
 }
 
 /// A share of a whole, in percent.

@@ -12,15 +12,15 @@ use crate::dataplane::maps::Maps;
 use crate::state::contents::Contents;
 
 /// Everything in the maps, counters aside.
-pub struct View {
-    pub meta: Meta,
-    pub contents: Contents,
+pub(super) struct View {
+    pub(super) meta: Meta,
+    pub(super) contents: Contents,
     /// Slots that each backend holds, by its index.
-    pub slots: BTreeMap<u16, u32>,
+    pub(super) slots: BTreeMap<u16, u32>,
 }
 
 impl View {
-    pub fn read(maps: &Maps) -> Result<Self> {
+    pub(super) fn read(maps: &Maps) -> Result<Self> {
         let contents = maps.contents()?;
         let mut slots = BTreeMap::new();
         for &index in contents.rings.values().flat_map(|ring| ring.iter()) {
@@ -34,7 +34,7 @@ impl View {
     }
 
     /// A pool's name.
-    pub fn pool(&self, index: u16) -> &str {
+    pub(super) fn pool(&self, index: u16) -> &str {
         self.contents
             .pools
             .get(&index)
@@ -42,12 +42,12 @@ impl View {
     }
 
     /// VIPs without the marks of addresses.
-    pub fn vips(&self) -> impl Iterator<Item = (&vip::Key, &vip::Value)> {
+    pub(super) fn vips(&self) -> impl Iterator<Item = (&vip::Key, &vip::Value)> {
         self.contents.vips.iter().filter(|(_, value)| value.is_served())
     }
 
     /// Sum of the weights of a pool.
-    pub fn weight(&self, pool: u16) -> u32 {
+    pub(super) fn weight(&self, pool: u16) -> u32 {
         self.contents
             .backends
             .values()
@@ -58,7 +58,7 @@ impl View {
 }
 
 /// A VIP as people write it: `10.0.0.1:80/tcp`, `*` for every port.
-pub fn vip_name(key: &vip::Key) -> String {
+pub(super) fn vip_name(key: &vip::Key) -> String {
     let address = match IpAddr::from(key.addr) {
         IpAddr::V4(v4) => v4.to_string(),
         IpAddr::V6(v6) => format!("[{v6}]"),
@@ -67,7 +67,7 @@ pub fn vip_name(key: &vip::Key) -> String {
 }
 
 /// A VIP's port, `*` for every port.
-pub fn port_name(key: &vip::Key) -> String {
+pub(super) fn port_name(key: &vip::Key) -> String {
     match key.port.get() {
         0 => "*".to_owned(),
         port => port.to_string(),
@@ -75,7 +75,7 @@ pub fn port_name(key: &vip::Key) -> String {
 }
 
 /// A VIP's protocol.
-pub fn protocol_name(key: &vip::Key) -> &'static str {
+pub(super) fn protocol_name(key: &vip::Key) -> &'static str {
     match key.proto {
         proto::TCP => "tcp",
         proto::UDP => "udp",
@@ -84,7 +84,7 @@ pub fn protocol_name(key: &vip::Key) -> &'static str {
 }
 
 /// A next hop's state in a word.
-pub fn next_hop_name(state: u16) -> &'static str {
+pub(super) fn next_hop_name(state: u16) -> &'static str {
     match state {
         next_hop::RESOLVED => "resolved",
         next_hop::UNRESOLVED => "unresolved",
@@ -93,7 +93,7 @@ pub fn next_hop_name(state: u16) -> &'static str {
 }
 
 /// A link-layer address.
-pub fn mac(bytes: &[u8; 6]) -> String {
+pub(super) fn mac(bytes: &[u8; 6]) -> String {
     let [a, b, c, d, e, f] = bytes;
     format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }
