@@ -228,3 +228,216 @@ fn hop(link: &Link, source_mac: [u8; 6], destination_mac: [u8; 6], mtu: u32, sou
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const OURS: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn link(medium: Medium, up: bool) -> Link {
+        Link {
+            ifindex: 7,
+            name: "eth0".into(),
+            mtu: 1500,
+            medium,
+            up,
+        }
+    }
+
+    fn path(gateway: Option<&str>, source: Option<&str>, mtu: Option<u32>) -> Path {
+        Path {
+            ifindex: 7,
+            gateway: gateway.map(ip),
+            source: source.map(ip),
+            mtu,
+        }
+    }
+
+    fn target(source: Option<&str>) -> Target {
+        Target {
+            address: ip("10.1.0.9"),
+            via: None,
+            source: source.map(ip),
+        }
+    }
+
+    fn resolved(mtu: u32, source: &str) -> NextHop {
+        NextHop::Resolved(Hop {
+            ifindex: 7,
+            interface: "eth0".into(),
+            destination_mac: MAC,
+            source_mac: OURS,
+            mtu,
+            source: ip(source),
+        })
+    }
+
+    #[test]
+    fn path_link_and_neighbour_make_the_hop() {
+        let good = link(Medium::Ethernet { mac: OURS }, true);
+        let down = link(Medium::Ethernet { mac: OURS }, false);
+        let other = link(Medium::Other, false);
+        let known = Some(Known::Resolved(MAC));
+        let usual = path(Some("10.0.0.1"), Some("10.0.0.2"), None);
+        let no = NextHop::Unresolved;
+        let name = || "eth0".to_owned();
+        let neighbour = ip("10.0.0.1");
+        let cases = [
+            (
+                target(None),
+                usual.clone(),
+                Some(&good),
+                known,
+                resolved(1500, "10.0.0.2"),
+            ),
+            (
+                target(None),
+                path(None, Some("10.0.0.2"), Some(1400)),
+                Some(&good),
+                known,
+                resolved(1400, "10.0.0.2"),
+            ),
+            (
+                target(None),
+                path(None, Some("10.0.0.2"), Some(9000)),
+                Some(&good),
+                known,
+                resolved(1500, "10.0.0.2"),
+            ),
+            (
+                target(Some("10.9.0.1")),
+                usual.clone(),
+                Some(&good),
+                known,
+                resolved(1500, "10.9.0.1"),
+            ),
+            (
+                target(Some("10.9.0.1")),
+                path(None, None, None),
+                Some(&good),
+                known,
+                resolved(1500, "10.9.0.1"),
+            ),
+            (
+                target(None),
+                path(None, None, None),
+                Some(&good),
+                known,
+                no(Why::NoSource(name())),
+            ),
+            (
+                target(None),
+                usual.clone(),
+                None,
+                known,
+                no(Why::NoInterface("with index 7".into())),
+            ),
+            (
+                target(None),
+                usual.clone(),
+                Some(&down),
+                known,
+                no(Why::InterfaceDown(name())),
+            ),
+            (
+                target(None),
+                usual.clone(),
+                Some(&other),
+                known,
+                no(Why::NotEthernet(name())),
+            ),
+            (
+                target(None),
+                usual.clone(),
+                Some(&good),
+                None,
+                no(Why::NoNeighbour {
+                    address: neighbour,
+                    interface: name(),
+                }),
+            ),
+            (
+                target(None),
+                path(None, None, None),
+                Some(&good),
+                Some(Known::Asked),
+                no(Why::NoNeighbour {
+                    address: ip("10.1.0.9"),
+                    interface: name(),
+                }),
+            ),
+            (
+                target(None),
+                usual.clone(),
+                Some(&good),
+                Some(Known::Failed),
+                no(Why::NeighbourFailed {
+                    address: neighbour,
+                    interface: name(),
+                }),
+            ),
+            (
+                target(None),
+                usual,
+                Some(&good),
+                Some(Known::Full),
+                no(Why::NeighbourTableFull { address: neighbour }),
+            ),
+        ];
+        for (target, path, link, known, expected) in cases {
+            assert_eq!(
+                decide(&target, &path, link, known),
+                expected,
+                "{target:?} {path:?} {link:?} {known:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_static_via_asks_only_the_link() {
+        let via = Via {
+            interface: "eth0".into(),
+            mac: MAC,
+        };
+        let good = link(Medium::Ethernet { mac: OURS }, true);
+        let down = link(Medium::Ethernet { mac: OURS }, false);
+        let own = Some(ip("10.0.0.2"));
+        let no = NextHop::Unresolved;
+        let cases = [
+            (target(None), Some(&good), own, resolved(1500, "10.0.0.2")),
+            (
+                target(Some("10.9.0.1")),
+                Some(&good),
+                own,
+                resolved(1500, "10.9.0.1"),
+            ),
+            (
+                target(Some("10.9.0.1")),
+                Some(&good),
+                None,
+                resolved(1500, "10.9.0.1"),
+            ),
+            (target(None), Some(&good), None, no(Why::NoSource("eth0".into()))),
+            (
+                target(None),
+                Some(&down),
+                own,
+                no(Why::InterfaceDown("eth0".into())),
+            ),
+            (target(None), None, own, no(Why::NoInterface("eth0".into()))),
+        ];
+        for (target, link, preferred, expected) in cases {
+            assert_eq!(
+                decide_via(&target, &via, link, preferred),
+                expected,
+                "{target:?} {link:?}"
+            );
+        }
+    }
+}

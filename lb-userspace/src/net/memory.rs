@@ -106,3 +106,138 @@ pub(super) fn key(path: &Path, target: IpAddr) -> Key {
         address: hop::neighbour(path, target),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_route::address::AddressMessage;
+    use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
+    use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourState};
+    use rtnetlink::packet_route::route::RouteAttribute;
+
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    fn gateway() -> Key {
+        Key {
+            ifindex: 2,
+            address: [10, 0, 0, 1].into(),
+        }
+    }
+
+    fn link(mtu: u32, up: bool) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = 2;
+        message.header.link_layer_type = LinkLayerType::Ether;
+        message.header.flags = LinkFlags::LowerUp | LinkFlags::Running;
+        message.header.flags.set(LinkFlags::Up, up);
+        message.attributes = vec![
+            LinkAttribute::IfName("eth0".into()),
+            LinkAttribute::Mtu(mtu),
+            LinkAttribute::Address(vec![2; 6]),
+        ];
+        message
+    }
+
+    fn links(up: bool) -> HashMap<u32, Link> {
+        HashMap::from([(2, Link::read(&link(1500, up)).expect("a link"))])
+    }
+
+    fn memory() -> Memory {
+        let mut memory = Memory {
+            watched: HashSet::from([[10, 1, 0, 9].into()]),
+            ..Memory::default()
+        };
+        memory.neighbours.insert(gateway(), Known::Resolved(MAC));
+        memory.see_links(links(true));
+        memory
+    }
+
+    fn neighbour(address: [u8; 4], state: NeighbourState, mac: [u8; 6]) -> NeighbourMessage {
+        let mut message = NeighbourMessage::default();
+        message.header.ifindex = 2;
+        message.header.state = state;
+        message.attributes = vec![
+            NeighbourAttribute::Destination(IpAddr::from(address).into()),
+            NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
+        ];
+        message
+    }
+
+    fn route(destination: [u8; 4], flags: RouteFlags) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.destination_prefix_length = 16;
+        message.header.flags = flags;
+        message.attributes = vec![RouteAttribute::Destination(IpAddr::from(destination).into())];
+        message
+    }
+
+    #[test]
+    fn only_what_can_change_a_next_hop_matters() {
+        use NeighbourState::{Delay, Failed, Incomplete, Reachable};
+        use RouteNetlinkMessage as M;
+        let none = RouteFlags::empty();
+        let cases = [
+            (M::NewLink(link(1500, true)), false),
+            (M::NewLink(link(1400, true)), true),
+            (M::NewLink(link(1500, false)), true),
+            (M::DelLink(link(1500, true)), true),
+            (M::NewAddress(AddressMessage::default()), true),
+            (M::NewRoute(route([10, 1, 0, 0], none)), true),
+            (M::DelRoute(route([10, 1, 0, 0], none)), true),
+            (M::NewRoute(route([10, 1, 0, 0], RouteFlags::Cloned)), false),
+            (M::NewRoute(route([10, 2, 0, 0], none)), false),
+            (M::NewRoute(RouteMessage::default()), true),
+            (M::NewNeighbour(neighbour([10, 0, 0, 1], Delay, MAC)), false),
+            (M::NewNeighbour(neighbour([10, 0, 0, 1], Incomplete, MAC)), false),
+            (M::NewNeighbour(neighbour([10, 0, 0, 1], Reachable, [2; 6])), true),
+            (M::NewNeighbour(neighbour([10, 0, 0, 1], Failed, MAC)), true),
+            (M::DelNeighbour(neighbour([10, 0, 0, 1], Reachable, MAC)), true),
+            (M::NewNeighbour(neighbour([10, 0, 0, 7], Failed, MAC)), false),
+            (M::DelNeighbour(neighbour([10, 0, 0, 7], Failed, MAC)), false),
+        ];
+        let memory = memory();
+        for (message, expected) in cases {
+            assert_eq!(memory.matters(&message), expected, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn neighbours_go_with_their_link() {
+        for (after, kept) in [
+            (links(true), true),
+            (links(false), false),
+            (HashMap::new(), false),
+        ] {
+            let mut memory = memory();
+            memory.see_links(after);
+            assert_eq!(memory.neighbours.contains_key(&gateway()), kept);
+        }
+    }
+
+    #[test]
+    fn a_failed_neighbour_or_a_dead_link_breaks_a_path() {
+        let mut memory = memory();
+        let target = [10, 1, 0, 9].into();
+        let path = Path {
+            ifindex: 2,
+            gateway: Some(gateway().address),
+            source: None,
+            mtu: None,
+        };
+        assert!(!memory.is_broken(&path, target));
+        assert!(
+            !memory.see_neighbours(&HashMap::new()),
+            "an absent entry changes nothing"
+        );
+        assert!(memory.see_neighbours(&HashMap::from([(gateway(), Entry::Failed)])));
+        assert!(memory.is_broken(&path, target));
+        let direct = Path {
+            gateway: None,
+            ..path
+        };
+        assert!(!memory.is_broken(&direct, target));
+        memory.see_links(links(false));
+        assert!(memory.is_broken(&direct, target));
+    }
+}

@@ -19,8 +19,9 @@ use super::socket::{Asked, Socket};
 /// above its DELAY (5 s), so that a neighbour in use is confirmed as if the kernel itself sent to it.
 pub const REFRESH_EVERY: Duration = Duration::from_secs(5);
 
-/// How long a pass waits for neighbours that it asks for the first time, all together.
-const FIRST_ANSWER: Duration = Duration::from_secs(1);
+/// How long a pass waits for neighbours that it asks for the first time, all together. The kernel asks once a second:
+/// an answer to the second question is still in time.
+const FIRST_ANSWER: Duration = Duration::from_millis(1_200);
 
 /// The longest pause between two looks at whether they have answered.
 const SLOWEST_LOOK: Duration = Duration::from_millis(50);
@@ -76,7 +77,7 @@ impl Resolver {
 
     /// One pass: the next hops of `targets`, in the same order.
     ///
-    /// Neighbours that are asked for the first time get up to a second to answer. A target keeps its way while the
+    /// Neighbours that are asked for the first time get a little over a second to answer. A target keeps its way while the
     /// route has it, and its MAC until the kernel gives the neighbour up (FAILED) or the route or link is gone.
     /// Targets that are not named are forgotten.
     ///

@@ -219,3 +219,204 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
     .filter(|address: &IpAddr| !address.is_unspecified())
 }
+
+#[cfg(test)]
+mod tests {
+    use rtnetlink::packet_route::route::RouteNextHop;
+
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn reply(kind: RouteType, attributes: Vec<RouteAttribute>) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header.kind = kind;
+        message.attributes = attributes;
+        message
+    }
+
+    fn way(ifindex: u32, gateway: &str) -> Path {
+        Path {
+            ifindex,
+            gateway: Some(ip(gateway)),
+            source: None,
+            mtu: None,
+        }
+    }
+
+    #[test]
+    fn only_unicast_routes_have_a_path() {
+        let cases = [
+            (RouteType::Local, Why::Local),
+            (RouteType::Anycast, Why::Local),
+            (RouteType::Unreachable, Why::Unreachable),
+            (RouteType::Prohibit, Why::Prohibited),
+            (RouteType::BlackHole, Why::Blackhole),
+            (RouteType::Broadcast, Why::NotUnicast),
+            (RouteType::Multicast, Why::NotUnicast),
+            (RouteType::Throw, Why::NoRoute),
+        ];
+        for (kind, why) in cases {
+            assert_eq!(
+                read(&reply(kind, vec![RouteAttribute::Oif(2)])),
+                Err(why),
+                "{kind:?}"
+            );
+        }
+        let wraps = vec![
+            RouteAttribute::Oif(2),
+            RouteAttribute::EncapType(RouteLwEnCapType::Ip),
+        ];
+        assert_eq!(read(&reply(RouteType::Unicast, wraps)), Err(Why::RouteWraps));
+        assert_eq!(read(&reply(RouteType::Unicast, vec![])), Err(Why::NoRoute));
+    }
+
+    #[test]
+    fn a_gateway_may_be_of_either_family() {
+        let source = RouteAttribute::PrefSource(ip("10.0.0.2").into());
+        let metrics = RouteAttribute::Metrics(vec![RouteMetric::Window(9), RouteMetric::Mtu(1400)]);
+        let cases = [
+            (
+                Some(RouteAttribute::Gateway(ip("10.0.0.1").into())),
+                Some(ip("10.0.0.1")),
+            ),
+            (
+                Some(RouteAttribute::Via(RouteVia::Inet6(
+                    "fe80::1".parse().expect("an address"),
+                ))),
+                Some(ip("fe80::1")),
+            ),
+            (None, None),
+        ];
+        for (attribute, gateway) in cases {
+            let mut attributes = vec![RouteAttribute::Oif(2), source.clone(), metrics.clone()];
+            attributes.extend(attribute);
+            let path = Path {
+                ifindex: 2,
+                gateway,
+                source: Some(ip("10.0.0.2")),
+                mtu: Some(1400),
+            };
+            assert_eq!(read(&reply(RouteType::Unicast, attributes)), Ok(path));
+        }
+    }
+
+    #[test]
+    fn refusals_are_told_apart() {
+        let cases = [
+            (libc::ENETUNREACH, Why::NoRoute),
+            (libc::EHOSTUNREACH, Why::Unreachable),
+            (libc::EACCES, Why::Prohibited),
+            (libc::EINVAL, Why::Blackhole),
+            (libc::EOPNOTSUPP, Why::LookupRefused(libc::EOPNOTSUPP)),
+        ];
+        for (errno, why) in cases {
+            assert_eq!(refusal(errno), why);
+        }
+    }
+
+    fn next_hop(ifindex: u32, gateway: &str, flags: RouteNextHopFlags) -> RouteNextHop {
+        let mut hop = RouteNextHop::default();
+        hop.interface_index = ifindex;
+        hop.flags = flags;
+        hop.attributes = vec![RouteAttribute::Gateway(ip(gateway).into())];
+        hop
+    }
+
+    #[test]
+    fn ways_are_the_living_gateways_once_each() {
+        let none = RouteNextHopFlags::empty();
+        let hops = vec![
+            next_hop(2, "10.0.0.1", none),
+            next_hop(3, "10.0.1.1", RouteNextHopFlags::Linkdown),
+            next_hop(4, "10.0.2.1", RouteNextHopFlags::Dead),
+            next_hop(5, "10.0.3.1", none),
+        ];
+        let list = vec![RouteAttribute::MultiPath(hops.clone())];
+        let expected = vec![way(2, "10.0.0.1"), way(5, "10.0.3.1")];
+        assert_eq!(ways(&reply(RouteType::Unicast, list)), expected);
+        let with_first = vec![
+            RouteAttribute::Oif(2),
+            RouteAttribute::Gateway(ip("10.0.0.1").into()),
+            RouteAttribute::MultiPath(hops),
+        ];
+        assert_eq!(ways(&reply(RouteType::Unicast, with_first)), expected);
+        assert_eq!(
+            ways(&reply(RouteType::Local, vec![RouteAttribute::Oif(1)])),
+            vec![]
+        );
+    }
+
+    #[test]
+    fn a_way_is_kept_while_it_is_one_of_the_routes_and_answers() {
+        let (a, b, c) = (way(2, "10.0.0.1"), way(3, "10.0.1.1"), way(4, "10.0.2.1"));
+        let all = [a.clone(), b.clone(), c.clone()];
+        // Present way, the kernel's pick, the route's ways, the broken ones, the choice.
+        type Case<'a> = (Option<&'a Path>, &'a Path, &'a [Path], &'a [&'a Path], &'a Path);
+        let cases: &[Case<'_>] = &[
+            (None, &a, &all, &[], &a),
+            (Some(&a), &a, &all, &[], &a),
+            (Some(&b), &a, &all, &[], &b),
+            (Some(&b), &a, &all, &[&a], &b),
+            (Some(&b), &a, &all, &[&b], &a),
+            (Some(&b), &a, &all, &[&a, &b], &c),
+            (Some(&a), &a, &all, &[&a], &b),
+            (Some(&b), &a, &all, &[&a, &b, &c], &a),
+            (Some(&b), &a, &[a.clone(), c.clone()], &[], &a),
+            (Some(&b), &a, &[], &[], &a),
+            (None, &a, &all, &[&a], &b),
+        ];
+        for (present, pick, ways, broken, choice) in cases {
+            let is_broken = |path: &Path| broken.contains(&path);
+            let chosen = choose(*present, (*pick).clone(), ways, is_broken, |_| true);
+            assert_eq!(chosen, **choice, "{present:?} {pick:?} {ways:?} {broken:?}");
+            if !must_choose(*present, pick, is_broken) {
+                assert_eq!(
+                    chosen, **pick,
+                    "the kernel's pick is the choice where no more is asked"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_kept_way_keeps_its_source_while_that_is_ours() {
+        let sourced = |path: Path, source: &str| Path {
+            source: Some(ip(source)),
+            ..path
+        };
+        let present = sourced(way(3, "10.0.1.1"), "10.0.1.2");
+        let pick = sourced(way(2, "10.0.0.1"), "10.0.0.2");
+        let ways = [way(2, "10.0.0.1"), way(3, "10.0.1.1")];
+        let source = |ways: &[Path], ours: bool| {
+            choose(Some(&present), pick.clone(), ways, |_| false, |_| ours)
+                .source
+                .expect("a source")
+        };
+        assert_eq!(source(&ways, true), ip("10.0.1.2"));
+        assert_eq!(source(&ways, false), ip("10.0.0.2"));
+        let named = ways.map(|way| sourced(way, "10.7.0.1"));
+        assert_eq!(source(&named, true), ip("10.7.0.1"));
+    }
+
+    #[test]
+    fn a_route_covers_its_prefix() {
+        let cases = [
+            (None, 0, "10.0.0.1", true),
+            (Some("10.0.0.0"), 8, "10.1.2.3", true),
+            (Some("10.0.0.0"), 16, "10.1.2.3", false),
+            (Some("2001:db8::"), 32, "2001:db8::1", true),
+            (Some("2001:db8::"), 32, "10.1.2.3", false),
+            (Some("10.0.0.0"), 99, "192.0.2.1", true),
+        ];
+        for (destination, length, address, expected) in cases {
+            assert_eq!(
+                covers(destination.map(ip), length, ip(address)),
+                expected,
+                "{destination:?}/{length}"
+            );
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Labs in network namespaces; they need root and fail without it.
+
+mod nexthop;
