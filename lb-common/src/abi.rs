@@ -71,11 +71,6 @@ pub const MAX_DECAP_PREFIXES: u32 = 1024;
 /// Interfaces that packets can leave by.
 pub const MAX_DEVICES: u32 = 256;
 
-/// Indexes that a map of `capacity` backends can give away: the first one means *no backend*.
-pub const fn usable_backends(capacity: u32) -> u32 {
-    capacity.saturating_sub(1)
-}
-
 const _: () = {
     let mut i = 0;
     while i < map::ALL.len() {

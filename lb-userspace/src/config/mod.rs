@@ -32,7 +32,7 @@ pub const FILE_MAX: u64 = 16 << 20;
 pub fn load(path: &Path) -> Result<Model, Error> {
     let text = read(path).map_err(|problem| Error {
         file: path.to_owned(),
-        problems: vec![problem],
+        problems: vec![*problem],
     })?;
     parse(&text, path)
 }
@@ -43,7 +43,7 @@ pub fn load(path: &Path) -> Result<Model, Error> {
 /// All problems of the text; where its structure is broken, only the first.
 pub fn parse(text: &str, path: &Path) -> Result<Model, Error> {
     let text = text.trim_start_matches('\u{feff}');
-    let result = yaml::read(text).map_err(|problem| vec![problem]);
+    let result = yaml::read(text).map_err(|problem| vec![*problem]);
     result
         .and_then(|file| validate::model(&file, text, path))
         .map_err(|mut problems| {
@@ -59,8 +59,8 @@ pub fn parse(text: &str, path: &Path) -> Result<Model, Error> {
         })
 }
 
-fn read(path: &Path) -> Result<String, Problem> {
-    let whole = |what| Problem::new(Place::default(), String::new(), what);
+fn read(path: &Path) -> Result<String, Box<Problem>> {
+    let whole = |what| Box::new(Problem::new(Place::default(), String::new(), what));
     let unreadable = |error: std::io::Error| whole(What::Unreadable(error.kind()));
     let file = File::open(path).map_err(unreadable)?;
     if file.metadata().map_err(unreadable)?.is_dir() {
@@ -76,7 +76,7 @@ fn read(path: &Path) -> Result<String, Problem> {
     String::from_utf8(bytes).map_err(|error| {
         let valid =
             String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
-        Problem::new(end(&valid), String::new(), What::Encoding)
+        Box::new(Problem::new(end(&valid), String::new(), What::Encoding))
     })
 }
 

@@ -119,7 +119,10 @@ impl<'t> Source<'t> {
             return None;
         }
         let column = usize::try_from(column.saturating_sub(1)).ok()?;
-        let start = column.saturating_sub(SNIPPET_MAX / 2);
+        let length = text.chars().count();
+        let start = column
+            .saturating_sub(SNIPPET_MAX / 2)
+            .min(length.saturating_sub(SNIPPET_MAX));
         let text = printable(&masked(text))
             .chars()
             .skip(start)

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::source::Excerpt;
-use crate::model::{Capacity, GroupKey, InterfaceError, KeyError, MacError, NameError};
+use crate::model::{Capacity, InterfaceError, KeyError, MacError, NameError};
 
 /// What is wrong. Text from the file is always an [`Excerpt`]; the group's key is never in it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,7 +106,7 @@ pub enum What {
     #[error(transparent)]
     Interface(InterfaceError),
     /// Not a next hop's MAC.
-    #[error("`{found}`: {error}")]
+    #[error("`{found}` {error}")]
     Mac {
         /// What stands there.
         found: Excerpt,
@@ -494,9 +494,3 @@ fn list(words: &[&'static str]) -> String {
         None => String::new(),
     }
 }
-
-/// The length that keys have, for readers of messages.
-const _: () = assert!(
-    GroupKey::DIGITS == 32,
-    "the hint for a broken key names the length"
-);

@@ -9,16 +9,19 @@ use super::raw;
 use super::source::{Excerpt, Source, masked};
 use super::what::{Shape, What};
 
+/// What the scanner says of brackets beyond their limit; it looks ahead, so it may say so before the depth is
+/// reached, and its errors have no types.
+const NESTING_MESSAGE: &str = "recursion limit";
+
 /// How the parser is limited: 32,768 backends with a `via` each, and as many VIPs, are 0.8 million values.
 ///
-/// Nothing in a configuration is nested deeper than 7. Flow brackets get a higher limit than the depth, so that
-/// it is always the depth that stops the parser, whose error says so by its type.
+/// Nothing in a configuration is nested deeper than 7.
 fn options() -> Options {
     serde_yaml::options! {
         budget: serde_yaml::budget! {
             max_documents: 2,
             max_depth: 32,
-            flow_nesting_limit: 64,
+            flow_nesting_limit: 32,
             max_nodes: 2_000_000,
             max_events: 4_000_000,
             // One anchor for all backends' `via` is fine; replayed events have a limit of their own.
@@ -32,7 +35,7 @@ fn options() -> Options {
 }
 
 /// The file as written, or the one problem at which the parser stopped, without snippet.
-pub(super) fn read(text: &str) -> Result<raw::File, Problem> {
+pub(super) fn read(text: &str) -> Result<raw::File, Box<Problem>> {
     let mut path = String::new();
     let file = serde_yaml::with_deserializer_from_str_with_options(text, options(), |deserializer| {
         serde_path_to_error::deserialize::<_, raw::File>(deserializer).map_err(|error| {
@@ -40,7 +43,7 @@ pub(super) fn read(text: &str) -> Result<raw::File, Problem> {
             error.into_inner()
         })
     });
-    file.map_err(|error| problem(&error, path, &Source::new(text)))
+    file.map_err(|error| Box::new(problem(&error, path, &Source::new(text))))
 }
 
 /// The path as messages show it. The parser's wrapper for values with places is left out: it looks like a mapping
@@ -113,8 +116,17 @@ fn what(error: &Error, place: Place, source: &Source<'_>) -> What {
         Error::DuplicateMappingKey { key, .. } => {
             What::RepeatedField(field_name(key.as_deref().unwrap_or("?"), secret))
         }
-        _ if secret => What::SecretSyntax,
-        error => What::Syntax(Excerpt::long(&DefaultMessageFormatter.format_message(error))),
+        error => syntax(&DefaultMessageFormatter.format_message(error), secret),
+    }
+}
+
+fn syntax(message: &str, secret: bool) -> What {
+    if message.contains(NESTING_MESSAGE) {
+        What::Nesting
+    } else if secret {
+        What::SecretSyntax
+    } else {
+        What::Syntax(Excerpt::long(message))
     }
 }
 

@@ -40,17 +40,17 @@ pub fn interface(text: &str) -> Result<String, InterfaceError> {
     }
 }
 
-/// Why a string is not a next hop's link-layer address.
+/// Why a string is not a next hop's link-layer address; the messages follow the string.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MacError {
     /// Not six pairs of hex digits with one kind of separator.
     #[error("is not a MAC address")]
     Form,
     /// All zero: no interface has it.
-    #[error("the MAC address of a next hop can't be all zero")]
+    #[error("is all zero, which is no interface's MAC address")]
     Zero,
     /// The group bit is set: multicast or broadcast.
-    #[error("the MAC address of a next hop can't be a multicast or broadcast address")]
+    #[error("is a multicast or broadcast address, not the MAC address of one interface")]
     Group,
 }
 

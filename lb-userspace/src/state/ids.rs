@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::abi::usable_backends;
 use lb_common::addr::Addr;
 use lb_common::be::Be16;
 use lb_common::header::proto;
@@ -85,7 +84,7 @@ fn backends(model: &Model, applied: &Contents) -> BTreeMap<u64, u16> {
     // frees comes last of all: a packet may still be on its way to it.
     let first = slot::NO_BACKEND + 1;
     let used = |i: &u16| applied.backends.contains_key(i) || applied.freed.contains_key(i);
-    let last = u16::try_from(usable_backends(model.capacity.backends)).unwrap_or(u16::MAX);
+    let last = u16::try_from(model.capacity.usable_backends()).unwrap_or(u16::MAX);
     let fresh = (first..=last).filter(|i| !used(i));
     let mut freed: Vec<(u64, u16)> = applied.freed.iter().map(|(&i, &when)| (when, i)).collect();
     freed.sort_unstable();

@@ -148,6 +148,28 @@ impl Check<'_> {
             .ok()
     }
 
+    /// A name; one that was seen before is reported and returned all the same.
+    fn unique_name(
+        &mut self,
+        seen: &mut HashMap<Name, u32>,
+        text: &Spanned<String>,
+        trail: Trail<'_>,
+        kind: Kind,
+    ) -> Option<Name> {
+        let name = self.name(text, trail)?;
+        self.unique(
+            seen,
+            name.clone(),
+            Duplicate {
+                place: place(text),
+                trail,
+                kind,
+                value: &name,
+            },
+        );
+        Some(name)
+    }
+
     fn interface(&mut self, text: &Spanned<String>, trail: Trail<'_>) -> Option<String> {
         let name = model::interface(&text.value);
         name.map_err(|error| self.report(place(text), trail, What::Interface(error)))
@@ -235,6 +257,7 @@ impl Check<'_> {
 }
 
 /// A value that may be there before, and how to say so.
+#[derive(Clone, Copy)]
 struct Duplicate<'d> {
     place: Place,
     trail: Trail<'d>,

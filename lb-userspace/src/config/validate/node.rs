@@ -109,22 +109,10 @@ fn members(
     trail: Trail<'_>,
 ) -> Vec<Name> {
     let mut seen = HashMap::new();
-    let mut nodes = Vec::new();
-    for (index, item) in check.items(list, owner, trail).iter().enumerate() {
-        let trail = trail.item(index);
-        let Some(name) = check.name(item, trail) else {
-            continue;
-        };
-        let duplicate = Duplicate {
-            place: place(item),
-            trail,
-            kind: Kind::Node,
-            value: &name,
-        };
-        check.unique(&mut seen, name.clone(), duplicate);
-        nodes.push(name);
-    }
-    nodes
+    let items = check.items(list, owner, trail).iter().enumerate();
+    items
+        .filter_map(|(index, item)| check.unique_name(&mut seen, item, trail.item(index), Kind::Node))
+        .collect()
 }
 
 /// The key from wherever it is; `path` is the configuration's, and a relative key file lies beside it.

@@ -25,17 +25,7 @@ pub(super) fn pools(check: &mut Check<'_>, file: &raw::File, encap: &Encap, capa
     for (index, item) in list.iter().enumerate() {
         let trail = trail.item(index);
         let name = check.required(&item.value.name, place(item), trail.field("name"));
-        let name = name.and_then(|text| {
-            let name = check.name(text, trail.field("name"))?;
-            let duplicate = Duplicate {
-                place: place(text),
-                trail: trail.field("name"),
-                kind: Kind::Pool,
-                value: &name,
-            };
-            check.unique(&mut seen, name.clone(), duplicate);
-            Some(name)
-        });
+        let name = name.and_then(|text| check.unique_name(&mut seen, text, trail.field("name"), Kind::Pool));
         let backends = backends(
             check,
             item,
@@ -118,20 +108,9 @@ fn backend(
         weight,
         via,
     } = &item.value;
-    let name = check
-        .required(name, place(item), trail.field("name"))
-        .and_then(|text| {
-            let trail = trail.field("name");
-            let name = check.name(text, trail)?;
-            let duplicate = Duplicate {
-                place: place(text),
-                trail,
-                kind: Kind::Backend,
-                value: &name,
-            };
-            check.unique(&mut seen.names, name.clone(), duplicate);
-            Some(name)
-        });
+    let name = check.required(name, place(item), trail.field("name"));
+    let name =
+        name.and_then(|text| check.unique_name(&mut seen.names, text, trail.field("name"), Kind::Backend));
     let address = check
         .required(address, place(item), trail.field("address"))
         .and_then(|text| {
@@ -157,7 +136,7 @@ fn backend(
     };
     let (pool, name) = (context.pool?, name?);
     let id = lb_common::id::stable(pool.as_str(), name.as_str());
-    if let Some(other) = context.ids.collision(id, format!("{pool}/{name}")) {
+    if let Some(other) = context.ids.collision(id, &format!("{pool}/{name}")) {
         check.report(
             place(item),
             trail,
@@ -211,9 +190,9 @@ struct Ids(HashMap<u64, String>);
 
 impl Ids {
     /// Another backend with the same id. The same `pool/name` twice is a duplicate name, not a collision.
-    fn collision(&mut self, id: u64, identity: String) -> Option<&str> {
-        let holder = self.0.entry(id).or_insert_with(|| identity.clone());
-        (*holder != identity).then_some(holder)
+    fn collision(&mut self, id: u64, identity: &str) -> Option<&str> {
+        let holder = self.0.entry(id).or_insert_with(|| identity.to_owned());
+        (holder != identity).then_some(holder)
     }
 }
 
@@ -224,10 +203,10 @@ mod tests {
     #[test]
     fn only_other_backends_collide() {
         let mut ids = Ids::default();
-        assert_eq!(ids.collision(7, "web/a".into()), None);
-        assert_eq!(ids.collision(7, "web/a".into()), None);
-        assert_eq!(ids.collision(8, "web/b".into()), None);
-        assert_eq!(ids.collision(7, "dns/c".into()), Some("web/a"));
-        assert_eq!(ids.collision(7, "web/a".into()), None);
+        assert_eq!(ids.collision(7, "web/a"), None);
+        assert_eq!(ids.collision(7, "web/a"), None);
+        assert_eq!(ids.collision(8, "web/b"), None);
+        assert_eq!(ids.collision(7, "dns/c"), Some("web/a"));
+        assert_eq!(ids.collision(7, "web/a"), None);
     }
 }

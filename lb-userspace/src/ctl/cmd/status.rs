@@ -25,11 +25,7 @@ pub(super) fn run(root: &Root, maps: &Maps, view: &View) -> Result<Output> {
     let used = [
         ("pools", contents.pools.len(), capacity.pools),
         ("vips", vips, capacity.vips),
-        (
-            "backends",
-            contents.backends.len(),
-            lb_common::abi::usable_backends(capacity.backends),
-        ),
+        ("backends", contents.backends.len(), capacity.usable_backends()),
     ];
     let json = json!({
         "loaded": true,
