@@ -118,7 +118,7 @@ pub(crate) fn lint(root: &Path) -> Result<()> {
     let toolchain = toolchain::obtain(&root.join("target"))?;
     let mut clippy = toolchain.clippy(&root.join("lb-ebpf"))?;
     clippy
-        .args(["--locked", "--quiet", "--bins", "--target-dir"])
+        .args(["--locked", "--quiet", "--target-dir"])
         .arg(root.join("target/ebpf-lint"));
     clippy
         .env("CLIPPY_CONF_DIR", root)
