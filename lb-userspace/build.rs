@@ -16,12 +16,14 @@ fn main() -> ExitCode {
     let root = package
         .parent()
         .expect("the package is a folder of the repository");
-    println!("cargo:rerun-if-changed={}", manifest::path(root).display());
     let misfits = match Manifest::read(root) {
         Err(misfit) => vec![misfit],
         Ok(manifest) => {
-            watch(root, &manifest);
-            manifest.misfits(root)
+            let misfits = manifest.misfits(root);
+            if misfits.is_empty() {
+                watch(root, &manifest);
+            }
+            misfits
         }
     };
     if !misfits.is_empty() {
@@ -33,8 +35,9 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Has cargo run this again when a file of the manifest changes.
+/// Has cargo run this again when the manifest or a file of it changes (after a failure it does so anyway).
 fn watch(root: &Path, manifest: &Manifest) {
+    println!("cargo:rerun-if-changed={}", manifest::path(root).display());
     let object_dir = root.join(OBJECT_DIR);
     let sources = manifest.sources.iter().map(|file| root.join(&file.path));
     let objects = manifest.objects.iter().map(|file| object_dir.join(&file.path));

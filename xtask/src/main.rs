@@ -37,7 +37,7 @@ enum Command {
     /// Run all tests, or those of one level (needs root, but for `unit`)
     Test(test::Args),
     /// What a change must pass: formatting, lints, eBPF objects, all tests (needs root)
-    Ci,
+    Ci(ci::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +62,6 @@ fn command(root: &Path) -> Result<()> {
         Command::BuildEbpf(args) => build_ebpf::build_ebpf(root, &args),
         Command::Run(args) => run::run(root, &args),
         Command::Test(args) => test::test(root, &args),
-        Command::Ci => ci::ci(root),
+        Command::Ci(args) => ci::ci(root, &args),
     }
 }
