@@ -1,0 +1,193 @@
+//! The lab that `cargo xtask run` shows: a client, a router, two Tandem nodes and three backends in network
+//! namespaces of this machine, with real traffic.
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand, ValueEnum};
+use lb_tests::claim::{self, Found};
+use lb_tests::wait::Interrupt;
+use lb_tests::{Lab, LabError, demo, serve, traffic};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Runs the lab: real traffic through two Tandem nodes until Ctrl-C. Needs root.
+///
+/// Exit codes: 0 fine, 1 requests failed or shares are off (--once), 2 usage or set-up.
+#[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Args {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(subcommand)]
+    role: Option<Role>,
+}
+
+#[derive(clap::Args)]
+struct RunArgs {
+    /// Makes a fixed number of requests and judges the result
+    #[arg(long)]
+    once: bool,
+    /// With --once: HTTP requests over IPv4, as many over IPv6, and as many UDP echoes
+    #[arg(long, value_name = "N", default_value_t = 2000, requires = "once", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    requests: u32,
+    /// Without --once: requests a second
+    #[arg(long, value_name = "N", default_value_t = 300, conflicts_with = "once", value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    rate: u32,
+    /// With --once: how to write the summary
+    #[arg(long, value_enum, default_value_t = Output::Table, requires = "once")]
+    output: Output,
+    /// Leaves the lab standing at the end and prints lines to look into it
+    #[arg(long)]
+    keep: bool,
+    /// Removes all labs that nobody runs any more, kept ones too, and does nothing else
+    #[arg(long, conflicts_with_all = ["once", "keep", "rate", "requests", "output"])]
+    clean: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+/// What the lab's own processes are started as.
+#[derive(Subcommand)]
+enum Role {
+    /// The servers of a backend
+    #[command(hide = true)]
+    Serve {
+        #[arg(long)]
+        name: String,
+        #[arg(long = "address")]
+        addresses: Vec<IpAddr>,
+    },
+    /// A client that runs a plan
+    #[command(hide = true)]
+    Traffic {
+        #[arg(long)]
+        plan: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match args.role {
+        Some(Role::Serve { name, addresses }) => {
+            serve::run(&name, &addresses).map(|()| true).map_err(Into::into)
+        }
+        Some(Role::Traffic { plan }) => traffic::child(&plan).map(|()| true).map_err(Into::into),
+        None if args.run.clean => clean().map(|()| true),
+        None => run(&args.run),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("lb-lab: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether all went as it has to.
+fn run(args: &RunArgs) -> anyhow::Result<bool> {
+    let interrupt = catch_signals()?;
+    tell(&claim::remove_abandoned()?);
+    let start = Instant::now();
+    eprintln!("Setting up: client, router, 2 nodes, 3 backends in network namespaces ...");
+    let mut lab = match Lab::builder("run")
+        .nodes(2)
+        .weights(&[1, 2, 3])
+        .interrupt(&interrupt)
+        .build()
+    {
+        Err(LabError::Interrupted) => return Ok(false),
+        other => other.context("setting up the lab")?,
+    };
+    eprintln!(
+        "Lab {} is up after {:.1} s.",
+        lab.id(),
+        start.elapsed().as_secs_f64()
+    );
+    let good = if args.once {
+        let summary = demo::once(&lab, args.requests, args.output == Output::Json, &interrupt)?;
+        for problem in &summary.problems {
+            eprintln!("not good: {problem}");
+        }
+        if summary.problems.is_empty() {
+            eprintln!(
+                "All {} requests were answered, shares fit the weights.",
+                summary.requests
+            );
+        } else {
+            lab.save_diagnosis();
+        }
+        summary.problems.is_empty()
+    } else {
+        demo::live(&lab, args.rate, &interrupt)?;
+        true
+    };
+    if args.keep {
+        lab.keep()?;
+        eprintln!(
+            "Lab {} stays until `cargo xtask run --clean`. To look into it:",
+            lab.id()
+        );
+        lab.hints()?.iter().for_each(|line| eprintln!("  {line}"));
+    }
+    Ok(good)
+}
+
+fn clean() -> anyhow::Result<()> {
+    tell(&claim::remove_kept()?);
+    Ok(())
+}
+
+fn tell(found: &Found) {
+    for id in &found.removed {
+        eprintln!("Removed lab {id}, which nobody runs any more.");
+    }
+    for id in &found.kept {
+        eprintln!("Lab {id} was kept and still stands; `cargo xtask run --clean` removes it.");
+    }
+    for id in &found.in_use {
+        eprintln!("Lab {id} is in use by another process.");
+    }
+}
+
+/// From now on Ctrl-C, SIGTERM and a closed terminal only raise the interrupt: cleaning up is the lab's own.
+fn catch_signals() -> anyhow::Result<Interrupt> {
+    let interrupt = Interrupt::default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut signals = {
+        let _inside = runtime.enter();
+        [
+            SignalKind::interrupt(),
+            SignalKind::terminate(),
+            SignalKind::hangup(),
+        ]
+        .map(signal)
+        .into_iter()
+        .collect::<Result<Vec<_>, _>>()?
+    };
+    let raised = interrupt.clone();
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            let (one, rest) = signals.split_first_mut().expect("three signals");
+            let (two, three) = rest.split_first_mut().expect("two more");
+            loop {
+                tokio::select! {
+                    _ = one.recv() => {}
+                    _ = two.recv() => {}
+                    _ = three[0].recv() => {}
+                }
+                raised.raise();
+            }
+        });
+    });
+    Ok(interrupt)
+}

@@ -1,0 +1,29 @@
+//! What `cargo xtask run` shows: real traffic through a lab, live or once with a verdict.
+
+mod live;
+mod once;
+mod summary;
+mod view;
+
+pub use live::live;
+pub use once::once;
+pub use summary::{BackendShare, NodeShare, Summary};
+
+use crate::error::LabError;
+use crate::lab::Lab;
+use crate::traffic::Report;
+
+/// The figures of the whole lab at this moment.
+fn summarise(lab: &Lab, report: &Report, seconds: f64) -> Result<Summary, LabError> {
+    let packets = lab
+        .nodes()
+        .iter()
+        .map(|n| Ok((n.name().to_owned(), n.packets()?)));
+    let weights = lab.backends().iter().map(|b| (b.name().to_owned(), b.weight()));
+    Ok(Summary::new(
+        report,
+        packets.collect::<Result<_, LabError>>()?,
+        weights.collect(),
+        seconds,
+    ))
+}

@@ -1,0 +1,119 @@
+//! A server with the VIPs on its loopback interface, behind `lb_decap`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::binary;
+use crate::command;
+use crate::error::LabError;
+use crate::netns::Netns;
+use crate::process::Process;
+use crate::serve;
+use crate::topo::{VIP4, VIP6};
+
+/// All of the lab's hosts may encapsulate.
+const ALLOW: [&str; 2] = ["10.9.0.0/16", "fd00:9::/32"];
+const STARTS_WITHIN: Duration = Duration::from_secs(10);
+
+/// One backend.
+#[derive(Debug)]
+pub struct Backend {
+    name: String,
+    weight: u16,
+    namespace: Netns,
+    pins: PathBuf,
+    log: PathBuf,
+    servers: Option<Process>,
+}
+
+impl Backend {
+    /// `pins` is its folder in bpffs, `dir` the lab's for logs.
+    pub(crate) fn new(name: String, weight: u16, namespace: Netns, pins: PathBuf, dir: &Path) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        Self {
+            name,
+            weight,
+            namespace,
+            pins,
+            log,
+            servers: None,
+        }
+    }
+
+    pub(crate) fn lines() -> Vec<String> {
+        vec![
+            "link set dev lo up".to_owned(),
+            format!("addr add {VIP4}/32 dev lo"),
+            format!("addr add {VIP6}/128 dev lo nodad"),
+        ]
+    }
+
+    pub(crate) fn set_sysctls(&self) -> Result<(), LabError> {
+        self.namespace.sysctl(&[
+            ("net/core/somaxconn", "65535"),
+            ("net/ipv4/tcp_max_syn_backlog", "65535"),
+        ])
+    }
+
+    /// `be1`, `be2` and so on; what its servers call themselves.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its weight in the pools at the lab's start.
+    pub fn weight(&self) -> u16 {
+        self.weight
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &Netns {
+        &self.namespace
+    }
+
+    /// Lets `lb_decap` pop the outer headers of packets that come in at `eth0`.
+    pub fn attach_decap(&self) -> Result<(), LabError> {
+        let mut command = self.namespace.command(binary::find("lbctl")?);
+        command
+            .arg("--pin-root")
+            .arg(&self.pins)
+            .args(["decap", "attach", "--interface", "eth0"]);
+        for prefix in ALLOW {
+            command.args(["--allow", prefix]);
+        }
+        command::check(&mut command).map(drop)
+    }
+
+    /// Starts its servers; [`Backend::wait_ready`] says when they listen.
+    pub fn start(&mut self) -> Result<(), LabError> {
+        let mut command = self.namespace.command(binary::find("lb-lab")?);
+        command.args(["serve", "--name", &self.name]);
+        command.args(["--address", &VIP4.to_string(), "--address", &VIP6.to_string()]);
+        self.servers = Some(Process::spawn(&self.name, command, &self.log)?);
+        Ok(())
+    }
+
+    /// Waits until all servers listen.
+    pub fn wait_ready(&mut self) -> Result<(), LabError> {
+        let name = &self.name;
+        let servers = self
+            .servers
+            .as_mut()
+            .ok_or_else(|| LabError::NotRunning { name: name.clone() })?;
+        servers.wait_ready(serve::READY, STARTS_WITHIN)
+    }
+
+    /// Ends its servers at once: connections are reset, new ones refused.
+    pub fn kill9(&mut self) -> Result<(), LabError> {
+        let name = &self.name;
+        self.servers
+            .take()
+            .ok_or_else(|| LabError::NotRunning { name: name.clone() })?
+            .kill9()
+    }
+
+    pub(crate) fn release(&mut self) {
+        if let Some(servers) = &mut self.servers {
+            servers.release();
+        }
+    }
+}

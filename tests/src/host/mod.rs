@@ -1,0 +1,11 @@
+//! The hosts of a lab, each a namespace.
+
+mod backend;
+mod client;
+mod lb;
+mod router;
+
+pub use backend::Backend;
+pub use client::Client;
+pub use lb::Node;
+pub use router::Router;

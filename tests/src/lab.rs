@@ -1,0 +1,286 @@
+//! A whole lab: made, driven, and removed when dropped.
+
+use std::time::{Duration, Instant};
+
+use crate::claim::{Claim, LabId};
+use crate::command;
+use crate::diag;
+use crate::error::LabError;
+use crate::host::{Backend, Client, Node, Router};
+use crate::node_config::NodeConfig;
+use crate::topo::{NodeSpec, Topology};
+use crate::wait::Interrupt;
+
+/// Keeps every lab of a test run standing, for a look at it.
+const KEEP_VARIABLE: &str = "LAB_KEEP";
+
+/// What a lab is to be; [`LabBuilder::build`] makes it.
+#[derive(Clone, Debug)]
+pub struct LabBuilder {
+    name: String,
+    topology: Topology,
+    interrupt: Interrupt,
+}
+
+impl LabBuilder {
+    /// So many nodes; 0 makes a lab without Tandem, in which the router spreads over the backends itself.
+    pub fn nodes(mut self, nodes: usize) -> Self {
+        self.topology.nodes = vec![NodeSpec::default(); nodes];
+        self
+    }
+
+    /// One backend per weight.
+    pub fn weights(mut self, weights: &[u16]) -> Self {
+        self.topology.weights = weights.to_vec();
+        self
+    }
+
+    /// Node `index` reaches the backends through a second interface, `eth1`. Call it after [`LabBuilder::nodes`].
+    pub fn second_link(mut self, index: usize) -> Self {
+        self.topology.nodes[index].second_link = true;
+        self
+    }
+
+    /// Gives up between two steps of the set-up when this is raised.
+    pub fn interrupt(mut self, interrupt: &Interrupt) -> Self {
+        self.interrupt = interrupt.clone();
+        self
+    }
+
+    /// Makes the lab with every process ready. What an attempt that fails has made is removed again
+    /// (its logs are kept, see [`diag`]).
+    pub fn build(self) -> Result<Lab, LabError> {
+        self.topology.check()?;
+        let mut lab = Lab::bare(self)?;
+        match lab.set_up() {
+            Ok(()) => Ok(lab),
+            Err(error) => {
+                lab.save_diagnosis();
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes the lab and runs `test` in it. An error leaves a diagnosis under `target/lab/`, as a panic does.
+    pub fn run<T, E: From<LabError>>(self, test: impl FnOnce(&mut Lab) -> Result<T, E>) -> Result<T, E> {
+        let mut lab = self.build()?;
+        let result = test(&mut lab);
+        if result.is_err() {
+            lab.save_diagnosis();
+        }
+        result
+    }
+}
+
+/// A running lab. Dropping it removes processes, namespaces, pins and files, unless it is kept.
+#[derive(Debug)]
+pub struct Lab {
+    name: String,
+    topology: Topology,
+    interrupt: Interrupt,
+    client: Client,
+    router: Router,
+    nodes: Vec<Node>,
+    backends: Vec<Backend>,
+    diagnosed: bool,
+    /// Last: its removal of everything comes after the processes' own ends.
+    claim: Claim,
+}
+
+impl Lab {
+    /// A lab of two nodes with three backends of weights 1, 2 and 3, if nothing else is said.
+    /// `name` is for the diagnosis of a failure: `target/lab/<name>/`.
+    pub fn builder(name: &str) -> LabBuilder {
+        let topology = Topology::star(2, &[1, 2, 3]);
+        LabBuilder {
+            name: name.to_owned(),
+            topology,
+            interrupt: Interrupt::default(),
+        }
+    }
+
+    fn bare(builder: LabBuilder) -> Result<Self, LabError> {
+        let claim = Claim::take()?;
+        let LabBuilder {
+            name,
+            topology,
+            interrupt,
+        } = builder;
+        let id = claim.id();
+        let (dir, pins) = (id.dir(), id.pins());
+        let node = |index| {
+            let config = NodeConfig::of(&topology, index);
+            let name = Topology::node_name(index);
+            Node::new(config, id.netns(&name), pins.join(&name), &dir)
+        };
+        let backend = |(index, weight): (usize, &u16)| {
+            let name = Topology::backend_name(index);
+            Backend::new(name.clone(), *weight, id.netns(&name), pins.join(&name), &dir)
+        };
+        let names = (0..topology.weights.len()).map(Topology::backend_name).collect();
+        Ok(Self {
+            client: Client::new(id.netns("client"), names),
+            router: Router::new(id.netns("router"), topology.clone()),
+            nodes: (0..topology.nodes.len()).map(node).collect(),
+            backends: topology.weights.iter().enumerate().map(backend).collect(),
+            name,
+            topology,
+            interrupt,
+            diagnosed: false,
+            claim,
+        })
+    }
+
+    /// Only network and namespaces first; then servers, then nodes, each kind at the same time.
+    fn set_up(&mut self) -> Result<(), LabError> {
+        self.connect()?;
+        for backend in &mut self.backends {
+            self.interrupt.check()?;
+            backend.set_sysctls()?;
+            backend.start()?;
+            if !self.topology.nodes.is_empty() {
+                backend.attach_decap()?;
+            }
+        }
+        for node in &mut self.nodes {
+            self.interrupt.check()?;
+            node.write_config(&node.config().to_yaml()?)?;
+            node.spawn()?;
+        }
+        self.backends.iter_mut().try_for_each(Backend::wait_ready)?;
+        self.nodes.iter_mut().try_for_each(Node::wait_ready)?;
+        self.interrupt.check()
+    }
+
+    fn connect(&mut self) -> Result<(), LabError> {
+        let id = self.claim.id();
+        let names = self.topology.roles().into_iter().map(|role| id.netns(&role));
+        command::ip_batch(
+            None,
+            &names
+                .map(|n| format!("netns add {}", n.name()))
+                .collect::<Vec<_>>(),
+        )?;
+        self.router.set_sysctls()?;
+        self.client.set_up()?;
+        let links = self.topology.links();
+        let router = self.router.namespace().name();
+        let pair = |link: &crate::topo::Link| {
+            let host = id.netns(&link.host);
+            let (interface, far) = (link.interface, &link.far);
+            format!(
+                "link add {interface} netns {} type veth peer name {far} netns {router}",
+                host.name()
+            )
+        };
+        command::ip_batch(None, &links.iter().map(pair).collect::<Vec<_>>())?;
+        self.interrupt.check()?;
+        let pins = id.pins().join("router");
+        self.router.set_up(&links, &pins)?;
+        for role in self.topology.roles().iter().filter(|r| *r != "router") {
+            let own = links.iter().filter(|l| l.host == *role);
+            let mut lines: Vec<String> = own.flat_map(|l| self.topology.host_lines(l)).collect();
+            lines.extend(if role.starts_with("be") {
+                Backend::lines()
+            } else {
+                vec!["link set dev lo up".to_owned()]
+            });
+            id.netns(role).ip(&lines)?;
+        }
+        Ok(())
+    }
+
+    /// The lab's id, of which all its names are made.
+    pub fn id(&self) -> &LabId {
+        self.claim.id()
+    }
+
+    /// What it consists of.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Where the traffic comes from.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The router.
+    pub fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// Node `index`, from 0.
+    pub fn node(&mut self, index: usize) -> &mut Node {
+        &mut self.nodes[index]
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Backend `index`, from 0.
+    pub fn backend(&mut self, index: usize) -> &mut Backend {
+        &mut self.backends[index]
+    }
+
+    /// All backends.
+    pub fn backends(&self) -> &[Backend] {
+        &self.backends
+    }
+
+    /// Leaves everything standing when dropped, until `cargo xtask run --clean`.
+    pub fn keep(&mut self) -> Result<(), LabError> {
+        self.claim.keep()?;
+        self.nodes.iter_mut().for_each(Node::release);
+        self.backends.iter_mut().for_each(Backend::release);
+        Ok(())
+    }
+
+    /// Lines to paste into a shell for a look at a kept lab.
+    pub fn hints(&self) -> Result<Vec<String>, LabError> {
+        let mut lines = Vec::new();
+        for node in &self.nodes {
+            for args in ["status", "backends", "stats"] {
+                lines.push(node.lbctl_line(args)?);
+            }
+        }
+        for address in ["http://10.200.1.1/", "'http://[fd00:200:1::1]/'"] {
+            lines.push(command::line(
+                self.client.namespace().command("curl").args(["-s", address]),
+            ));
+        }
+        Ok(lines)
+    }
+
+    /// Writes what helps to understand a failure to `target/lab/<name>/`, once.
+    pub fn save_diagnosis(&mut self) {
+        if self.diagnosed {
+            return;
+        }
+        self.diagnosed = true;
+        let start = Instant::now();
+        match diag::save(&self.name, self) {
+            Ok(dir) => eprintln!("lab {}: logs and dumps are in {}", self.name, dir.display()),
+            Err(error) => eprintln!("lab {}: no diagnosis: {error}", self.name),
+        }
+        if start.elapsed() > Duration::from_secs(10) {
+            eprintln!("lab {}: the diagnosis took {:?}", self.name, start.elapsed());
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.save_diagnosis();
+        }
+        if !self.claim.kept() && std::env::var_os(KEEP_VARIABLE).is_some_and(|v| v == "1") {
+            match (self.keep(), self.hints()) {
+                (Ok(()), Ok(lines)) => eprintln!("lab {} is kept:\n{}", self.name, lines.join("\n")),
+                (Err(error), _) | (_, Err(error)) => eprintln!("lab {}: can't keep it: {error}", self.name),
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What a client is to send.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::topo::{ECHO_PORT, Family, HTTP_PORT};
+
+/// Everything that one client process sends, all jobs at the same time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The jobs; the report has one entry for each, in this order.
+    pub jobs: Vec<Job>,
+    /// The names that an answer may bear; any other is a wrong answer.
+    pub backends: Vec<String>,
+    /// A request without an answer after this long has failed.
+    pub timeout: Duration,
+}
+
+/// One kind of traffic to one address.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    /// What is sent.
+    pub kind: Kind,
+    /// Where to.
+    pub to: SocketAddr,
+    /// How much and how fast.
+    pub pace: Pace,
+}
+
+/// What a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// HTTP GET over a new TCP connection.
+    Http,
+    /// One datagram from a new socket, echoed.
+    Udp,
+    /// A numbered line on a long-lived TCP connection, echoed. The backend must stay the same.
+    Lines,
+}
+
+/// How much and how fast. For [`Kind::Lines`] only [`Pace::Hold`] makes sense, and it only for that kind.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pace {
+    /// So many requests, `workers` at a time, as fast as the answers come.
+    Count {
+        /// In all.
+        requests: u32,
+        /// At a time.
+        workers: u32,
+    },
+    /// So many requests a second until the load is stopped, whether or not answers come.
+    Rate {
+        /// Requests a second.
+        per_second: u32,
+    },
+    /// One request from each source port `first .. first + count`; the report says who answered which.
+    Ports {
+        /// The first port.
+        first: u16,
+        /// How many.
+        count: u16,
+    },
+    /// So many connections, each a line every `every` until the load is stopped.
+    Hold {
+        /// Connections.
+        connections: u32,
+        /// From one line to the next of a connection.
+        every: Duration,
+    },
+}
+
+impl Job {
+    /// HTTP to the lab's VIP.
+    pub fn http(family: Family, pace: Pace) -> Self {
+        Self {
+            kind: Kind::Http,
+            to: family.vip(HTTP_PORT),
+            pace,
+        }
+    }
+
+    /// UDP echoes from the lab's VIP.
+    pub fn udp(family: Family, pace: Pace) -> Self {
+        Self {
+            kind: Kind::Udp,
+            to: family.vip(ECHO_PORT),
+            pace,
+        }
+    }
+
+    /// Long-lived connections to the lab's VIP.
+    pub fn lines(family: Family, connections: u32, every: Duration) -> Self {
+        Self {
+            kind: Kind::Lines,
+            to: family.vip(ECHO_PORT),
+            pace: Pace::Hold { connections, every },
+        }
+    }
+
+    /// For people: `HTTP over IPv4`.
+    pub fn label(&self) -> String {
+        let kind = match self.kind {
+            Kind::Http => "HTTP",
+            Kind::Udp => "UDP echo",
+            Kind::Lines => "TCP lines",
+        };
+        format!("{kind} over IPv{}", Family::of(self.to.ip()).digit())
+    }
+}

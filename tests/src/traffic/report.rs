@@ -1,0 +1,135 @@
+//! What came of a plan.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::Kind;
+use crate::topo::Family;
+
+/// Figures of a whole plan.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// One for each job of the plan, in its order.
+    pub jobs: Vec<JobReport>,
+}
+
+/// Figures of one job.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct JobReport {
+    /// What was sent.
+    pub kind: Kind,
+    /// Over which IP version.
+    pub family: Family,
+    /// Requests that have ended, well or not (for lines: numbered lines).
+    pub requests: u64,
+    /// Those that failed.
+    pub failed: Failures,
+    /// Right answers by backend.
+    pub backends: BTreeMap<String, u64>,
+    /// Of right answers, from the first packet (for HTTP: including the TCP handshake) to the whole answer.
+    pub latency: Latency,
+    /// Backend by source port, for a plan with given ports.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub picks: BTreeMap<u16, String>,
+    /// The first few failures in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
+}
+
+/// Why a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Failure {
+    /// No connection: refused or unreachable.
+    Connect,
+    /// No answer in time, or no connection in time.
+    Timeout,
+    /// Reset or closed before the answer was whole.
+    Reset,
+    /// An answer, but not ours: another status, text, number or name.
+    Wrong,
+}
+
+/// Failures by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "as in `Failure`")]
+pub struct Failures {
+    pub connect: u64,
+    pub timeout: u64,
+    pub reset: u64,
+    pub wrong: u64,
+}
+
+/// Percentiles in microseconds; 0 without any answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "percentiles")]
+pub struct Latency {
+    pub p50_us: u64,
+    pub p90_us: u64,
+    pub p99_us: u64,
+    pub max_us: u64,
+}
+
+impl Failures {
+    /// Of every cause.
+    pub fn total(&self) -> u64 {
+        self.connect + self.timeout + self.reset + self.wrong
+    }
+
+    pub(super) fn add(&mut self, failure: Failure) {
+        *match failure {
+            Failure::Connect => &mut self.connect,
+            Failure::Timeout => &mut self.timeout,
+            Failure::Reset => &mut self.reset,
+            Failure::Wrong => &mut self.wrong,
+        } += 1;
+    }
+}
+
+impl Report {
+    /// Requests of all jobs.
+    pub fn requests(&self) -> u64 {
+        self.jobs.iter().map(|j| j.requests).sum()
+    }
+
+    /// Failed requests of all jobs, by cause.
+    pub fn failures(&self) -> Failures {
+        self.jobs.iter().fold(Failures::default(), |sum, j| Failures {
+            connect: sum.connect + j.failed.connect,
+            timeout: sum.timeout + j.failed.timeout,
+            reset: sum.reset + j.failed.reset,
+            wrong: sum.wrong + j.failed.wrong,
+        })
+    }
+
+    /// Failed requests of all jobs.
+    pub fn failed(&self) -> u64 {
+        self.failures().total()
+    }
+
+    /// Right answers of a backend, all jobs together.
+    pub fn answered_by(&self, backend: &str) -> u64 {
+        self.jobs.iter().filter_map(|j| j.backends.get(backend)).sum()
+    }
+
+    /// Right answers of all backends.
+    pub fn answered(&self) -> u64 {
+        self.jobs.iter().flat_map(|j| j.backends.values()).sum()
+    }
+
+    /// Backend by source port, of the first job that recorded it.
+    pub fn picks(&self) -> BTreeMap<u16, String> {
+        self.jobs
+            .iter()
+            .map(|j| &j.picks)
+            .find(|p| !p.is_empty())
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// The first few failures of every job, in words.
+    pub fn errors(&self) -> Vec<String> {
+        self.jobs.iter().flat_map(|j| j.errors.iter().cloned()).collect()
+    }
+}

@@ -1,0 +1,165 @@
+//! Counts outcomes while a plan runs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::plan::{Job, Plan};
+use super::report::{Failure, Failures, JobReport, Latency, Report};
+use crate::topo::Family;
+
+/// Failures told in words; the rest are only counted.
+const ERRORS_IN_WORDS: usize = 5;
+/// Two digits are enough for percentiles of a lab.
+const DIGITS: u8 = 2;
+
+/// How one request ended.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// Index of the job in the plan.
+    pub(super) job: usize,
+    /// The source port, where the job's pace prescribes it.
+    pub(super) port: Option<u16>,
+    /// The name of the backend and the time that the answer took, or the failure in words.
+    pub(super) result: Result<(String, Duration), (Failure, String)>,
+}
+
+/// All outcomes so far.
+pub(super) struct Tally {
+    jobs: Vec<JobTally>,
+    known: Vec<String>,
+}
+
+struct JobTally {
+    job: Job,
+    requests: u64,
+    failed: Failures,
+    backends: BTreeMap<String, u64>,
+    latency_us: Histogram<u32>,
+    picks: BTreeMap<u16, String>,
+    errors: Vec<String>,
+}
+
+impl Tally {
+    pub(super) fn new(plan: &Plan) -> Self {
+        let job = |job: &Job| JobTally {
+            job: job.clone(),
+            requests: 0,
+            failed: Failures::default(),
+            backends: BTreeMap::new(),
+            latency_us: Histogram::new(DIGITS).expect("a valid number of digits"),
+            picks: BTreeMap::new(),
+            errors: Vec::new(),
+        };
+        Self {
+            jobs: plan.jobs.iter().map(job).collect(),
+            known: plan.backends.clone(),
+        }
+    }
+
+    pub(super) fn add(&mut self, outcome: Outcome) {
+        let job = &mut self.jobs[outcome.job];
+        job.requests += 1;
+        match outcome.result {
+            Ok((name, took)) if self.known.contains(&name) => {
+                // An auto-resizing histogram takes any value.
+                let _ = job
+                    .latency_us
+                    .record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+                job.picks.extend(outcome.port.map(|port| (port, name.clone())));
+                *job.backends.entry(name).or_default() += 1;
+            }
+            Ok((name, _)) => job.fail(
+                Failure::Wrong,
+                format!("an answer from {name:?}, which is no backend"),
+            ),
+            Err((failure, words)) => job.fail(failure, words),
+        }
+    }
+
+    pub(super) fn report(&self) -> Report {
+        Report {
+            jobs: self.jobs.iter().map(JobTally::report).collect(),
+        }
+    }
+}
+
+impl JobTally {
+    fn fail(&mut self, failure: Failure, words: String) {
+        self.failed.add(failure);
+        if self.errors.len() < ERRORS_IN_WORDS {
+            self.errors.push(format!("{}: {words}", self.job.label()));
+        }
+    }
+
+    fn report(&self) -> JobReport {
+        let percentile = |p| self.latency_us.value_at_quantile(p);
+        JobReport {
+            kind: self.job.kind,
+            family: Family::of(self.job.to.ip()),
+            requests: self.requests,
+            failed: self.failed,
+            backends: self.backends.clone(),
+            latency: Latency {
+                p50_us: percentile(0.5),
+                p90_us: percentile(0.9),
+                p99_us: percentile(0.99),
+                max_us: self.latency_us.max(),
+            },
+            picks: self.picks.clone(),
+            errors: self.errors.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Pace;
+    use super::*;
+
+    #[test]
+    fn every_outcome_is_counted_once() {
+        let pace = Pace::Count {
+            requests: 4,
+            workers: 1,
+        };
+        let plan = Plan {
+            jobs: vec![Job::udp(Family::V6, pace)],
+            backends: vec!["be1".to_owned()],
+            timeout: Duration::from_secs(1),
+        };
+        let mut tally = Tally::new(&plan);
+        let mut add = |result| {
+            tally.add(Outcome {
+                job: 0,
+                port: Some(9),
+                result,
+            })
+        };
+        add(Ok(("be1".to_owned(), Duration::from_micros(500))));
+        add(Ok(("nginx".to_owned(), Duration::ZERO)));
+        add(Err((Failure::Reset, "reset".to_owned())));
+        add(Err((Failure::Timeout, "timeout".to_owned())));
+        let report = tally.report();
+        assert_eq!((report.requests(), report.answered(), report.failed()), (4, 1, 3));
+        assert_eq!(
+            report.failures(),
+            Failures {
+                connect: 0,
+                timeout: 1,
+                reset: 1,
+                wrong: 1
+            }
+        );
+        assert_eq!(report.picks(), BTreeMap::from([(9, "be1".to_owned())]));
+        assert!(
+            (495..=505).contains(&report.jobs[0].latency.p50_us),
+            "{:?}",
+            report.jobs[0].latency
+        );
+        let json = serde_json::to_string(&report).expect("json");
+        let back: Report = serde_json::from_str(&json).expect("the same type");
+        assert_eq!(back.answered_by("be1"), 1);
+    }
+}
