@@ -65,7 +65,10 @@ fn network_state(namespace: &Netns) -> String {
         let text = command::check(ip.args(["-n", namespace.name()]).args(*args));
         format!("== {title}\n{}\n", text.unwrap_or_else(|e| e.to_string()))
     };
-    IP_COMMANDS.iter().map(section).collect()
+    // Absolute counters of the stack, zeroes left out, without touching nstat's history file.
+    let counters = command::check(namespace.command("nstat").args(["-a", "-s"]));
+    let counters = format!("== counters\n{}\n", counters.unwrap_or_else(|e| e.to_string()));
+    IP_COMMANDS.iter().map(section).chain([counters]).collect()
 }
 
 fn map_dump(node: &Node) -> String {

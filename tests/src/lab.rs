@@ -14,6 +14,13 @@ use crate::wait::Interrupt;
 /// Keeps every lab of a test run standing, for a look at it.
 const KEEP_VARIABLE: &str = "LAB_KEEP";
 
+/// No duplicate address detection: for its first second a link-local address would be tentative, and without
+/// one a router sends no neighbour solicitation for packets that it forwards.
+const NO_DAD: [(&str, &str); 2] = [
+    ("net/ipv6/conf/all/accept_dad", "0"),
+    ("net/ipv6/conf/default/accept_dad", "0"),
+];
+
 /// What a lab is to be; [`LabBuilder::build`] makes it.
 #[derive(Clone, Debug)]
 pub struct LabBuilder {
@@ -161,6 +168,9 @@ impl Lab {
                 .map(|n| format!("netns add {}", n.name()))
                 .collect::<Vec<_>>(),
         )?;
+        for role in self.topology.roles() {
+            id.netns(&role).sysctl(&NO_DAD)?;
+        }
         self.router.set_sysctls()?;
         self.client.set_up()?;
         let links = self.topology.links();
