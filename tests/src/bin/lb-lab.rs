@@ -38,11 +38,14 @@ struct RunArgs {
     /// With --once: how to write the summary
     #[arg(long, value_enum, default_value_t = Output::Table, requires = "once")]
     output: Output,
+    /// Tandem nodes; 0 lets the router spread over the backends itself: what the lab does without Tandem
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=9))]
+    nodes: usize,
     /// Leaves the lab standing at the end and prints lines to look into it
     #[arg(long)]
     keep: bool,
     /// Removes all labs that nobody runs any more, kept ones too, and does nothing else
-    #[arg(long, conflicts_with_all = ["once", "keep", "rate", "requests", "output"])]
+    #[arg(long, conflicts_with_all = ["once", "keep", "rate", "requests", "output", "nodes"])]
     clean: bool,
 }
 
@@ -96,9 +99,12 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let interrupt = catch_signals()?;
     tell(&claim::remove_abandoned()?);
     let start = Instant::now();
-    eprintln!("Setting up: client, router, 2 nodes, 3 backends in network namespaces ...");
+    eprintln!(
+        "Setting up: client, router, {} nodes, 3 backends in network namespaces ...",
+        args.nodes
+    );
     let mut lab = match Lab::builder("run")
-        .nodes(2)
+        .nodes(args.nodes)
         .weights(&[1, 2, 3])
         .interrupt(&interrupt)
         .build()

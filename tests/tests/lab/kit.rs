@@ -2,23 +2,9 @@
 
 use std::time::Duration;
 
-use lb_tests::claim::BPFFS;
 use lb_tests::{Family, Job, Lab, LabError};
 
-/// Everything that exists with the lab's id in its name.
-fn traces(id: &str) -> Vec<String> {
-    let of = |dir: &str, prefix: &str| -> Vec<String> {
-        let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
-        let names = names.filter_map(|e| e.file_name().into_string().ok());
-        names
-            .filter(|n| n == prefix || n.starts_with(&format!("{prefix}.")))
-            .collect()
-    };
-    let mut found = of("/run/netns", &format!("tandem.{id}"));
-    found.extend(of(BPFFS, &format!("tandem-lab-{id}")));
-    found.extend(of("/run/tandem-lab", id));
-    found
-}
+use crate::traces;
 
 #[test]
 fn the_lab_without_nodes_answers_everything() {
@@ -75,9 +61,9 @@ fn a_dropped_lab_leaves_no_trace() {
     let lab = Lab::builder("no-trace").nodes(0).build().expect("a lab");
     let id = lab.id().to_string();
     // client, router, three backends; pins; files.
-    assert_eq!(traces(&id).len(), 7, "{:?}", traces(&id));
+    assert_eq!(traces::of(&id).len(), 7, "{:?}", traces::of(&id));
     drop(lab);
-    assert_eq!(traces(&id), Vec::<String>::new());
+    assert_eq!(traces::of(&id), Vec::<String>::new());
 }
 
 #[test]

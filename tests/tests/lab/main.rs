@@ -1,4 +1,6 @@
 //! Labs in network namespaces; they need root and fail without it.
 
+mod cleanup;
 mod kit;
 mod nexthop;
+mod traces;
