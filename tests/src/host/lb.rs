@@ -149,15 +149,8 @@ impl Node {
     /// Packets that this node has sent to backends.
     pub fn packets(&self) -> Result<u64, LabError> {
         let stats = self.lbctl_json(&["stats"])?;
-        let field = || LabError::Field {
-            what: "lbctl stats".to_owned(),
-            field: "backends[].packets",
-        };
-        let backends = stats["backends"].as_array().ok_or_else(field)?;
-        backends
-            .iter()
-            .map(|b| b["packets"].as_u64().ok_or_else(field))
-            .sum()
+        let field = || LabError::Field { what: "lbctl stats".to_owned(), field: "forwarded.packets" };
+        stats["forwarded"]["packets"].as_u64().ok_or_else(field)
     }
 
     /// A line to paste that shows the node's state.
