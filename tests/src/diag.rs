@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use lb_common::abi::map;
+
 use crate::command;
 use crate::error::{IoContext, LabError};
 use crate::host::Node;
@@ -34,7 +36,7 @@ pub fn save(name: &str, lab: &Lab) -> Result<PathBuf, LabError> {
         )?;
     }
     for node in lab.nodes() {
-        write(&dir, &format!("{}.maps.json", node.name()), &map_dump(node))?;
+        write(&dir, &format!("{}.state.json", node.name()), &node_state(node))?;
     }
     Ok(dir)
 }
@@ -71,11 +73,27 @@ fn network_state(namespace: &Netns) -> String {
     IP_COMMANDS.iter().map(section).chain([counters]).collect()
 }
 
-fn map_dump(node: &Node) -> String {
-    match node.lbctl_json(&["maps"]) {
-        Ok(json) => format!("{json:#}\n"),
-        Err(error) => format!("{error}\n"),
-    }
+/// All views of `lbctl` and the entries of every map but the slots, of which the rings tell the same in short.
+fn node_state(node: &Node) -> String {
+    let show = |args: &[&str]| match node.lbctl_json(args) {
+        Ok(json) => json,
+        Err(error) => serde_json::Value::String(error.to_string()),
+    };
+    let rings = node
+        .config()
+        .pools
+        .iter()
+        .map(|p| (p.name.clone(), show(&["ring", &p.name])));
+    let rings: serde_json::Map<_, _> = rings.collect();
+    let entries = map::ALL.iter().filter(|name| **name != map::SLOTS);
+    let maps: serde_json::Map<_, _> = entries
+        .map(|name| ((*name).to_owned(), show(&["maps", name])))
+        .collect();
+    let state = serde_json::json!({
+        "status": show(&["status"]), "backends": show(&["backends"]), "stats": show(&["stats"]),
+        "rings": rings, "maps": maps,
+    });
+    format!("{state:#}\n")
 }
 
 fn write(dir: &Path, file: &str, text: &str) -> Result<(), LabError> {

@@ -6,12 +6,11 @@ use std::path::Path;
 use aya::Ebpf;
 use aya::programs::links::FdLink;
 use aya::programs::{Xdp, XdpMode};
-use lb_userspace::dataplane::object::LAB_PASS;
+use lb_common::abi::LAB_PASS;
+use lb_userspace::dataplane::object;
 
 use crate::error::{IoContext, LabError};
 use crate::netns::Netns;
-
-const PROGRAM: &str = "lab_pass";
 
 /// Attaches the program natively to the interfaces of the namespace and pins the links below `pins`:
 /// they stay until the pins or the interfaces go.
@@ -21,9 +20,9 @@ pub(crate) fn attach(namespace: &Netns, interfaces: &[&str], pins: &Path) -> Res
     }
     std::fs::create_dir_all(pins).context(|| format!("make {}", pins.display()))?;
     namespace.within(|| {
-        let mut object = Ebpf::load(LAB_PASS).map_err(error("load"))?;
+        let mut object = Ebpf::load(object::LAB_PASS).map_err(error("load"))?;
         let program = object
-            .program_mut(PROGRAM)
+            .program_mut(LAB_PASS)
             .expect("the object holds this program");
         let program: &mut Xdp = program.try_into().map_err(error("load"))?;
         program.load().map_err(error("load"))?;

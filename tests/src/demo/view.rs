@@ -7,13 +7,12 @@ use crate::traffic::Kind;
 
 /// All figures; rates are those since `before`, where there is one.
 pub(super) fn tables(now: &Summary, before: Option<&Summary>) -> String {
-    [
-        heading(now, before),
-        nodes(now, before),
-        backends(now, before),
-        kinds(now),
-    ]
-    .join("\n")
+    let mut parts = vec![heading(now, before)];
+    if !now.nodes.is_empty() {
+        parts.push(nodes(now, before));
+    }
+    parts.extend([backends(now, before), kinds(now)]);
+    parts.join("\n\n")
 }
 
 /// One line, for output that isn't a terminal.

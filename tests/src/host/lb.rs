@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -149,7 +149,10 @@ impl Node {
     /// Packets that this node has sent to backends.
     pub fn packets(&self) -> Result<u64, LabError> {
         let stats = self.lbctl_json(&["stats"])?;
-        let field = || LabError::Field { what: "lbctl stats".to_owned(), field: "forwarded.packets" };
+        let field = || LabError::Field {
+            what: "lbctl stats".to_owned(),
+            field: "forwarded.packets",
+        };
         stats["forwarded"]["packets"].as_u64().ok_or_else(field)
     }
 
@@ -165,9 +168,9 @@ impl Node {
         }
     }
 
-    fn lbctl_command(&self) -> Result<std::process::Command, LabError> {
-        // Inside: interface names are looked up there.
-        let mut command = self.namespace.command(binary::find("lbctl")?);
+    fn lbctl_command(&self) -> Result<Command, LabError> {
+        // It goes by pins, so it need not be inside the namespace.
+        let mut command = Command::new(binary::find("lbctl")?);
         command.arg("--pin-root").arg(&self.pin_root);
         Ok(command)
     }

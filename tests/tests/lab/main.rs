@@ -3,4 +3,5 @@
 mod cleanup;
 mod kit;
 mod nexthop;
+mod nodes;
 mod traces;
