@@ -67,7 +67,7 @@ pub(super) async fn connect(to: SocketAddr, port: Option<u16>) -> Result<TcpStre
         .await
         .map_err(|e| (Failure::Connect, format!("connect: {e}")))?;
     // Small requests and answers: Nagle would wait for acknowledgements.
-    stream.set_nodelay(true).map_err(broken)?;
+    stream.set_nodelay(true).map_err(|e| broken(&e))?;
     Ok(stream)
 }
 
@@ -81,7 +81,7 @@ fn any(to: SocketAddr, port: u16) -> SocketAddr {
 }
 
 /// An error on a socket that was connected.
-pub(super) fn broken(error: io::Error) -> (Failure, String) {
+pub(super) fn broken(error: &io::Error) -> (Failure, String) {
     let failure = if error.kind() == io::ErrorKind::TimedOut {
         Failure::Timeout
     } else {
@@ -165,9 +165,15 @@ impl Lines {
             .get_mut()
             .write_all(format!("{text}\n").as_bytes())
             .await
-            .map_err(broken)?;
+            .map_err(|e| broken(&e))?;
         self.answer.clear();
-        if self.stream.read_line(&mut self.answer).await.map_err(broken)? == 0 {
+        if self
+            .stream
+            .read_line(&mut self.answer)
+            .await
+            .map_err(|e| broken(&e))?
+            == 0
+        {
             return Err((Failure::Reset, "closed by the other end".to_owned()));
         }
         name_in(self.answer.as_bytes(), &text)

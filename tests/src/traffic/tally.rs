@@ -70,11 +70,13 @@ impl Tally {
                 job.picks.extend(outcome.port.map(|port| (port, name.clone())));
                 *job.backends.entry(name).or_default() += 1;
             }
-            Ok((name, _)) => job.fail(
-                Failure::Wrong,
-                format!("an answer from {name:?}, which is no backend"),
-            ),
-            Err((failure, words)) => job.fail(failure, words),
+            Ok((name, _)) => {
+                job.fail(
+                    Failure::Wrong,
+                    &format!("an answer from {name:?}, which is no backend"),
+                );
+            }
+            Err((failure, words)) => job.fail(failure, &words),
         }
     }
 
@@ -86,7 +88,7 @@ impl Tally {
 }
 
 impl JobTally {
-    fn fail(&mut self, failure: Failure, words: String) {
+    fn fail(&mut self, failure: Failure, words: &str) {
         self.failed.add(failure);
         if self.errors.len() < ERRORS_IN_WORDS {
             self.errors.push(format!("{}: {words}", self.job.label()));
@@ -135,7 +137,7 @@ mod tests {
                 job: 0,
                 port: Some(9),
                 result,
-            })
+            });
         };
         add(Ok(("be1".to_owned(), Duration::from_micros(500))));
         add(Ok(("nginx".to_owned(), Duration::ZERO)));
