@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock, fstatfs};
+use rustix::fs::{FlockOperation, FsWord, flock, fstatfs};
 
 use super::Error;
 
@@ -19,7 +19,7 @@ use super::Error;
 pub const DEFAULT_ROOT: &str = "/sys/fs/bpf/tandem";
 
 /// `f_type` of a BPF file system (linux/magic.h).
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+const BPF_FS_MAGIC: FsWord = 0xcafe_4a11;
 
 /// A folder on a BPF file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Root {
     fn check(&self) -> Result<(), Error> {
         let dir = File::open(&self.0).map_err(Error::path(&self.0))?;
         let stat = fstatfs(&dir).map_err(|e| Error::path(&self.0)(e.into()))?;
-        if i64::from(stat.f_type) == BPF_FS_MAGIC {
+        if stat.f_type == BPF_FS_MAGIC {
             Ok(())
         } else {
             Err(Error::NotBpffs(self.0.clone()))

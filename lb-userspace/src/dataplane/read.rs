@@ -16,6 +16,9 @@ use super::maps::Maps;
 use super::pod::Plain;
 use crate::state::contents::{Backend, Contents};
 
+/// Backends by index; free indexes with the counter of their freeing.
+pub type Backends = (BTreeMap<u16, Backend>, BTreeMap<u16, u64>);
+
 impl Maps {
     /// Everything that the agent writes, as it is now.
     pub fn contents(&self) -> Result<Contents, Error> {
@@ -70,7 +73,7 @@ impl Maps {
     }
 
     /// Backends by index, and the free indexes with the counter of their freeing.
-    pub fn backends(&self) -> Result<(BTreeMap<u16, Backend>, BTreeMap<u16, u64>), Error> {
+    pub fn backends(&self) -> Result<Backends, Error> {
         let (mut backends, mut freed) = (BTreeMap::new(), BTreeMap::new());
         for (index, row) in (0u16..).zip(self.backend_info.iter()) {
             let Plain(info) = row.map_err(Error::map(map::BACKEND_INFO))?;

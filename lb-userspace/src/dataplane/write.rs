@@ -25,7 +25,7 @@ impl Maps {
                 self.devices.insert(*ifindex, *ifindex, None, 0).map_err(failed)?;
             }
             Op::RemoveDevice(ifindex) => {
-                absent(self.devices.remove(*ifindex)).map_err(Error::map(map::DEVICES))?
+                absent(self.devices.remove(*ifindex)).map_err(Error::map(map::DEVICES))?;
             }
             Op::SetBackend { index, backend, new } => self.set_backend(*index, backend, *new)?,
             Op::SetPool { index, pool } => self.set_pool(*index, *pool)?,

@@ -50,6 +50,7 @@ pub(super) fn entries(maps: &Maps, name: &str) -> Result<Vec<Value>> {
     })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "every caller has just made it")]
 fn pair(key: impl Into<Value>, value: Value) -> Value {
     json!({ "key": key.into(), "value": value })
 }
