@@ -102,7 +102,7 @@ impl Balancer {
 }
 
 /// Replaces the program of a pinned link; `false` where its interface is gone.
-fn replace(program: &mut Xdp, path: &std::path::Path) -> Result<bool, Error> {
+pub(super) fn replace(program: &mut Xdp, path: &std::path::Path) -> Result<bool, Error> {
     let failed = |source| Error::Link {
         path: path.to_owned(),
         source: Box::new(source),

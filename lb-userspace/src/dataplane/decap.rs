@@ -9,7 +9,7 @@ use lb_common::stats::Counter;
 use lb_common::stop::DecapStop;
 
 use super::Error;
-use super::attach::attach_new;
+use super::attach::{attach_new, replace};
 use super::load::{load_plain, pin_program, program};
 use super::maps::open;
 use super::object::LB_DECAP;
@@ -37,26 +37,38 @@ pub struct Status {
 }
 
 /// Attaches the decapsulator to an interface and allows exactly these outer sources, on all of its interfaces.
-/// Where it runs already the list is replaced and the interface added. The mode, see [`lb_common::info::mode`];
-/// `None` where it was attached already.
+/// Where it runs already the list and the program are replaced. The mode, see [`lb_common::info::mode`]; `None` where
+/// it was attached already.
 pub fn attach(root: &Root, link: &Link, allow: &[IpNet], want: Attach) -> Result<Option<u32>, Error> {
     let root = root.decap();
-    let shapes = shape::decap();
     root.create()?;
     let _lock = root.lock()?;
-    if shape::compare(&root, &shapes)? == Pinned::Some {
+    let attached = attach_locked(&root, link, allow, want);
+    if attached.is_err() && root.linked()?.is_empty() {
         root.remove()?;
+    }
+    attached
+}
+
+fn attach_locked(root: &Root, link: &Link, allow: &[IpNet], want: Attach) -> Result<Option<u32>, Error> {
+    let shapes = shape::decap();
+    if shape::compare(root, &shapes)? == Pinned::Some {
+        root.clear()?;
         root.create()?;
     }
-    let mut ebpf = load_plain(&root, LB_DECAP, &shapes)?;
-    set_allowed(&root, allow)?;
-    let path = root.link(&link.name);
-    if path.exists() {
-        return Ok(None);
-    }
+    let mut ebpf = load_plain(root, LB_DECAP, &shapes)?;
+    set_allowed(root, allow)?;
     let program = program(&mut ebpf, abi::LB_DECAP)?;
     program.load().map_err(Error::program(abi::LB_DECAP))?;
     pin_program(program, &root.program())?;
+    let path = root.link(&link.name);
+    if path.exists() {
+        if replace(program, &path)? {
+            return Ok(None);
+        }
+        // A link to an interface that is gone.
+        remove_file(&path)?;
+    }
     attach_new(program, link, want, &path).map(Some)
 }
 

@@ -98,7 +98,7 @@ fn adoptable(root: &Root, shapes: &[Shape]) -> Result<Option<Meta>, Error> {
     }
     if meta.abi == 0 {
         // Nothing, or the half of an agent that died while it loaded: nothing is attached to that.
-        root.remove()?;
+        root.clear()?;
         root.create()?;
         return Ok(None);
     }

@@ -9,6 +9,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, FsWord, flock, fstatfs};
@@ -109,10 +110,19 @@ impl Root {
     pub fn lock(&self) -> Result<Lock, Error> {
         let dir = File::open(&self.0).map_err(Error::path(&self.0))?;
         match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock { _dir: dir }),
+            Ok(()) if self.is(&dir)? => Ok(Lock { _dir: dir }),
+            // Somebody detached between our opening the folder and locking it.
+            Ok(()) => Err(Error::Locked(self.0.clone())),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked(self.0.clone())),
             Err(e) => Err(Error::path(&self.0)(e.into())),
         }
+    }
+
+    /// Whether `dir` is still the folder at our path.
+    fn is(&self, dir: &File) -> Result<bool, Error> {
+        let here = fs::metadata(&self.0).map_err(Error::path(&self.0))?;
+        let locked = dir.metadata().map_err(Error::path(&self.0))?;
+        Ok((here.dev(), here.ino()) == (locked.dev(), locked.ino()))
     }
 
     /// Whether an agent lives over this folder.
@@ -124,12 +134,17 @@ impl Root {
         }
     }
 
-    /// Removes every pin, links first, and the folders. What is attached ends with its link.
-    pub fn remove(&self) -> Result<(), Error> {
+    /// Removes every pin, links first; the folder itself, which carries the lock, stays.
+    pub fn clear(&self) -> Result<(), Error> {
         for dir in [self.links(), self.0.join("maps")] {
             remove_all(&dir)?;
         }
-        remove_file(&self.program())?;
+        remove_file(&self.program())
+    }
+
+    /// Removes every pin and the folder. What is attached ends with its link.
+    pub fn remove(&self) -> Result<(), Error> {
+        self.clear()?;
         match fs::remove_dir(&self.0) {
             Ok(()) => Ok(()),
             // A decapsulator lives beside us, or nothing was there.

@@ -147,7 +147,9 @@ impl Shape {
         if found == *self {
             return Ok(());
         }
-        let remedy = if (found.kind, found.key, found.value) == (self.kind, self.key, self.value) {
+        let remedy = if map::DECAP.contains(&self.name) {
+            "another version of Tandem made it; take it off with `lbctl decap detach` and attach it again"
+        } else if (found.kind, found.key, found.value) == (self.kind, self.key, self.value) {
             "capacities are fixed while the data plane lives; set `capacity` back, or withdraw this node, \
              stop lbd, run `lbctl detach` and start lbd"
         } else {

@@ -29,7 +29,7 @@ pub(super) fn run(root: &Root, command: &Decap) -> Result<Output> {
             let how = match mode {
                 Some(mode::NATIVE) => "native",
                 Some(_) => "generic",
-                None => "attached already, allowed sources replaced",
+                None => "attached already; program and allowed sources replaced",
             };
             let json = json!({ "interface": interface, "allow": allow, "mode": how });
             Ok(Output::yes(json, format!("lb_decap on {interface} ({how})")))
