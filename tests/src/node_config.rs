@@ -55,6 +55,16 @@ pub struct BackendSection {
     pub name: String,
     pub address: IpAddr,
     pub weight: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub via: Option<ViaSection>,
+}
+
+/// `via:`
+#[derive(Clone, Debug, Serialize)]
+#[expect(missing_docs, reason = "as above")]
+pub struct ViaSection {
+    pub interface: String,
+    pub mac: String,
 }
 
 /// An element of `vips:`
@@ -101,6 +111,7 @@ fn pool(topology: &Topology, family: Family) -> PoolSection {
         name: Topology::backend_name(index),
         address: topology.backend_address(index, family),
         weight: *weight,
+        via: None,
     };
     PoolSection {
         name: pool_name(family),

@@ -1,7 +1,9 @@
 //! Labs in network namespaces; they need root and fail without it.
 
+mod attach;
 mod cleanup;
 mod kit;
 mod nexthop;
 mod nodes;
+mod overlay;
 mod traces;
