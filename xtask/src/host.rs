@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use std::process::Command;
 
 /// Programs that the labs and the tests start, and the Debian packages that hold them.
-const TOOLS: [(&str, &str); 6] = [
+const TOOLS: [(&str, &str); 7] = [
     ("ip", "iproute2"),
     ("tc", "iproute2"),
     ("ethtool", "ethtool"),
     ("nsenter", "util-linux"),
     ("setpriv", "util-linux"),
     ("mount", "mount"),
+    ("curl", "curl"),
 ];
 
 /// Refuses to go on without root.
