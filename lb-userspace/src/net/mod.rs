@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `link`, `route`, `neigh` | what the kernel says, as facts; the decisions on one fact |
+//! | `why` | reasons that there is none |
 //! | `hop` | facts → [`NextHop`] |
 //! | `memory` | what a pass remembers for the next one; which events matter |
 //! | `socket`, `event` | the two netlink sockets: requests, and the kernel's events |
@@ -19,8 +20,10 @@ mod neigh;
 mod resolver;
 mod route;
 mod socket;
+mod why;
 
 pub use error::Error;
-pub use hop::{Hop, NextHop, Target, Why};
+pub use hop::{Hop, NextHop, Target};
 pub use link::{Link, Medium};
 pub use resolver::{REFRESH_EVERY, Resolver, links};
+pub use why::Why;

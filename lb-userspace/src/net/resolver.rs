@@ -8,12 +8,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::error::Error;
 use super::event::{Burst, Event, Events};
-use super::hop::{self, NextHop, Target, Why};
+use super::hop::{self, NextHop, Target};
 use super::link::{self, Address, Link};
 use super::memory::{Memory, key};
 use super::neigh::{Entry, Key, Known, step};
 use super::route::{self, Path};
 use super::socket::{Asked, Socket};
+use super::why::Why;
 
 /// How often [`Resolver::refresh`] is to be called: below the kernel's shortest usual time in REACHABLE (15 s) and not
 /// above its DELAY (5 s), so that a neighbour in use is confirmed as if the kernel itself sent to it.

@@ -7,7 +7,7 @@ use rtnetlink::packet_route::route::{
     RouteType, RouteVia,
 };
 
-use super::hop::Why;
+use super::why::Why;
 
 /// Where the kernel would send a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,10 +14,10 @@ use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
 use tokio::task::JoinHandle;
 
 use super::error::{Error, errno};
-use super::hop::Why;
 use super::link::{Address, Link};
 use super::neigh::{self, Entry, Key};
 use super::route::{self, Path};
+use super::why::Why;
 
 /// How long the kernel may take for one request; it takes microseconds, unless its reply was lost.
 const PATIENCE: Duration = Duration::from_secs(3);
