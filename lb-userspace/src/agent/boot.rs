@@ -1,5 +1,7 @@
 //! From a command line to a running agent, and out again.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,8 +16,11 @@ use crate::dataplane::load::{Balancer, Plan};
 use crate::dataplane::pin::Root;
 use crate::net::{self, REFRESH_EVERY};
 
+/// How often everything is looked up again: the kernel has no event for some changes, such as a learnt path MTU.
+const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(60);
+
 /// Pause before netlink sockets are opened anew after an error.
-const REOPEN_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
 /// Runs the agent until SIGTERM or SIGINT; the data plane goes on without it.
 pub async fn run(args: Args) -> Result<()> {
@@ -70,20 +75,27 @@ impl Signals {
 async fn serve(args: &Args, controller: &mut Controller, signals: &mut Signals) {
     let mut refresh = interval(REFRESH_EVERY);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut again = interval(LOOK_AGAIN_EVERY);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    again.reset();
     loop {
         tokio::select! {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
             _ = signals.hangup.recv() => reload(args, controller).await,
             _ = refresh.tick() => survive(controller.refresh().await, controller).await,
-            changed = controller.changed() => {
-                let healthy = changed.is_ok();
-                survive(changed, controller).await;
-                if healthy && let Err(e) = controller.follow().await {
-                    error!("could not follow a change of the network: {e:#}");
-                }
-            }
+            _ = again.tick() => follow(controller).await,
+            changed = controller.changed() => match changed {
+                Ok(()) => follow(controller).await,
+                failed => survive(failed, controller).await,
+            },
         }
+    }
+}
+
+async fn follow(controller: &mut Controller) {
+    if let Err(e) = controller.follow().await {
+        error!("could not follow a change of the network: {e:#}");
     }
 }
 

@@ -155,7 +155,9 @@ impl Controller {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |d| d.as_secs());
-        self.balancer.maps.set_generation(self.generation, now)?;
+        self.balancer
+            .maps
+            .commit(self.generation, now, &self.model.node.name)?;
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use lb_common::{backend, info};
 use super::Error;
 use super::maps::Maps;
 use super::pod::Plain;
+use crate::model::Name;
 use crate::state::contents::Backend;
 use crate::state::diff::Op;
 
@@ -89,12 +90,13 @@ impl Maps {
             .count()
     }
 
-    /// Notes that the configuration of generation `generation` is what the maps hold now.
-    pub fn set_generation(&mut self, generation: u64, applied_at: u64) -> Result<(), Error> {
+    /// Notes which configuration the maps hold now: its number, when it was applied (seconds since 1970), whose it is.
+    pub fn commit(&mut self, generation: u64, applied_at: u64, node: &Name) -> Result<(), Error> {
         let Plain(meta) = self.meta.get(&0, 0).map_err(Error::map(map::META))?;
         let meta = info::Meta {
             generation,
             applied_at,
+            node: info::text(node.as_str()),
             ..meta
         };
         self.meta.set(0, Plain(meta), 0).map_err(Error::map(map::META))
