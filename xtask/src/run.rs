@@ -34,7 +34,6 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
     let mut build = step::cargo(root);
     build.args([
         "build",
-        "--quiet",
         "--package",
         "lb-userspace",
         "--package",
