@@ -30,6 +30,7 @@ pub mod diag;
 pub mod error;
 pub mod host;
 pub mod lab;
+pub mod model;
 pub mod netns;
 pub mod node_config;
 mod pass;

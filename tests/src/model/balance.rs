@@ -1,0 +1,179 @@
+//! `lb_xdp`.
+
+use std::net::IpAddr;
+
+use lb_common::addr::Addr;
+use lb_common::backend::{Entry, OUTER_V6, READY};
+use lb_common::be::Be16;
+use lb_common::encap::{self, Inner};
+use lb_common::pick::pick;
+use lb_common::slot::{NO_BACKEND, Slot, of_hash};
+use lb_common::stop::{Action, Stop};
+use lb_common::tuple::Tuple;
+use lb_common::{hash, vip};
+use lb_userspace::state::contents::Contents;
+use zerocopy::IntoBytes;
+
+use super::ip::{Hidden, Packet, number};
+use super::link::{IPV4, IPV6, Link, SERVICE_VLAN, VLAN};
+use super::{Arrival, Verdict};
+
+/// What the maps hold.
+#[derive(Clone, Debug)]
+pub struct Tables {
+    /// The expanded group key.
+    pub key: hash::Key,
+    /// Everything that the agent writes.
+    pub contents: Contents,
+}
+
+/// What becomes of a frame, and what is counted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// Why it left the pipeline early.
+    pub stop: Option<Stop>,
+    /// The frame as it leaves; as it arrived where it is passed, empty where it is dropped.
+    pub frame: Vec<u8>,
+    /// Index of the VIP that it is counted for, if it is forwarded.
+    pub vip: Option<u16>,
+    /// Index of the backend that it is counted for, if it is forwarded.
+    pub backend: Option<u16>,
+}
+
+/// What `lb_xdp` does with a frame.
+pub fn balance(arrival: &Arrival<'_>, tables: &Tables) -> Decision {
+    steer(arrival, tables).unwrap_or_else(|stop| {
+        let (verdict, frame) = match stop.action() {
+            Action::Pass => (Verdict::Pass, arrival.frame.to_vec()),
+            Action::Drop => (Verdict::Drop, Vec::new()),
+        };
+        Decision {
+            verdict,
+            stop: Some(stop),
+            frame,
+            vip: None,
+            backend: None,
+        }
+    })
+}
+
+fn steer(arrival: &Arrival<'_>, tables: &Tables) -> Result<Decision, Stop> {
+    let link = Link::split(arrival.frame).ok_or(Stop::NotIp)?;
+    match link.kind {
+        IPV4 | IPV6 => {}
+        VLAN | SERVICE_VLAN => return Err(Stop::VlanStacked),
+        _ => return Err(Stop::NotIp),
+    }
+    let packet = Packet::read(link.kind, link.payload).ok_or(Stop::Malformed)?;
+    let (flow, vip) = find_vip(&packet, tables)?;
+    let hash = flow.hash(&tables.key);
+    let slot = tables
+        .contents
+        .rings
+        .get(&vip.pool)
+        .map_or(NO_BACKEND, |ring| ring[of_hash(hash) as usize]);
+    let index = pick(Slot::untracked(slot)).backend;
+    if index == NO_BACKEND {
+        return Err(Stop::NoBackend);
+    }
+    let entry = match tables.contents.backends.get(&index) {
+        Some(backend) if backend.entry.flags & READY != 0 => &backend.entry,
+        _ => return Err(Stop::NotReady),
+    };
+    let frame = encapsulate(arrival, &link, &packet, entry, hash)?;
+    let verdict = if entry.ifindex == arrival.ingress {
+        Verdict::Tx
+    } else if tables.contents.devices.contains(&entry.ifindex) {
+        Verdict::Redirect
+    } else {
+        return Err(Stop::NoDevice);
+    };
+    Ok(Decision {
+        verdict,
+        stop: None,
+        frame,
+        vip: Some(vip.index),
+        backend: Some(index),
+    })
+}
+
+/// The flow of a packet and the VIP that serves it.
+fn find_vip(packet: &Packet<'_>, tables: &Tables) -> Result<(Tuple, vip::Value), Stop> {
+    // A v4-mapped address has no place on the wire; it would look like another family's VIP.
+    let mapped = matches!(packet.dst, IpAddr::V6(dst) if dst.to_ipv4_mapped().is_some());
+    let dst = Addr::from(packet.dst);
+    let look_up = |port: u16, proto: u8| {
+        let key = vip::Key::new(dst, Be16::new(port), proto);
+        tables.contents.vips.get(&key).copied().filter(|_| !mapped)
+    };
+    if let Some(hidden) = packet.hidden {
+        let is_ours = look_up(0, number::TCP).is_some();
+        return Err(match (is_ours, hidden) {
+            (false, _) => Stop::NotVip,
+            (true, Hidden::Fragment) => Stop::Fragment,
+            (true, Hidden::Extension) => Stop::Extension,
+        });
+    }
+    let least = match packet.proto {
+        number::TCP => 20,
+        number::UDP => 8,
+        _ => return Err(Stop::OtherProto),
+    };
+    let transport = packet.payload();
+    if transport.len() < least {
+        return Err(Stop::Malformed);
+    }
+    let port = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);
+    let flow = Tuple {
+        src: Addr::from(packet.src),
+        dst,
+        sport: Be16::new(port(0)),
+        dport: Be16::new(port(2)),
+        proto: packet.proto,
+    };
+    let vip = look_up(port(2), packet.proto)
+        .or_else(|| look_up(0, packet.proto))
+        .ok_or(Stop::NotVip)?;
+    if vip.flags & vip::SERVED == 0 {
+        return Err(Stop::Unserved);
+    }
+    Ok((flow, vip))
+}
+
+/// The frame with its outer header.
+fn encapsulate(
+    arrival: &Arrival<'_>,
+    link: &Link<'_>,
+    packet: &Packet<'_>,
+    entry: &Entry,
+    hash: u32,
+) -> Result<Vec<u8>, Stop> {
+    let inner = Inner {
+        len: u16::try_from(packet.bytes.len()).map_err(|_| Stop::Malformed)?,
+        class: packet.class,
+        proto: if link.kind == IPV4 {
+            number::IPV4
+        } else {
+            number::IPV6
+        },
+    };
+    let (kind, outer) = if entry.flags & OUTER_V6 != 0 {
+        (IPV6, encap::ipv6(entry, &inner, hash).as_bytes().to_vec())
+    } else {
+        (IPV4, encap::ipv4(entry, &inner, hash).as_bytes().to_vec())
+    };
+    if outer.len() + packet.bytes.len() > entry.mtu.into() {
+        return Err(Stop::TooBig);
+    }
+    if outer.len() > arrival.headroom {
+        return Err(Stop::NoRoom);
+    }
+    Ok(link.rebuild(
+        &entry.destination_mac,
+        &entry.source_mac,
+        kind,
+        &[&outer, link.payload],
+    ))
+}
