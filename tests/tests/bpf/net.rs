@@ -4,13 +4,15 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use lb_userspace::dataplane::pin::Root;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 const BPFFS: &str = "/sys/fs/bpf";
-const PREFIX: &str = "tandem-test.";
+/// bpffs takes no dots in names.
+const PREFIX: &str = "tandem-test-";
 
 /// Names of the veth pair in every test's namespace.
 pub(crate) const VETH: [&str; 2] = ["veth-a", "veth-b"];
@@ -18,7 +20,7 @@ pub(crate) const VETH: [&str; 2] = ["veth-a", "veth-b"];
 fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!(
-        "{PREFIX}{}.{}",
+        "{PREFIX}{}-{}",
         std::process::id(),
         NEXT.fetch_add(1, Ordering::Relaxed)
     )
@@ -80,13 +82,10 @@ impl Pins {
     /// A new one.
     pub(crate) fn new() -> Self {
         require_root();
+        static MOUNTED: Once = Once::new();
+        MOUNTED.call_once(mount);
         let root = Root::new(Path::new(BPFFS).join(unique()));
-        if root.create().is_err() {
-            // Not mounted yet, on a host or in a container that has never used it.
-            let _ = std::fs::remove_dir_all(root.path());
-            run("mount", &["-t", "bpf", "bpf", BPFFS]);
-            root.create().expect("a pin root on bpffs");
-        }
+        root.create().expect("a pin root on bpffs");
         sweep();
         Self(root)
     }
@@ -102,11 +101,20 @@ impl Drop for Pins {
     }
 }
 
+/// Mounts bpffs where nobody has done so. Once: each mount would be a new, empty file system on top of the others.
+fn mount() {
+    const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+    let there = rustix::fs::statfs(BPFFS).expect("the kernel has bpffs");
+    if i64::from(there.f_type) != BPF_FS_MAGIC {
+        run("mount", &["-t", "bpf", "bpf", BPFFS]);
+    }
+}
+
 /// Removes what killed runs have left.
 fn sweep() {
     let entries = std::fs::read_dir(BPFFS).expect("bpffs");
     for name in entries.filter_map(|e| e.ok()?.file_name().into_string().ok()) {
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('.').next());
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
         if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
             let root = Root::new(Path::new(BPFFS).join(&name));
             let _ = root.decap().remove().and_then(|()| root.remove());
