@@ -50,7 +50,7 @@ pub mod map {
         IFACE_INFO,
     ];
 
-    /// LPM_TRIE of outer sources that `lb_decap` takes packets from.
+    /// LPM_TRIE of outer sources that `lb_decap` takes packets from → IP version, 4 or 6.
     pub const DECAP_ALLOW: &str = "lb_decap_allow";
     /// PERCPU_ARRAY [`crate::stop::DecapStop`] → [`crate::stats::Counter`].
     pub const DECAP_STOPS: &str = "lb_decap_stops";

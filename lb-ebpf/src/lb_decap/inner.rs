@@ -22,7 +22,7 @@ fn ipv4(packet: &mut Packet, outer: &Outer) -> Result<Be16, DecapStop> {
     let at = outer.link.len + outer.len;
     let ip: Ipv4 = packet.read(at).ok_or(DecapStop::Malformed)?;
     let (len, total) = (ip.header_len(), ip.total_len.get() as usize);
-    if ip.version() != 4 || len < size_of::<Ipv4>() || total < len || at + total > packet.len() {
+    if ip.version() != 4 || len < size_of::<Ipv4>() || total < len || at + total > outer.end {
         return Err(DecapStop::Malformed);
     }
     let mark = ecn::decapsulate(ip.tos, outer.ecn).ok_or(DecapStop::EcnDrop)?;
@@ -41,7 +41,7 @@ fn ipv4(packet: &mut Packet, outer: &Outer) -> Result<Be16, DecapStop> {
 fn ipv6(packet: &mut Packet, outer: &Outer) -> Result<Be16, DecapStop> {
     let at = outer.link.len + outer.len;
     let ip: Ipv6 = packet.read(at).ok_or(DecapStop::Malformed)?;
-    if ip.version() != 6 || at + size_of::<Ipv6>() + ip.payload_len.get() as usize > packet.len() {
+    if ip.version() != 6 || at + size_of::<Ipv6>() + ip.payload_len.get() as usize > outer.end {
         return Err(DecapStop::Malformed);
     }
     let mark = ecn::decapsulate(ip.class(), outer.ecn).ok_or(DecapStop::EcnDrop)?;

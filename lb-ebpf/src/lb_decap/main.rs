@@ -36,7 +36,7 @@ pub fn lb_decap(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn decap(mut packet: Packet) -> Result<(), DecapStop> {
     let outer = outer::read(&packet)?;
-    if !maps::is_allowed(outer.src) {
+    if !maps::is_allowed(outer.src, outer.version) {
         return Err(DecapStop::NotAllowed);
     }
     let kind = inner::settle(&mut packet, &outer)?;

@@ -10,7 +10,8 @@ use lb_common::addr::Addr;
 use lb_common::stats::Counter;
 use lb_common::stop::DecapStop;
 
-/// `lb_decap_allow`: outer sources that packets are taken from; prefix lengths count v4-mapped addresses.
+/// `lb_decap_allow`: outer sources that packets are taken from → their IP version. Prefix lengths count v4-mapped
+/// addresses, which lie within short IPv6 prefixes such as `::/0`: hence the version.
 #[map(name = "lb_decap_allow")]
 static ALLOW: LpmTrie<Addr, u32> = LpmTrie::with_max_entries(MAX_DECAP_PREFIXES, 0);
 
@@ -22,10 +23,10 @@ static STOPS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(DecapStop::AL
 #[map(name = "lb_decap_stats")]
 static STATS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1, 0);
 
-/// Whether packets from this outer source are ours to take.
+/// Whether packets from this outer source, in a header of this IP version, are ours to take.
 #[inline(always)]
-pub fn is_allowed(source: Addr) -> bool {
-    ALLOW.get(Key::new(128, source)).is_some()
+pub fn is_allowed(source: Addr, version: u32) -> bool {
+    ALLOW.get(Key::new(128, source)).is_some_and(|&v| v == version)
 }
 
 /// Counts a packet whose outer header was removed.

@@ -12,6 +12,10 @@ pub struct Outer {
     pub link: Link,
     /// Its length, bytes.
     pub len: usize,
+    /// Where the packet ends that it begins, bytes from the frame's start: what follows is the frame's padding.
+    pub end: usize,
+    /// IP version, 4 or 6.
+    pub version: u32,
     /// Who sent it.
     pub src: Addr,
     /// Its congestion mark, two bits.
@@ -38,7 +42,8 @@ fn ipv4(packet: &Packet, link: Link) -> Result<Outer, DecapStop> {
         return Err(DecapStop::NotTunnel);
     }
     let (len, total) = (ip.header_len(), ip.total_len.get() as usize);
-    if ip.version() != 4 || len < size_of::<Ipv4>() || total < len || link.len + total > packet.len() {
+    let end = link.len + total;
+    if ip.version() != 4 || len < size_of::<Ipv4>() || total < len || end > packet.len() {
         return Err(DecapStop::Malformed);
     }
     if ip.is_fragment() {
@@ -47,6 +52,8 @@ fn ipv4(packet: &Packet, link: Link) -> Result<Outer, DecapStop> {
     Ok(Outer {
         link,
         len,
+        end,
+        version: 4,
         src: Addr::v4(ip.src),
         ecn: ip.tos & 3,
         inner: ip.proto,
@@ -60,12 +67,15 @@ fn ipv6(packet: &Packet, link: Link) -> Result<Outer, DecapStop> {
         return Err(DecapStop::NotTunnel);
     }
     let len = size_of::<Ipv6>();
-    if ip.version() != 6 || link.len + len + ip.payload_len.get() as usize > packet.len() {
+    let end = link.len + len + ip.payload_len.get() as usize;
+    if ip.version() != 6 || end > packet.len() {
         return Err(DecapStop::Malformed);
     }
     Ok(Outer {
         link,
         len,
+        end,
+        version: 6,
         src: Addr(ip.src),
         ecn: ip.class() & 3,
         inner: ip.next,

@@ -83,6 +83,11 @@ fn ipv6(packet: &Packet, link: Link) -> Result<Headers, Stop> {
     if ip.version() != 6 || link.len + len > packet.len() || len > u16::MAX as usize {
         return Err(Stop::Malformed);
     }
+    let dst = Addr(ip.dst);
+    if dst.is_v4() {
+        // A v4-mapped address on the wire is nobody's, but would find the IPv4 VIP.
+        return Err(Stop::NotVip);
+    }
     let inner = Inner {
         len: len as u16,
         class: ip.class(),
@@ -90,7 +95,7 @@ fn ipv6(packet: &Packet, link: Link) -> Result<Headers, Stop> {
     };
     let tuple = Tuple {
         src: Addr(ip.src),
-        dst: Addr(ip.dst),
+        dst,
         sport: Be16::new(0),
         dport: Be16::new(0),
         proto: ip.next,

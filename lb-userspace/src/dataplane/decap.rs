@@ -77,8 +77,8 @@ fn set_allowed(root: &Root, allow: &[IpNet]) -> Result<(), Error> {
     let failed = Error::map(map::DECAP_ALLOW);
     let mut trie: Allow = open(root, map::DECAP_ALLOW)?;
     let wanted: Vec<Key<Plain<Addr>>> = allow.iter().map(key).collect();
-    for key in &wanted {
-        trie.insert(key, 1, 0).map_err(failed)?;
+    for (key, net) in wanted.iter().zip(allow) {
+        trie.insert(key, version(net), 0).map_err(failed)?;
     }
     let present: Vec<_> = trie.keys().collect::<Result<_, _>>().map_err(failed)?;
     for key in present {
@@ -97,6 +97,14 @@ fn key(net: &IpNet) -> Key<Plain<Addr>> {
         u32::from(net.prefix_len()) + extra,
         Plain(Addr::from(net.network())),
     )
+}
+
+/// The IP version of headers whose sources a prefix allows.
+fn version(net: &IpNet) -> u32 {
+    match net {
+        IpNet::V4(_) => 4,
+        IpNet::V6(_) => 6,
+    }
 }
 
 fn net(key: &Key<Plain<Addr>>) -> Option<IpNet> {

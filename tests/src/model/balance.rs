@@ -101,12 +101,14 @@ fn steer(arrival: &Arrival<'_>, tables: &Tables) -> Result<Decision, Stop> {
 
 /// The flow of a packet and the VIP that serves it.
 fn find_vip(packet: &Packet<'_>, tables: &Tables) -> Result<(Tuple, vip::Value), Stop> {
-    // A v4-mapped address has no place on the wire; it would look like another family's VIP.
-    let mapped = matches!(packet.dst, IpAddr::V6(dst) if dst.to_ipv4_mapped().is_some());
+    // A v4-mapped address has no place on the wire; it would look like the other family's VIP.
+    if matches!(packet.dst, IpAddr::V6(dst) if dst.to_ipv4_mapped().is_some()) {
+        return Err(Stop::NotVip);
+    }
     let dst = Addr::from(packet.dst);
     let look_up = |port: u16, proto: u8| {
         let key = vip::Key::new(dst, Be16::new(port), proto);
-        tables.contents.vips.get(&key).copied().filter(|_| !mapped)
+        tables.contents.vips.get(&key).copied()
     };
     if let Some(hidden) = packet.hidden {
         let is_ours = look_up(0, number::TCP).is_some();
