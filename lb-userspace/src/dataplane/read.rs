@@ -75,7 +75,7 @@ impl Maps {
     /// Backends by index, and the free indexes with the counter of their freeing.
     pub fn backends(&self) -> Result<Backends, Error> {
         let (mut backends, mut freed) = (BTreeMap::new(), BTreeMap::new());
-        for (index, row) in (0u16..).zip(self.backend_info.iter()) {
+        for (row, index) in self.backend_info.iter().zip(0u16..) {
             let Plain(info) = row.map_err(Error::map(map::BACKEND_INFO))?;
             if info.name[0] != 0 {
                 let key = u32::from(index);

@@ -29,11 +29,8 @@ const INDEX: usize = size_of::<u32>();
 
 /// The maps of `lb_xdp` for given capacities.
 pub fn balancer(capacity: Capacity) -> Vec<Shape> {
-    let Capacity {
-        pools,
-        vips,
-        backends,
-    } = capacity;
+    let Capacity { pools, vips, .. } = capacity;
+    let backends = capacity.backend_indexes();
     let shape = |name, kind, key, value, entries| Shape {
         name,
         kind,

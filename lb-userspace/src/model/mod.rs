@@ -197,6 +197,12 @@ impl Capacity {
     pub const fn usable_backends(&self) -> u32 {
         self.backends.saturating_sub(Self::BACKENDS_RESERVED)
     }
+
+    /// How many indexes the maps of backends have, the reserved one included: enough to replace all backends in one
+    /// change without giving an index to another backend in that change. At most 65,535.
+    pub const fn backend_indexes(&self) -> u32 {
+        2 * self.usable_backends() + Self::BACKENDS_RESERVED
+    }
 }
 
 impl Default for Capacity {

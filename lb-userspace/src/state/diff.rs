@@ -1,8 +1,10 @@
 //! Applied and Desired → the writes between them, in an order that breaks no packet on the way.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lb_common::{info, vip};
+use lb_common::slot::NO_BACKEND;
+use lb_common::{backend, info, vip};
 
 use super::contents::{Backend, Contents, Ring};
 
@@ -41,7 +43,8 @@ pub enum Op {
 /// The writes that turn `applied` into `desired`.
 ///
 /// First everything that something else will name (devices, backends, slots), then the VIPs, then what nothing
-/// names any more. So at every moment a packet finds a whole path, the old one or the new one.
+/// names any more. So at every moment a packet finds a whole path, the old one or the new one. One case is left:
+/// with every pool index taken, VIPs that move from one replaced pool to another may meet the wrong one for a moment.
 pub fn diff(applied: &Contents, desired: &Contents) -> Vec<Op> {
     let mut ops = Vec::new();
     ops.extend(
@@ -50,38 +53,14 @@ pub fn diff(applied: &Contents, desired: &Contents) -> Vec<Op> {
             .difference(&applied.devices)
             .map(|&i| Op::AddDevice(i)),
     );
-    for (&index, backend) in &desired.backends {
-        let before = applied.backends.get(&index);
-        if before != Some(backend) {
-            let new = before.is_none_or(|b| b.info.id != backend.info.id);
-            ops.push(Op::SetBackend {
-                index,
-                backend: Box::new(*backend),
-                new,
-            });
+    ops.extend(backends(applied, desired, true));
+    for turn in [Turn::First, Turn::Replaced, Turn::Empty] {
+        pools_and_vips(applied, desired, turn, &mut ops);
+        if turn == Turn::First {
+            ops.extend(gone(&applied.vips, &desired.vips).map(|(&key, _)| Op::RemoveVip(key)));
         }
     }
-    for (&index, pool) in &desired.pools {
-        if applied.pools.get(&index) != Some(pool) {
-            ops.push(Op::SetPool { index, pool: *pool });
-        }
-    }
-    for (&pool, ring) in &desired.rings {
-        if applied.rings.get(&pool) != Some(ring) {
-            ops.push(Op::StoreRing {
-                pool,
-                ring: Arc::clone(ring),
-            });
-        }
-    }
-    for (&key, &value) in &desired.vips {
-        let before = applied.vips.get(&key);
-        if before != Some(&value) {
-            let new = value.is_served() && before.is_none_or(|b| !b.is_served() || b.index != value.index);
-            ops.push(Op::SetVip { key, value, new });
-        }
-    }
-    ops.extend(gone(&applied.vips, &desired.vips).map(|(&key, _)| Op::RemoveVip(key)));
+    ops.extend(backends(applied, desired, false));
     ops.extend(gone(&applied.pools, &desired.pools).map(|(&index, _)| Op::ClearPool(index)));
     for (&index, _) in gone(&applied.backends, &desired.backends) {
         ops.push(Op::ClearBackend {
@@ -98,9 +77,75 @@ pub fn diff(applied: &Contents, desired: &Contents) -> Vec<Op> {
     ops
 }
 
+/// Writes of backends whose entry is complete, which come before the slots that name them, or of those whose entry
+/// isn't, which come after the slots that named them.
+fn backends(applied: &Contents, desired: &Contents, complete: bool) -> impl Iterator<Item = Op> {
+    let of_kind = move |backend: &Backend| (backend.entry.flags & backend::READY != 0) == complete;
+    desired
+        .backends
+        .iter()
+        .filter(move |(_, b)| of_kind(b))
+        .filter_map(|(&index, backend)| {
+            let before = applied.backends.get(&index);
+            let new = before.is_none_or(|b| b.info.id != backend.info.id);
+            (before != Some(backend)).then(|| Op::SetBackend {
+                index,
+                backend: Box::new(*backend),
+                new,
+            })
+        })
+}
+
+/// When a pool is written, so that VIPs which leave it have left before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    First,
+    /// Its index was another pool's.
+    Replaced,
+    /// It has no backend to send to.
+    Empty,
+}
+
+impl Turn {
+    /// That of a pool index; marks of addresses name one that need not exist.
+    fn of(index: u16, applied: &Contents, desired: &Contents) -> Self {
+        let pools = [&applied.pools, &desired.pools].map(|pools| pools.get(&index));
+        match desired.rings.get(&index) {
+            // Either all slots are empty or none is.
+            Some(ring) if ring.first() == Some(&NO_BACKEND) => Self::Empty,
+            _ if pools[0].is_some() && pools[0] != pools[1] => Self::Replaced,
+            _ => Self::First,
+        }
+    }
+}
+
+/// Writes of the pools whose turn it is, then of the VIPs that use them.
+fn pools_and_vips(applied: &Contents, desired: &Contents, turn: Turn, ops: &mut Vec<Op>) {
+    let turns = |index: u16| Turn::of(index, applied, desired) == turn;
+    for (&index, pool) in desired.pools.iter().filter(|&(&index, _)| turns(index)) {
+        if applied.pools.get(&index) != Some(pool) {
+            ops.push(Op::SetPool { index, pool: *pool });
+        }
+        let ring = &desired.rings[&index];
+        if applied.rings.get(&index) != Some(ring) {
+            ops.push(Op::StoreRing {
+                pool: index,
+                ring: Arc::clone(ring),
+            });
+        }
+    }
+    for (&key, &value) in desired.vips.iter().filter(|(_, v)| turns(v.pool)) {
+        let before = applied.vips.get(&key);
+        if before != Some(&value) {
+            let new = value.is_served() && before.is_none_or(|b| !b.is_served() || b.index != value.index);
+            ops.push(Op::SetVip { key, value, new });
+        }
+    }
+}
+
 fn gone<'a, K: Ord, V>(
-    applied: &'a std::collections::BTreeMap<K, V>,
-    desired: &'a std::collections::BTreeMap<K, V>,
+    applied: &'a BTreeMap<K, V>,
+    desired: &'a BTreeMap<K, V>,
 ) -> impl Iterator<Item = (&'a K, &'a V)> {
     applied.iter().filter(|(key, _)| !desired.contains_key(key))
 }

@@ -104,7 +104,12 @@ fn backend(world: &World<'_>, configured: &model::Backend, pool: u16, index: u16
     };
     // An entry that was good when the agent stopped stays good until the neighbour is known not to answer:
     // moving slots costs connections, asking costs nothing.
-    let kept = before.filter(|b| b.entry.dst == address && b.info.next_hop == next_hop::RESOLVED);
+    // The kernel takes an interface that is gone out of the device map, and an entry that leads there is good no more.
+    let kept = before.filter(|b| {
+        b.entry.dst == address
+            && b.info.next_hop == next_hop::RESOLVED
+            && world.applied.devices.contains(&b.entry.ifindex)
+    });
     let entry = match (hop, kept) {
         (NextHop::Resolved(hop), _) => {
             info.next_hop = next_hop::RESOLVED;
