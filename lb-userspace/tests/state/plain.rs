@@ -21,14 +21,14 @@ const FOUND: Way = Way::Found {
 
 fn pool(name: &str, backends: &[(&str, u16)]) -> Pool {
     let backend = |(place, (backend, weight)): (usize, &(&str, u16))| Backend {
-        name: backend.parse().unwrap(),
+        name: backend.parse().expect("it is valid"),
         id: lb_common::id::stable(name, backend),
         address: Ipv4Addr::new(198, 51, 100, place as u8 + 1).into(),
         weight: *weight,
         via: None,
     };
     Pool {
-        name: name.parse().unwrap(),
+        name: name.parse().expect("it is valid"),
         backends: backends.iter().enumerate().map(backend).collect(),
     }
 }
@@ -207,12 +207,12 @@ fn entry(address: IpAddr, source: &str) -> Entry {
     pool.backends[0].address = address;
     let encap = match address {
         IpAddr::V4(_) => Encap {
-            source_ipv4: Some(source.parse().unwrap()),
+            source_ipv4: Some(source.parse().expect("it is valid")),
             source_ipv6: None,
         },
         IpAddr::V6(_) => Encap {
             source_ipv4: None,
-            source_ipv6: Some(source.parse().unwrap()),
+            source_ipv6: Some(source.parse().expect("it is valid")),
         },
     };
     let model = model(Capacity::default(), encap, vec![pool], vec![]);
@@ -224,7 +224,7 @@ fn entry(address: IpAddr, source: &str) -> Entry {
 fn mask(host_bits: u32) -> u32 {
     let ones: u128 = (1 << host_bits.min(32)) - 1;
     let bytes = ones.to_be_bytes();
-    u32::from_ne_bytes(bytes[12..].try_into().unwrap())
+    u32::from_ne_bytes(bytes[12..].try_into().expect("it is valid"))
 }
 
 #[test]

@@ -171,7 +171,7 @@ fn backend(pool: usize, backend: usize, (weight, second): (u16, bool)) -> Backen
         .into()
     };
     Backend {
-        name: backend_name(backend).parse().unwrap(),
+        name: backend_name(backend).parse().expect("it is valid"),
         id: id(pool, backend),
         address,
         weight,
@@ -181,7 +181,7 @@ fn backend(pool: usize, backend: usize, (weight, second): (u16, bool)) -> Backen
 
 /// A model with these pools and VIPs.
 pub(super) fn model(capacity: Capacity, encap: Encap, pools: Vec<Pool>, vips: Vec<Vip>) -> Model {
-    let node: lb_userspace::model::Name = "lb1".parse().unwrap();
+    let node: lb_userspace::model::Name = "lb1".parse().expect("it is valid");
     Model {
         path: "lb.yaml".into(),
         node: Node {
@@ -203,7 +203,7 @@ pub(super) fn model(capacity: Capacity, encap: Encap, pools: Vec<Pool>, vips: Ve
 /// The valid model of a configuration.
 pub(super) fn model_of(config: &Config) -> Model {
     let pools = config.pools.iter().map(|(&pool, backends)| Pool {
-        name: pool_name(pool).parse().unwrap(),
+        name: pool_name(pool).parse().expect("it is valid"),
         backends: backends
             .iter()
             .map(|(&b, &facts)| backend(pool, b, facts))

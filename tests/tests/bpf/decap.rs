@@ -38,7 +38,7 @@ impl Decap {
             medium: Medium::Ethernet { mac: MACS[0] },
             up: false,
         };
-        let allow: Vec<ipnet::IpNet> = allow.iter().map(|p| p.parse().unwrap()).collect();
+        let allow: Vec<ipnet::IpNet> = allow.iter().map(|p| p.parse().expect("it is valid")).collect();
         decap::attach(&pins.0, &link, &allow, Attach::Generic).unwrap_or_else(|e| {
             panic!("lb_decap can't be attached (CAP_BPF, CAP_NET_ADMIN are needed): {e}")
         });

@@ -206,7 +206,7 @@ fn decapsulator() {
         "fd02::7/128",
     ];
     let kernel = Decap::new(&prefixes);
-    let allow: Vec<IpNet> = prefixes.iter().map(|p| p.parse().unwrap()).collect();
+    let allow: Vec<IpNet> = prefixes.iter().map(|p| p.parse().expect("it is valid")).collect();
     let sources: Vec<IpAddr> = [
         "10.0.0.5",
         "10.0.0.255",

@@ -102,7 +102,7 @@ fn outer_ipv4_checksum_is_right() {
             let dst = ["10.0.1.1", "255.255.255.255", "0.0.0.1"][i % 3];
             world.backend(
                 20 + i as u16,
-                entry(source.parse().unwrap(), ip(dst), ingress, 1500),
+                entry(source.parse().expect("it is valid"), ip(dst), ingress, 1500),
             );
         }
         world.pool(0, |slot| 20 + (slot % sources.len()) as u16);
@@ -159,7 +159,10 @@ fn entropy_fills_the_host_bits_of_the_source() {
             } else {
                 "10.0.1.9"
             };
-            world.backend(i, entry(prefix.parse().unwrap(), ip(dst), ingress, 1500));
+            world.backend(
+                i,
+                entry(prefix.parse().expect("it is valid"), ip(dst), ingress, 1500),
+            );
         }
         world.pool(0, |slot| 20 + (slot % prefixes.len()) as u16);
     });
@@ -179,16 +182,16 @@ fn entropy_fills_the_host_bits_of_the_source() {
             panic!("it is forwarded")
         };
         let source = match prefixes[which].contains(':') {
-            false => IpAddr::from(<[u8; 4]>::try_from(&left[26..30]).unwrap()),
-            true => IpAddr::from(<[u8; 16]>::try_from(&left[22..38]).unwrap()),
+            false => IpAddr::from(<[u8; 4]>::try_from(&left[26..30]).expect("it is valid")),
+            true => IpAddr::from(<[u8; 16]>::try_from(&left[22..38]).expect("it is valid")),
         };
-        let net: ipnet::IpNet = prefixes[which].parse().unwrap();
+        let net: ipnet::IpNet = prefixes[which].parse().expect("it is valid");
         assert!(net.contains(&source), "{source} is not in {net}");
         seen.entry(which).or_default().insert(source);
     }
     for (which, prefix) in prefixes.into_iter().enumerate() {
         let sources = seen[&which].len();
-        match prefix.rsplit('/').next().unwrap() {
+        match prefix.rsplit('/').next().expect("it is valid") {
             "32" if !prefix.contains(':') => assert_eq!(sources, 1, "{prefix}"),
             "128" => assert_eq!(sources, 1, "{prefix}"),
             "31" => assert_eq!(sources, 2, "{prefix}"),
@@ -204,11 +207,21 @@ fn the_mtu_to_the_byte() {
     let fixture = Fixture::with(|world, [ingress, _]| {
         world.backend(
             BACKEND_V4,
-            entry("10.0.0.5/32".parse().unwrap(), ip("10.0.1.1"), ingress, mtu_v4),
+            entry(
+                "10.0.0.5/32".parse().expect("it is valid"),
+                ip("10.0.1.1"),
+                ingress,
+                mtu_v4,
+            ),
         );
         world.backend(
             BACKEND_V6,
-            entry("fd00::5/128".parse().unwrap(), ip("fd00:1::1"), ingress, mtu_v6),
+            entry(
+                "fd00::5/128".parse().expect("it is valid"),
+                ip("fd00:1::1"),
+                ingress,
+                mtu_v6,
+            ),
         );
         world.vip("192.0.2.10", 81, TCP, 1);
         world.vip("2001:db8:1::10", 81, TCP, 0);
@@ -262,9 +275,9 @@ fn headroom_to_the_byte() {
 /// A model of four VIPs, from which the agent makes the entries: 4in4, 4in6, 6in4, 6in6.
 fn agents_model() -> Model {
     let pool = |name: &str, address: &str| model::Pool {
-        name: name.parse().unwrap(),
+        name: name.parse().expect("it is valid"),
         backends: vec![model::Backend {
-            name: "be".parse().unwrap(),
+            name: "be".parse().expect("it is valid"),
             id: id::stable(name, "be"),
             address: ip(address),
             weight: 1,
@@ -280,7 +293,7 @@ fn agents_model() -> Model {
     Model {
         path: "test.yaml".into(),
         node: Node {
-            name: "test".parse().unwrap(),
+            name: "test".parse().expect("it is valid"),
             interfaces: Vec::new(),
             attach: Attach::Auto,
         },
@@ -290,8 +303,8 @@ fn agents_model() -> Model {
         },
         capacity: Capacity::default(),
         encap: Encap {
-            source_ipv4: Some("10.64.0.0/12".parse().unwrap()),
-            source_ipv6: Some("fd00:64::/104".parse().unwrap()),
+            source_ipv4: Some("10.64.0.0/12".parse().expect("it is valid")),
+            source_ipv6: Some("fd00:64::/104".parse().expect("it is valid")),
         },
         pools: vec![pool("four", "10.0.1.1"), pool("six", "fd00:1::1")],
         vips: vec![
@@ -344,7 +357,7 @@ fn entries_as_the_agent_writes_them() {
                     .expect("it is there");
                 // What the configuration asks for, made by the tests' own code.
                 let net = ["10.64.0.0/12", "fd00:64::/104"][usize::from(proto == UDP)];
-                let mut own = entry(net.parse().unwrap(), dst, fixture.ingress, 1500);
+                let mut own = entry(net.parse().expect("it is valid"), dst, fixture.ingress, 1500);
                 own.destination_mac = [2, 9, 9, 9, 9, u8::from(proto == UDP)];
                 own.source_mac = [2, 8, 8, 8, 8, u8::from(proto == UDP)];
                 assert_eq!(held.entry, own);

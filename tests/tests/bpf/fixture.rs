@@ -52,8 +52,18 @@ pub(crate) struct Fixture {
 pub(crate) fn world(ingress: u32) -> World {
     let mut world = World::default();
     let (v4, v6) = (
-        entry("10.0.0.5/32".parse().unwrap(), ip("10.0.1.1"), ingress, 1500),
-        entry("fd00::5/128".parse().unwrap(), ip("fd00:1::1"), ingress, 1500),
+        entry(
+            "10.0.0.5/32".parse().expect("it is valid"),
+            ip("10.0.1.1"),
+            ingress,
+            1500,
+        ),
+        entry(
+            "fd00::5/128".parse().expect("it is valid"),
+            ip("fd00:1::1"),
+            ingress,
+            1500,
+        ),
     );
     world.backend(BACKEND_V4, v4);
     world.backend(BACKEND_V6, v6);

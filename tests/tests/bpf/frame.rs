@@ -67,7 +67,7 @@ impl Ip {
         match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let header = 20 + self.options.len();
-                let len = u16::try_from(header + self.payload.len()).unwrap();
+                let len = u16::try_from(header + self.payload.len()).expect("it is valid");
                 let mut bytes = vec![0x40 | (header / 4) as u8, self.class];
                 bytes.extend(len.to_be_bytes());
                 bytes.extend(self.id.to_be_bytes());
@@ -84,7 +84,11 @@ impl Ip {
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
                 let first = 6u32 << 28 | u32::from(self.class) << 20 | self.label;
                 let mut bytes = first.to_be_bytes().to_vec();
-                bytes.extend(u16::try_from(self.payload.len()).unwrap().to_be_bytes());
+                bytes.extend(
+                    u16::try_from(self.payload.len())
+                        .expect("it is valid")
+                        .to_be_bytes(),
+                );
                 bytes.extend([self.proto, self.ttl]);
                 bytes.extend(src.octets());
                 bytes.extend(dst.octets());

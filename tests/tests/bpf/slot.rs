@@ -36,7 +36,10 @@ fn flows() -> impl Iterator<Item = Ip> {
 fn a_flow_has_the_slot_of_its_keyed_hash() {
     let fixture = Fixture::with(|world, [ingress, _]| {
         for i in 0..SPREAD as u16 {
-            let (src, dst) = ("10.0.0.5/32".parse().unwrap(), ip(&format!("10.0.2.{i}")));
+            let (src, dst) = (
+                "10.0.0.5/32".parse().expect("it is valid"),
+                ip(&format!("10.0.2.{i}")),
+            );
             world.backend(10 + i, entry(src, dst, ingress, 1500));
         }
         world.pool(0, spread);

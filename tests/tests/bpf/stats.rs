@@ -74,6 +74,13 @@ fn counting_is_per_cpu_and_summed() {
         packets,
         bytes: packets * frame.len() as u64,
     };
-    assert_eq!(fixture.kernel.maps.vip_counter(0).unwrap(), want);
-    assert_eq!(fixture.kernel.maps.backend_counter(BACKEND_V4).unwrap(), want);
+    assert_eq!(fixture.kernel.maps.vip_counter(0).expect("it is valid"), want);
+    assert_eq!(
+        fixture
+            .kernel
+            .maps
+            .backend_counter(BACKEND_V4)
+            .expect("it is valid"),
+        want
+    );
 }
