@@ -126,8 +126,9 @@ fn pools_and_vips(applied: &Contents, desired: &Contents, turn: Turn, ops: &mut 
         if applied.pools.get(&index) != Some(pool) {
             ops.push(Op::SetPool { index, pool: *pool });
         }
-        let ring = &desired.rings[&index];
-        if applied.rings.get(&index) != Some(ring) {
+        if let Some(ring) = desired.rings.get(&index)
+            && applied.rings.get(&index) != Some(ring)
+        {
             ops.push(Op::StoreRing {
                 pool: index,
                 ring: Arc::clone(ring),

@@ -105,7 +105,7 @@ impl Drop for Pins {
 fn mount() {
     const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
     let there = rustix::fs::statfs(BPFFS).expect("the kernel has bpffs");
-    if i64::from(there.f_type) != BPF_FS_MAGIC {
+    if there.f_type != BPF_FS_MAGIC {
         run("mount", &["-t", "bpf", "bpf", BPFFS]);
     }
 }
