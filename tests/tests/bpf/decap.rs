@@ -8,7 +8,7 @@ use lb_userspace::model::Attach;
 use lb_userspace::net::{Link, Medium};
 
 use crate::frame::{
-    IPV4, IPV6, Ip, MACS, SERVICE_VLAN, TCP, UDP, VLAN, ethernet, hex, ip, tagged, transport,
+    IPV4, IPV6, Ip, MACS, SERVICE_VLAN, TCP, UDP, VLAN, ethernet, hex, ip, parse, tagged, transport,
 };
 use crate::kernel::{HEADROOM, Program, SHORTEST};
 use crate::net::{self, Pins, VETH};
@@ -38,7 +38,7 @@ impl Decap {
             medium: Medium::Ethernet { mac: MACS[0] },
             up: false,
         };
-        let allow: Vec<ipnet::IpNet> = allow.iter().map(|p| p.parse().expect("it is valid")).collect();
+        let allow: Vec<ipnet::IpNet> = allow.iter().map(|p| parse(p)).collect();
         decap::attach(&pins.0, &link, &allow, Attach::Generic).unwrap_or_else(|e| {
             panic!("lb_decap can't be attached (CAP_BPF, CAP_NET_ADMIN are needed): {e}")
         });

@@ -20,7 +20,7 @@ use lb_tests::model::{Arrival, Verdict};
 use lb_userspace::model::Capacity;
 
 use crate::decap::Decap;
-use crate::frame::{TCP, UDP, hex, ip};
+use crate::frame::{TCP, UDP, hex, ip, parse};
 use crate::generate::{Generator, Target};
 use crate::kernel::Kernel;
 use crate::net;
@@ -85,7 +85,7 @@ fn random_world(generator: &mut Generator, [ingress, other]: [u32; 2]) -> World 
         let ifindex = generator.pick(&[ingress, ingress, ingress, ingress, other, other, 7777]);
         let mtu = generator.pick(&[1500, 1500, 1500, 1500, 1500, 1280, 576, 100, 9000, 65_535]);
         let mut entry = entry(source, generator.address(v6), ifindex, mtu);
-        generator_fill(generator, &mut entry.destination_mac);
+        entry.destination_mac = generator.mac();
         if index % 40 == 7 {
             entry.flags &= !READY;
         }
@@ -106,11 +106,6 @@ fn random_world(generator: &mut Generator, [ingress, other]: [u32; 2]) -> World 
         world.vip(&address.to_string(), port, proto, pool);
     }
     world
-}
-
-fn generator_fill(generator: &mut Generator, mac: &mut [u8; 6]) {
-    use rand::RngExt;
-    generator.rng.fill(mac);
 }
 
 /// How often each outcome was seen; fails where one that can be reached was hardly seen.
@@ -206,7 +201,7 @@ fn decapsulator() {
         "fd02::7/128",
     ];
     let kernel = Decap::new(&prefixes);
-    let allow: Vec<IpNet> = prefixes.iter().map(|p| p.parse().expect("it is valid")).collect();
+    let allow: Vec<IpNet> = prefixes.iter().map(|p| parse(p)).collect();
     let sources: Vec<IpAddr> = [
         "10.0.0.5",
         "10.0.0.255",

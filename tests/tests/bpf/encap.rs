@@ -15,7 +15,7 @@ use lb_userspace::state::reduce::{World as Reduce, reduce, targets};
 use lb_userspace::state::ring::Cache;
 
 use crate::fixture::{BACKEND_V4, BACKEND_V6, Fixture, Want, expected, flow_hash, request};
-use crate::frame::{Ip, TCP, UDP, VLAN, checksum, ip, transport};
+use crate::frame::{Ip, TCP, UDP, VLAN, checksum, ip, parse, transport};
 use crate::kernel::HEADROOM;
 use crate::world::entry;
 
@@ -100,10 +100,7 @@ fn outer_ipv4_checksum_is_right() {
     let fixture = Fixture::with(|world, [ingress, _]| {
         for (i, source) in sources.into_iter().enumerate() {
             let dst = ["10.0.1.1", "255.255.255.255", "0.0.0.1"][i % 3];
-            world.backend(
-                20 + i as u16,
-                entry(source.parse().expect("it is valid"), ip(dst), ingress, 1500),
-            );
+            world.backend(20 + i as u16, entry(parse(source), ip(dst), ingress, 1500));
         }
         world.pool(0, |slot| 20 + (slot % sources.len()) as u16);
     });
@@ -159,10 +156,7 @@ fn entropy_fills_the_host_bits_of_the_source() {
             } else {
                 "10.0.1.9"
             };
-            world.backend(
-                i,
-                entry(prefix.parse().expect("it is valid"), ip(dst), ingress, 1500),
-            );
+            world.backend(i, entry(parse(prefix), ip(dst), ingress, 1500));
         }
         world.pool(0, |slot| 20 + (slot % prefixes.len()) as u16);
     });
@@ -182,16 +176,16 @@ fn entropy_fills_the_host_bits_of_the_source() {
             panic!("it is forwarded")
         };
         let source = match prefixes[which].contains(':') {
-            false => IpAddr::from(<[u8; 4]>::try_from(&left[26..30]).expect("it is valid")),
-            true => IpAddr::from(<[u8; 16]>::try_from(&left[22..38]).expect("it is valid")),
+            false => IpAddr::from(<[u8; 4]>::try_from(&left[26..30]).unwrap()),
+            true => IpAddr::from(<[u8; 16]>::try_from(&left[22..38]).unwrap()),
         };
-        let net: ipnet::IpNet = prefixes[which].parse().expect("it is valid");
+        let net: ipnet::IpNet = parse(prefixes[which]);
         assert!(net.contains(&source), "{source} is not in {net}");
         seen.entry(which).or_default().insert(source);
     }
     for (which, prefix) in prefixes.into_iter().enumerate() {
         let sources = seen[&which].len();
-        match prefix.rsplit('/').next().expect("it is valid") {
+        match prefix.rsplit('/').next().unwrap() {
             "32" if !prefix.contains(':') => assert_eq!(sources, 1, "{prefix}"),
             "128" => assert_eq!(sources, 1, "{prefix}"),
             "31" => assert_eq!(sources, 2, "{prefix}"),
@@ -207,21 +201,11 @@ fn the_mtu_to_the_byte() {
     let fixture = Fixture::with(|world, [ingress, _]| {
         world.backend(
             BACKEND_V4,
-            entry(
-                "10.0.0.5/32".parse().expect("it is valid"),
-                ip("10.0.1.1"),
-                ingress,
-                mtu_v4,
-            ),
+            entry(parse("10.0.0.5/32"), ip("10.0.1.1"), ingress, mtu_v4),
         );
         world.backend(
             BACKEND_V6,
-            entry(
-                "fd00::5/128".parse().expect("it is valid"),
-                ip("fd00:1::1"),
-                ingress,
-                mtu_v6,
-            ),
+            entry(parse("fd00::5/128"), ip("fd00:1::1"), ingress, mtu_v6),
         );
         world.vip("192.0.2.10", 81, TCP, 1);
         world.vip("2001:db8:1::10", 81, TCP, 0);
@@ -275,9 +259,9 @@ fn headroom_to_the_byte() {
 /// A model of four VIPs, from which the agent makes the entries: 4in4, 4in6, 6in4, 6in6.
 fn agents_model() -> Model {
     let pool = |name: &str, address: &str| model::Pool {
-        name: name.parse().expect("it is valid"),
+        name: parse(name),
         backends: vec![model::Backend {
-            name: "be".parse().expect("it is valid"),
+            name: parse("be"),
             id: id::stable(name, "be"),
             address: ip(address),
             weight: 1,
@@ -293,7 +277,7 @@ fn agents_model() -> Model {
     Model {
         path: "test.yaml".into(),
         node: Node {
-            name: "test".parse().expect("it is valid"),
+            name: parse("test"),
             interfaces: Vec::new(),
             attach: Attach::Auto,
         },
@@ -303,8 +287,8 @@ fn agents_model() -> Model {
         },
         capacity: Capacity::default(),
         encap: Encap {
-            source_ipv4: Some("10.64.0.0/12".parse().expect("it is valid")),
-            source_ipv6: Some("fd00:64::/104".parse().expect("it is valid")),
+            source_ipv4: Some(parse("10.64.0.0/12")),
+            source_ipv6: Some(parse("fd00:64::/104")),
         },
         pools: vec![pool("four", "10.0.1.1"), pool("six", "fd00:1::1")],
         vips: vec![
@@ -357,7 +341,7 @@ fn entries_as_the_agent_writes_them() {
                     .expect("it is there");
                 // What the configuration asks for, made by the tests' own code.
                 let net = ["10.64.0.0/12", "fd00:64::/104"][usize::from(proto == UDP)];
-                let mut own = entry(net.parse().expect("it is valid"), dst, fixture.ingress, 1500);
+                let mut own = entry(parse(net), dst, fixture.ingress, 1500);
                 own.destination_mac = [2, 9, 9, 9, 9, u8::from(proto == UDP)];
                 own.source_mac = [2, 8, 8, 8, 8, u8::from(proto == UDP)];
                 assert_eq!(held.entry, own);

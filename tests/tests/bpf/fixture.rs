@@ -11,7 +11,7 @@ use lb_common::tuple::Tuple;
 use lb_tests::model::{Arrival, Verdict};
 use lb_userspace::model::Capacity;
 
-use crate::frame::{IPV4, IPV6, Ip, TCP, UDP, hex, ip, transport};
+use crate::frame::{IPV4, IPV6, Ip, TCP, UDP, hex, ip, parse, transport};
 use crate::kernel::{HEADROOM, Kernel};
 use crate::net;
 use crate::world::{GROUP_KEY, World, entry};
@@ -52,18 +52,8 @@ pub(crate) struct Fixture {
 pub(crate) fn world(ingress: u32) -> World {
     let mut world = World::default();
     let (v4, v6) = (
-        entry(
-            "10.0.0.5/32".parse().expect("it is valid"),
-            ip("10.0.1.1"),
-            ingress,
-            1500,
-        ),
-        entry(
-            "fd00::5/128".parse().expect("it is valid"),
-            ip("fd00:1::1"),
-            ingress,
-            1500,
-        ),
+        entry(parse("10.0.0.5/32"), ip("10.0.1.1"), ingress, 1500),
+        entry(parse("fd00::5/128"), ip("fd00:1::1"), ingress, 1500),
     );
     world.backend(BACKEND_V4, v4);
     world.backend(BACKEND_V6, v6);

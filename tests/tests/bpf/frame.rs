@@ -1,6 +1,8 @@
 //! Frames, byte by byte from the RFCs; no code of the programs or of `lb-common`.
 
+use std::fmt::Display;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 pub(crate) const IPV4: u16 = 0x0800;
 pub(crate) const IPV6: u16 = 0x86dd;
@@ -67,7 +69,7 @@ impl Ip {
         match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let header = 20 + self.options.len();
-                let len = u16::try_from(header + self.payload.len()).expect("it is valid");
+                let len = u16::try_from(header + self.payload.len()).expect("at most 65,535 bytes");
                 let mut bytes = vec![0x40 | (header / 4) as u8, self.class];
                 bytes.extend(len.to_be_bytes());
                 bytes.extend(self.id.to_be_bytes());
@@ -86,7 +88,7 @@ impl Ip {
                 let mut bytes = first.to_be_bytes().to_vec();
                 bytes.extend(
                     u16::try_from(self.payload.len())
-                        .expect("it is valid")
+                        .expect("at most 65,535 bytes")
                         .to_be_bytes(),
                 );
                 bytes.extend([self.proto, self.ttl]);
@@ -161,5 +163,10 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 pub(crate) fn ip(text: &str) -> IpAddr {
+    parse(text)
+}
+
+/// An address, a prefix, a name: all that a test writes down as text.
+pub(crate) fn parse<T: FromStr<Err: Display>>(text: &str) -> T {
     text.parse().unwrap_or_else(|e| panic!("{text}: {e}"))
 }

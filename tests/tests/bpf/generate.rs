@@ -34,7 +34,11 @@ impl Generator {
         of[self.rng.random_range(0..of.len())]
     }
 
-    /// An address of a family, anywhere.
+    pub(crate) fn mac(&mut self) -> [u8; 6] {
+        self.rng.random()
+    }
+
+    /// An address of a family, anywhere; now and then a v4-mapped one.
     pub(crate) fn address(&mut self, v6: bool) -> IpAddr {
         match (v6, self.one_in(50)) {
             (false, _) => Ipv4Addr::from(self.rng.random::<u32>()).into(),

@@ -13,13 +13,14 @@ use lb_userspace::model::{Capacity, GroupKey, Name};
 use lb_userspace::state::contents::Contents;
 use lb_userspace::state::diff::diff;
 
+use crate::frame::parse;
 use crate::net::Pins;
 use crate::world::{GROUP_KEY, World};
 
 /// Headroom of a frame without metadata: 256 bytes less the kernel's own 40 (`struct xdp_frame`).
 pub(crate) const HEADROOM: usize = 216;
 
-/// The shortest frame that a test run takes: the kernel wants an Ethernet header.
+/// The shortest frame that a test run takes: the kernel refuses one without a whole Ethernet header, as drivers do.
 pub(crate) const SHORTEST: usize = 14;
 
 /// A program that can be run.
@@ -72,7 +73,7 @@ impl Kernel {
     /// Loads the balancer and fills its maps through the agent's own writes.
     pub(crate) fn load(world: &World, capacity: Capacity) -> Self {
         let pins = Pins::new();
-        let (key, node) = (GroupKey::new(GROUP_KEY), "test".parse::<Name>().expect("a name"));
+        let (key, node) = (GroupKey::new(GROUP_KEY), parse::<Name>("test"));
         let plan = Plan {
             capacity,
             key: Some(&key),

@@ -5,7 +5,7 @@ use lb_common::slot::SLOTS;
 use lb_common::stop::Stop;
 
 use crate::fixture::{BACKEND_V4, Fixture, Want, flow_hash, request};
-use crate::frame::{Ip, TCP, UDP, ip, transport};
+use crate::frame::{Ip, TCP, UDP, ip, parse, transport};
 use crate::world::entry;
 
 /// Backends of the spread pool, from index 10: neighbouring slots have different ones.
@@ -36,10 +36,7 @@ fn flows() -> impl Iterator<Item = Ip> {
 fn a_flow_has_the_slot_of_its_keyed_hash() {
     let fixture = Fixture::with(|world, [ingress, _]| {
         for i in 0..SPREAD as u16 {
-            let (src, dst) = (
-                "10.0.0.5/32".parse().expect("it is valid"),
-                ip(&format!("10.0.2.{i}")),
-            );
+            let (src, dst) = (parse("10.0.0.5/32"), ip(&format!("10.0.2.{i}")));
             world.backend(10 + i, entry(src, dst, ingress, 1500));
         }
         world.pool(0, spread);

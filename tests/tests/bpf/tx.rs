@@ -4,7 +4,7 @@ use lb_common::stop::Stop;
 use lb_tests::model::Verdict;
 
 use crate::fixture::{BACKEND_V4, BACKEND_V6, Fixture, Want, expected, request};
-use crate::frame::{TCP, UDP, ip};
+use crate::frame::{TCP, UDP, ip, parse};
 use crate::world::entry;
 
 #[test]
@@ -33,10 +33,7 @@ fn to_another_interface() {
             (BACKEND_V4, "10.0.0.5/32", "10.0.1.1"),
             (BACKEND_V6, "fd00::5/128", "fd00:1::1"),
         ] {
-            world.backend(
-                index,
-                entry(src.parse().expect("it is valid"), ip(dst), other, 1500),
-            );
+            world.backend(index, entry(parse(src), ip(dst), other, 1500));
         }
     });
     for v6 in [false, true] {
@@ -78,21 +75,11 @@ fn an_interface_that_is_not_in_the_map() {
         world.device(ingress);
         world.backend(
             BACKEND_V4,
-            entry(
-                "10.0.0.5/32".parse().expect("it is valid"),
-                ip("10.0.1.1"),
-                other,
-                1500,
-            ),
+            entry(parse("10.0.0.5/32"), ip("10.0.1.1"), other, 1500),
         );
         world.backend(
             BACKEND_V6,
-            entry(
-                "fd00::5/128".parse().expect("it is valid"),
-                ip("fd00:1::1"),
-                9999,
-                1500,
-            ),
+            entry(parse("fd00::5/128"), ip("fd00:1::1"), 9999, 1500),
         );
     });
     // `check` compares all counters: nothing is counted as forwarded.
