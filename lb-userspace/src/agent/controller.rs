@@ -52,34 +52,49 @@ impl Controller {
 
     /// Fills the maps, then attaches.
     pub(super) async fn start(&mut self) -> Result<()> {
+        Self::links_of(&self.model, self.links.is_some())
+            .await?
+            .complete()?;
         let hops = self.resolver.resolve(&targets(&self.model)).await?;
         self.program(&hops)?;
         self.commit()?;
-        self.attach(true).await
+        self.attach(true).await?;
+        self.warn();
+        Ok(())
     }
 
     /// Replaces the model, or says why not and leaves everything as it is.
     pub(super) async fn reload(&mut self, model: Model) -> Result<()> {
         self.check_fixed(&model)?;
-        let wanted = Self::links_of(&model, self.links.is_some()).await?;
-        ensure!(
-            wanted.missing.is_empty(),
-            "no such interface: {}",
-            wanted.missing.join(", ")
-        );
+        Self::links_of(&model, self.links.is_some()).await?.complete()?;
         // Asked before anything changes: a new backend's neighbour may take a moment to answer.
         let hops = self.resolver.resolve(&targets(&model)).await?;
-        self.model = model;
+        // An interface may refuse the program, so that comes before the maps.
+        let before = std::mem::replace(&mut self.model, model);
+        if let Err(e) = self.attach(true).await {
+            self.model = before;
+            return Err(e);
+        }
         self.program(&hops)?;
         self.commit()?;
-        self.attach(true).await
+        self.warn();
+        Ok(())
     }
 
     /// Follows the network: next hops and interfaces.
     pub(super) async fn follow(&mut self) -> Result<()> {
         let hops = self.resolver.resolve(&targets(&self.model)).await?;
         self.program(&hops)?;
-        self.attach(false).await
+        self.attach(false).await?;
+        self.warn();
+        Ok(())
+    }
+
+    /// Warns of what is right now but will drop packets.
+    fn warn(&mut self) {
+        if let Some(links) = &self.links {
+            report::narrow(links, &self.applied, &mut self.said);
+        }
     }
 
     /// Returns when the network has changed.
@@ -165,12 +180,9 @@ impl Controller {
     async fn attach(&mut self, must: bool) -> Result<()> {
         let Some(present) = &self.links else { return Ok(()) };
         let wanted = Self::links_of(&self.model, true).await?;
-        let missing = wanted.missing.join(", ");
-        ensure!(
-            !must || missing.is_empty(),
-            "no such interface: {missing} (`node.interfaces`)"
-        );
-        report::narrow(&wanted.found, &self.applied, &mut self.said);
+        if must {
+            wanted.complete()?;
+        }
         let indexes = |links: &[Link]| {
             links
                 .iter()
@@ -178,9 +190,12 @@ impl Controller {
                 .collect::<Vec<_>>()
         };
         if !must && indexes(present) == indexes(&wanted.found) {
+            // Their MTU may have changed.
+            self.links = Some(wanted.found);
             return Ok(());
         }
-        if !missing.is_empty() {
+        if !wanted.missing.is_empty() {
+            let missing = wanted.missing.join(", ");
             warn!("interface gone: {missing}; it is attached again when it comes back");
         }
         let attached = self.balancer.attach(&wanted.found, self.model.node.attach)?;
@@ -214,6 +229,17 @@ impl Controller {
 struct Wanted {
     found: Vec<Link>,
     missing: Vec<String>,
+}
+
+impl Wanted {
+    fn complete(&self) -> Result<()> {
+        ensure!(
+            self.missing.is_empty(),
+            "no such interface: {} (`node.interfaces`)",
+            self.missing.join(", ")
+        );
+        Ok(())
+    }
 }
 
 fn log_attached(link: &Link, done: Attached) {

@@ -1,8 +1,11 @@
 //! Links: native first, generic where the driver has nothing better, pinned always.
 
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
 use aya::maps::MapError;
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::xdp::{XdpLink, XdpMode};
+use aya::programs::xdp::{XdpLink, XdpLinkId, XdpMode};
 use aya::programs::{ProgramError, Xdp};
 use lb_common::abi::map;
 use lb_common::info::{self, mode, text};
@@ -13,6 +16,12 @@ use super::pin::{Root, remove_file};
 use super::pod::Plain;
 use crate::model::Attach;
 use crate::net::Link;
+
+/// The kernel ends a link in a work queue, so a moment after its last pin was removed.
+const OLD_LINK_ENDS_WITHIN: Duration = Duration::from_millis(500);
+
+/// Between two attempts to attach.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What became of one interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +45,13 @@ impl Balancer {
         let mut attached = Vec::with_capacity(links.len());
         let mut rows = Vec::with_capacity(links.len());
         for link in links {
-            let known = before
-                .iter()
-                .find(|row| info::untext(&row.name) == link.name && row.ifindex == link.ifindex);
-            let done = self.attach_one(link, want, known.map(|row| row.mode))?;
+            let done = match self.attach_one(link, want, known(&before, link)) {
+                Ok(done) => done,
+                Err(e) => {
+                    self.undo(links, &rows, &before);
+                    return Err(e);
+                }
+            };
             let (Attached::Replaced { mode } | Attached::New { mode }) = done;
             let (ifindex, mtu) = (link.ifindex, link.mtu);
             rows.push(info::Interface {
@@ -74,10 +86,33 @@ impl Balancer {
         {
             return Ok(Attached::Replaced { mode });
         }
-        // A link to an interface that is gone, or in the wrong mode.
+        // A link to an interface that is gone, or in the wrong mode. The kernel has no change of the mode, so packets
+        // pass by for a moment.
         remove_file(&path)?;
-        let mode = attach_new(program, link, want, &path)?;
-        Ok(Attached::New { mode })
+        match (attach_new(program, link, want, &path), known) {
+            (Ok(mode), _) => Ok(Attached::New { mode }),
+            (Err(e), None) => Err(e),
+            (Err(e), Some(mode)) => {
+                // The first error is the one that says what to do.
+                let _ = attach_new(program, link, in_mode(mode), &path);
+                Err(e)
+            }
+        }
+    }
+
+    /// Takes back what was done to the first of `links`, as far as the kernel lets us.
+    fn undo(&mut self, links: &[Link], done: &[info::Interface], before: &[info::Interface]) {
+        for (link, row) in links.iter().zip(done) {
+            let known = known(before, link);
+            if known == Some(row.mode) {
+                continue;
+            }
+            let path = self.root.link(&link.name);
+            let _ = remove_file(&path);
+            if let (Some(mode), Ok(program)) = (known, self.program()) {
+                let _ = attach_new(program, link, in_mode(mode), &path);
+            }
+        }
     }
 
     fn interfaces(&self) -> Result<Vec<info::Interface>, Error> {
@@ -101,6 +136,20 @@ impl Balancer {
     }
 }
 
+/// The mode in which an interface was attached.
+fn known(before: &[info::Interface], link: &Link) -> Option<u32> {
+    let is = |row: &&info::Interface| info::untext(&row.name) == link.name && row.ifindex == link.ifindex;
+    before.iter().find(is).map(|row| row.mode)
+}
+
+fn in_mode(mode: u32) -> Attach {
+    if mode == mode::NATIVE {
+        Attach::Native
+    } else {
+        Attach::Generic
+    }
+}
+
 /// Replaces the program of a pinned link; `false` where its interface is gone.
 pub(super) fn replace(program: &mut Xdp, path: &std::path::Path) -> Result<bool, Error> {
     let failed = |source| Error::Link {
@@ -110,7 +159,13 @@ pub(super) fn replace(program: &mut Xdp, path: &std::path::Path) -> Result<bool,
     let link = FdLink::from(PinnedLink::from_pin(path).map_err(failed)?);
     let link = XdpLink::try_from(link).map_err(failed)?;
     match program.attach_to_link(link) {
-        Ok(_) => Ok(true),
+        Ok(id) => {
+            // The pin alone keeps the link, so that removing the pin detaches: aya would hold on to it.
+            program
+                .take_link(id)
+                .map_err(Error::program(&path.display().to_string()))?;
+            Ok(true)
+        }
         Err(ProgramError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOLINK) => Ok(false),
         Err(e) => Err(Error::program(&path.display().to_string())(e)),
     }
@@ -128,13 +183,11 @@ pub(super) fn attach_new(
     } else {
         XdpMode::Driver
     };
-    let (id, mode) = match program.attach_to_if_index(link.ifindex, first) {
+    let (id, mode) = match attach_when_free(program, link, first) {
         Ok(id) if first == XdpMode::Driver => (id, mode::NATIVE),
         Ok(id) => (id, mode::GENERIC),
         Err(e) if is(&e, libc::EOPNOTSUPP) && want == Attach::Auto => {
-            let id = program
-                .attach_to_if_index(link.ifindex, XdpMode::Skb)
-                .map_err(|e| refused(link, e))?;
+            let id = attach_when_free(program, link, XdpMode::Skb).map_err(|e| refused(link, e))?;
             (id, mode::GENERIC)
         }
         Err(e) => return Err(refused(link, e)),
@@ -149,6 +202,22 @@ pub(super) fn attach_new(
     Ok(mode)
 }
 
+/// Attaches, after a moment where a link is just ending.
+fn attach_when_free(program: &mut Xdp, link: &Link, mode: XdpMode) -> Result<XdpLinkId, ProgramError> {
+    let end = Instant::now() + OLD_LINK_ENDS_WITHIN;
+    loop {
+        match program.attach_to_if_index(link.ifindex, mode) {
+            Err(e) if is_busy(&e) && Instant::now() < end => sleep(LOOK_EVERY),
+            done => return done,
+        }
+    }
+}
+
+/// Another program is attached, in the same mode or in another.
+fn is_busy(error: &ProgramError) -> bool {
+    is(error, libc::EBUSY) || is(error, libc::EEXIST)
+}
+
 fn is(error: &ProgramError, errno: i32) -> bool {
     matches!(error, ProgramError::SyscallError(e) if e.io_error.raw_os_error() == Some(errno))
 }
@@ -156,7 +225,7 @@ fn is(error: &ProgramError, errno: i32) -> bool {
 fn refused(link: &Link, error: ProgramError) -> Error {
     if is(&error, libc::EOPNOTSUPP) {
         Error::NoNative(link.name.clone())
-    } else if is(&error, libc::EBUSY) {
+    } else if is_busy(&error) {
         Error::Busy(link.name.clone())
     } else {
         Error::program(&link.name)(error)
