@@ -96,6 +96,10 @@ fn adoptable(root: &Root, shapes: &[Shape]) -> Result<Option<Meta>, Error> {
             needed: abi::ABI_VERSION,
         });
     }
+    if meta.abi == 0 && !root.linked()?.is_empty() {
+        // A program runs over maps whose pins were taken away: replacing it would move every flow.
+        return Err(Error::Incomplete(root.path().to_owned()));
+    }
     if meta.abi == 0 {
         // Nothing, or the half of an agent that died while it loaded: nothing is attached to that.
         root.clear()?;

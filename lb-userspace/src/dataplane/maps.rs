@@ -12,6 +12,7 @@ use super::Error;
 use super::memory::Memory;
 use super::pin::Root;
 use super::pod::Plain;
+use super::shape::{self, Pinned};
 use crate::model::Capacity;
 
 /// The maps of a loaded data plane.
@@ -49,10 +50,13 @@ impl Maps {
     /// Opens the maps pinned under `root`.
     ///
     /// # Errors
-    /// [`Error::NotLoaded`] where there are none; [`Error::Abi`] and [`Error::Shape`] where they are another
+    /// [`Error::NotLoaded`] where there are none; [`Error::Incomplete`] where some are missing; [`Error::Abi`] and [`Error::Shape`] where they are another
     /// version's.
     pub fn open(root: &Root) -> Result<Self, Error> {
-        let meta: Array<MapData, Plain<info::Meta>> = open(root, map::META)?;
+        let meta: Array<MapData, Plain<info::Meta>> = match open(root, map::META) {
+            Err(Error::NotLoaded(path)) if !root.linked()?.is_empty() => return Err(Error::Incomplete(path)),
+            meta => meta?,
+        };
         let Plain(facts) = meta.get(&0, 0).map_err(Error::map(map::META))?;
         let needed = lb_common::abi::ABI_VERSION;
         if facts.abi == 0 {
@@ -70,7 +74,9 @@ impl Maps {
             vips: facts.vips,
             backends: facts.backends,
         };
-        super::shape::compare(root, &super::shape::balancer(capacity))?;
+        if shape::compare(root, &shape::balancer(capacity))? != Pinned::All {
+            return Err(Error::Incomplete(root.path().to_owned()));
+        }
         Ok(Self {
             capacity,
             vips: open(root, map::VIPS)?,
