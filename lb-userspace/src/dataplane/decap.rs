@@ -1,5 +1,7 @@
 //! `lb_decap` on a backend: loads, attaches, changes what it allows, reads its counters.
 
+use std::collections::BTreeSet;
+
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{MapData, MapError, PerCpuArray};
 use ipnet::IpNet;
@@ -40,17 +42,29 @@ pub struct Status {
 /// Where it runs already the list and the program are replaced. The mode, see [`lb_common::info::mode`]; `None` where
 /// it was attached already.
 pub fn attach(root: &Root, link: &Link, allow: &[IpNet], want: Attach) -> Result<Option<u32>, Error> {
+    let allow: BTreeSet<IpNet> = allow.iter().map(IpNet::trunc).collect();
+    if allow.len() > abi::MAX_DECAP_PREFIXES as usize {
+        return Err(Error::Prefixes {
+            given: allow.len(),
+            most: abi::MAX_DECAP_PREFIXES,
+        });
+    }
     let root = root.decap();
     root.create()?;
     let _lock = root.lock()?;
-    let attached = attach_locked(&root, link, allow, want);
+    let attached = attach_locked(&root, link, &allow, want);
     if attached.is_err() && root.linked()?.is_empty() {
         root.remove()?;
     }
     attached
 }
 
-fn attach_locked(root: &Root, link: &Link, allow: &[IpNet], want: Attach) -> Result<Option<u32>, Error> {
+fn attach_locked(
+    root: &Root,
+    link: &Link,
+    allow: &BTreeSet<IpNet>,
+    want: Attach,
+) -> Result<Option<u32>, Error> {
     let shapes = shape::decap();
     if shape::compare(root, &shapes)? == Pinned::Some {
         root.clear()?;
@@ -72,20 +86,24 @@ fn attach_locked(root: &Root, link: &Link, allow: &[IpNet], want: Attach) -> Res
     attach_new(program, link, want, &path).map(Some)
 }
 
-/// Adds what is new first, so that a source that stays is never refused.
-fn set_allowed(root: &Root, allow: &[IpNet]) -> Result<(), Error> {
+/// Adds what is new first, so that a source that stays is never refused; only where the old and the new don't fit
+/// together, the old goes first.
+fn set_allowed(root: &Root, allow: &BTreeSet<IpNet>) -> Result<(), Error> {
     let failed = Error::map(map::DECAP_ALLOW);
     let mut trie: Allow = open(root, map::DECAP_ALLOW)?;
-    let wanted: Vec<Key<Plain<Addr>>> = allow.iter().map(key).collect();
-    for (key, net) in wanted.iter().zip(allow) {
-        trie.insert(key, version(net), 0).map_err(failed)?;
-    }
     let present: Vec<_> = trie.keys().collect::<Result<_, _>>().map_err(failed)?;
-    for key in present {
-        let same = |k: &Key<Plain<Addr>>| k.prefix_len() == key.prefix_len() && k.data() == key.data();
-        if !wanted.iter().any(same) {
-            trie.remove(&key).map_err(failed)?;
-        }
+    let stays = |key: &Key<Plain<Addr>>| net(key).is_some_and(|net| allow.contains(&net));
+    let (kept, old): (Vec<_>, Vec<_>) = present.into_iter().partition(stays);
+    let fits = kept.len().max(allow.len()) + old.len() <= abi::MAX_DECAP_PREFIXES as usize;
+    let remove = |trie: &mut Allow| old.iter().try_for_each(|key| trie.remove(key)).map_err(failed);
+    if !fits {
+        remove(&mut trie)?;
+    }
+    for net in allow {
+        trie.insert(&key(net), version(net), 0).map_err(failed)?;
+    }
+    if fits {
+        remove(&mut trie)?;
     }
     Ok(())
 }

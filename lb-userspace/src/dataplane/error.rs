@@ -8,11 +8,12 @@ use aya::pin::PinError;
 use aya::programs::ProgramError;
 use aya::programs::links::LinkError;
 
-/// Why the data plane could not be reached or changed.
+/// Why the data plane could not be reached or changed. Messages leave out their source: whoever prints one prints the
+/// chain.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "every variant's message says what it is")]
 pub enum Error {
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Path { path: PathBuf, source: io::Error },
     #[error(
         "{0} is not on a BPF file system: mount one there (mount -t bpf bpf /sys/fs/bpf) or choose another --pin-root"
@@ -43,21 +44,22 @@ pub enum Error {
          withdraw this node, stop lbd, run `lbctl detach`, then start lbd with the new key"
     )]
     Key,
-    #[error("the kernel refused {what}: {source}")]
+    #[error("the kernel refused {what}")]
     Load {
         what: &'static str,
         source: Box<EbpfError>,
     },
     #[error("the object holds no program {0}")]
     NoProgram(&'static str),
-    #[error("interface {name}: {source}")]
+    #[error("XDP: {name}")]
     Program { name: String, source: Box<ProgramError> },
     #[error(
         "interface {0}: the driver has no native XDP; set `node.attach: auto` to let it fall back to the slower generic mode"
     )]
     NoNative(String),
     #[error(
-        "interface {0}: another XDP program is attached; take it off first (ip link set dev {0} xdp off)"
+        "interface {0}: another XDP program is attached to it, or to an interface on top of it; take that off first \
+         (ip link set dev {0} xdp off)"
     )]
     Busy(String),
     #[error("interface {0}: no such interface")]
@@ -66,18 +68,20 @@ pub enum Error {
         "interface {0}: the kernel gave a link that can't be pinned, so it would not outlive the agent; Linux 5.9 or newer is needed"
     )]
     Unpinnable(String),
-    #[error("map {name}: {source}")]
+    #[error("map {name}")]
     Map {
         name: &'static str,
         source: Box<MapError>,
     },
-    #[error("interface {ifindex} can't be a target of redirects: {source}")]
+    #[error("{given} prefixes are too many, lb_decap can allow {most}: name longer ranges")]
+    Prefixes { given: usize, most: u32 },
+    #[error("interface {ifindex} can't be a target of redirects")]
     Device { ifindex: u32, source: Box<XdpMapError> },
-    #[error("pin {path}: {source}")]
+    #[error("pin {path}")]
     Pin { path: PathBuf, source: Box<PinError> },
-    #[error("link {path}: {source}")]
+    #[error("link {path}")]
     Link { path: PathBuf, source: Box<LinkError> },
-    #[error("map {name}: mmap: {source}")]
+    #[error("map {name}: mmap")]
     Memory { name: &'static str, source: io::Error },
 }
 
