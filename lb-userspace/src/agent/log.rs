@@ -1,5 +1,6 @@
 //! Logs: `tracing` to stderr, aya-log bridged.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use aya::Ebpf;
@@ -16,6 +17,7 @@ pub fn init() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
 }
 
