@@ -11,6 +11,8 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, FsWord, flock, fstatfs};
 
@@ -21,6 +23,12 @@ pub const DEFAULT_ROOT: &str = "/sys/fs/bpf/tandem";
 
 /// `f_type` of a BPF file system (linux/magic.h).
 const BPF_FS_MAGIC: FsWord = 0xcafe_4a11;
+
+/// To look whether an agent lives takes the lock for a moment, which must not look like an agent.
+const LOOKS_END_WITHIN: Duration = Duration::from_millis(100);
+
+/// Between two attempts to get the lock.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// A folder on a BPF file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +94,7 @@ impl Root {
     /// Makes the folders, readable by their owner alone.
     pub fn create(&self) -> Result<(), Error> {
         use std::os::unix::fs::DirBuilderExt;
+        self.check()?;
         for dir in [self.0.clone(), self.0.join("maps"), self.links()] {
             fs::DirBuilder::new()
                 .recursive(true)
@@ -93,12 +102,18 @@ impl Root {
                 .create(&dir)
                 .map_err(Error::path(&dir))?;
         }
-        self.check()
+        Ok(())
     }
 
+    /// Refuses a folder that is, or would be, on another file system.
     fn check(&self) -> Result<(), Error> {
-        let dir = File::open(&self.0).map_err(Error::path(&self.0))?;
-        let stat = fstatfs(&dir).map_err(|e| Error::path(&self.0)(e.into()))?;
+        let exists = self.0.ancestors().find(|dir| dir.exists());
+        let dir = exists
+            .filter(|dir| !dir.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let stat = File::open(dir)
+            .and_then(|dir| Ok(fstatfs(dir)?))
+            .map_err(Error::path(dir))?;
         if stat.f_type == BPF_FS_MAGIC {
             Ok(())
         } else {
@@ -108,8 +123,18 @@ impl Root {
 
     /// Becomes the one live agent over this folder. The folder itself carries the lock: nothing is left behind.
     pub fn lock(&self) -> Result<Lock, Error> {
+        let end = Instant::now() + LOOKS_END_WITHIN;
+        loop {
+            match self.try_lock(FlockOperation::NonBlockingLockExclusive) {
+                Err(Error::Locked(_)) if Instant::now() < end => sleep(LOOK_EVERY),
+                locked => return locked,
+            }
+        }
+    }
+
+    fn try_lock(&self, how: FlockOperation) -> Result<Lock, Error> {
         let dir = File::open(&self.0).map_err(Error::path(&self.0))?;
-        match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+        match flock(&dir, how) {
             Ok(()) if self.is(&dir)? => Ok(Lock { _dir: dir }),
             // Somebody detached between our opening the folder and locking it.
             Ok(()) => Err(Error::Locked(self.0.clone())),
@@ -125,9 +150,9 @@ impl Root {
         Ok((here.dev(), here.ino()) == (locked.dev(), locked.ino()))
     }
 
-    /// Whether an agent lives over this folder.
+    /// Whether an agent lives over this folder. Many may look at once.
     pub fn is_locked(&self) -> Result<bool, Error> {
-        match self.lock() {
+        match self.try_lock(FlockOperation::NonBlockingLockShared) {
             Ok(_) => Ok(false),
             Err(Error::Locked(_)) => Ok(true),
             Err(e) => Err(e),
