@@ -1,6 +1,7 @@
 //! Names and sizes that programs, agent and `lbctl` agree on.
 
 /// Raised with every change of a map's key, value or meaning. An agent never adopts maps of another version.
+/// `lb_decap`'s maps carry none: attaching writes their entries anew, and their shapes are compared.
 pub const ABI_VERSION: u32 = 1;
 
 /// The program on client-facing interfaces.

@@ -1,7 +1,24 @@
 //! Network byte order as a type: the only byte swaps.
 
 /// Derives what a map type needs in user space: checked at compile time to have no padding.
+///
+/// `masked` = a secret is in it: `Debug` shows the name alone.
 macro_rules! wire {
+    (masked $(#[$meta:meta])* pub struct $name:ident $($rest:tt)*) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq)]
+        #[cfg_attr(
+            feature = "user",
+            derive(zerocopy::IntoBytes, zerocopy::FromBytes, zerocopy::Immutable, zerocopy::KnownLayout)
+        )]
+        pub struct $name $($rest)*
+
+        impl core::fmt::Debug for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                f.write_str(concat!(stringify!($name), "(masked)"))
+            }
+        }
+    };
     ($(#[$meta:meta])* pub struct $($rest:tt)*) => {
         $(#[$meta])*
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -47,7 +47,7 @@ pub const fn base(src: u32, dst: u32) -> u16 {
 #[inline(always)]
 pub const fn ipv4(entry: &Entry, inner: &Inner, hash: u32) -> Ipv4 {
     let total_len = Be16::new(inner.len.wrapping_add(size_of::<Ipv4>() as u16));
-    let host_bits = hash & entry.entropy;
+    let host_bits = host_bits(entry, hash);
     // In memory the class follows the version and the protocol the TTL: both are the second byte of their word.
     let second_bytes = ((inner.class as u32) << 8) + ((inner.proto as u32) << 8);
     let sum = entry.csum_base as u32 + total_len.raw() as u32 + second_bytes + csum::halves(host_bits);
@@ -65,6 +65,13 @@ pub const fn ipv4(entry: &Entry, inner: &Inner, hash: u32) -> Ipv4 {
     }
 }
 
+/// The host bits of the outer source. They come from the low end of the hash: its upper half is the slot, so all flows
+/// of a backend would share them.
+#[inline(always)]
+const fn host_bits(entry: &Entry, hash: u32) -> u32 {
+    hash.to_be() & entry.entropy
+}
+
 /// The outer IPv6 header; the flow label carries the flow's entropy (RFC 6438).
 #[inline(always)]
 pub const fn ipv6(entry: &Entry, inner: &Inner, hash: u32) -> Ipv6 {
@@ -74,7 +81,7 @@ pub const fn ipv6(entry: &Entry, inner: &Inner, hash: u32) -> Ipv6 {
         payload_len: Be16::new(inner.len),
         next: inner.proto,
         hop_limit: TTL,
-        src: [a, b, c, d | hash & entry.entropy],
+        src: [a, b, c, d | host_bits(entry, hash)],
         dst: entry.dst.0,
     }
 }
@@ -161,7 +168,11 @@ mod tests {
         assert_eq!(header.class(), 0xb9);
         assert_eq!(header.version_class_label.get() & 0xf_ffff, 0xd_ef01);
         assert_eq!(header.payload_len.get(), 1400);
-        assert_eq!(header.src, [1, 2, 3, 0xab00_0000]);
+        assert_eq!(
+            header.src,
+            [1, 2, 3, 0x0100_0000],
+            "the last byte of the hash in the last byte of the address"
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use crate::be::wire;
 
-wire! {
+wire! { masked
     /// The expanded group key.
     #[derive(Default)]
     #[repr(C)]

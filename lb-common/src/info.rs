@@ -28,7 +28,7 @@ pub fn untext(bytes: &[u8]) -> &str {
     }
 }
 
-wire! {
+wire! { masked
     /// The one entry of the map `lb_meta`: what these maps are and whose.
     #[derive(Default)]
     #[repr(C)]
@@ -41,7 +41,7 @@ wire! {
         pub vips: u32,
         /// The same for backends.
         pub backends: u32,
-        /// Number of the configuration that was applied last, counted from 1 for these maps.
+        /// How many configurations were applied to these maps, starts of the agent included.
         pub generation: u64,
         /// When it was applied: seconds since 1970.
         pub applied_at: u64,
@@ -84,7 +84,7 @@ wire! {
         /// Its name.
         pub name: Text<32>,
         /// Why there is no next hop.
-        pub why: Text<88>,
+        pub why: Text<136>,
     }
 }
 
@@ -100,7 +100,7 @@ impl Default for Backend {
             next_hop: 0,
             pad: 0,
             name: [0; 32],
-            why: [0; 88],
+            why: [0; 136],
         }
     }
 }
@@ -113,6 +113,15 @@ pub mod next_hop {
     pub const RESOLVED: u16 = 1;
     /// Its slots are lent to others.
     pub const UNRESOLVED: u16 = 2;
+
+    /// The state in a word.
+    pub const fn name(state: u16) -> &'static str {
+        match state {
+            RESOLVED => "resolved",
+            UNRESOLVED => "unresolved",
+            _ => "unknown",
+        }
+    }
 }
 
 wire! {
@@ -139,11 +148,30 @@ pub mod mode {
     pub const NATIVE: u32 = 1;
     /// In the kernel's generic layer.
     pub const GENERIC: u32 = 2;
+
+    /// The mode in a word.
+    pub const fn name(mode: u32) -> &'static str {
+        match mode {
+            NATIVE => "native",
+            GENERIC => "generic",
+            _ => "unknown",
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_key_is_shown() {
+        let meta = Meta {
+            group_key: [0xab; 16],
+            ..Meta::default()
+        };
+        let shown = format!("{meta:?} {:?}", crate::hash::Key::expand(&meta.group_key));
+        assert_eq!(shown, "Meta(masked) Key(masked)");
+    }
 
     #[test]
     fn text_round_trips_and_is_cut_between_characters() {

@@ -8,12 +8,12 @@ pub struct Pick {
     /// Index of the backend; [`crate::slot::NO_BACKEND`] where the slot has none.
     pub backend: u16,
     /// What decided.
-    pub from: From,
+    pub by: By,
 }
 
 /// What decided a pick.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum From {
+pub enum By {
     /// The slot alone: nothing has changed there lately.
     Slot,
 }
@@ -23,6 +23,6 @@ pub enum From {
 pub const fn pick(slot: Slot) -> Pick {
     Pick {
         backend: slot.current(),
-        from: From::Slot,
+        by: By::Slot,
     }
 }

@@ -55,7 +55,7 @@ reasons! {
     /// Reasons of `lb_xdp`.
     Stop, STOPS:
     NotIp        Pass "not_ip"        "neither IPv4 nor IPv6 (ARP, LLDP, ...)"
-    VlanStacked  Pass "vlan_stacked"  "more than one VLAN tag"
+    VlanStacked  Pass "vlan_stacked"  "more than one VLAN tag, or a service tag (802.1ad)"
     Malformed    Pass "malformed"     "shorter than its headers say, or a wrong IP version or length"
     OtherProto   Pass "other_proto"   "neither TCP nor UDP (ICMP, IGMP, ...)"
     NotVip       Pass "not_vip"       "the destination is no VIP address"

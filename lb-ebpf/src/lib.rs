@@ -2,7 +2,8 @@
 //!
 //! Every program has a folder: `lb_xdp/` (balancer), `lb_decap/` (backends), `lab_pass/` (labs), with one file per
 //! stage in the order of a packet's way and a `maps.rs` of its own, since a map in this library would be made by
-//! every program. Algorithms live in `lb-common`; only `packet.rs` and the `maps.rs` files are unsafe.
+//! every program. Algorithms live in `lb-common`; only `packet.rs` and the `maps.rs` files are
+//! unsafe, the licence's section name below aside.
 
 #![no_std]
 

@@ -14,7 +14,7 @@ const GROUP_KEY: &str = "000102030405060708090a0b0c0d0e0f";
 #[derive(Clone, Debug, Serialize)]
 #[expect(
     missing_docs,
-    reason = "fields are named as in the file; docs/CONFIG.md describes them"
+    reason = "fields are named as in the file; dist/lb.example.yaml explains them"
 )]
 pub struct NodeConfig {
     pub node: NodeSection,

@@ -46,9 +46,8 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
     let this = env::current_exe().context("can't tell where this program is")?;
     let bin_dir = this.parent().context("this program is in no folder")?;
     let lab = bin_dir.join("lb-lab");
-    let error = Command::new(&lab)
-        .args(&args.lab)
-        .env("LB_BIN_DIR", bin_dir)
-        .exec();
+    let mut command = Command::new(&lab);
+    command.args(&args.lab).env("LB_BIN_DIR", bin_dir);
+    let error = step::with_sbin(&mut command).exec();
     Err(error).with_context(|| format!("can't start {}", lab.display()))
 }

@@ -1,7 +1,7 @@
 //! Running other programs: their output goes through, their failure becomes an error that names them.
 
 use anyhow::{Context, Result, bail};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs, io};
@@ -27,7 +27,7 @@ pub(crate) fn cargo(root: &Path) -> Command {
 /// # Errors
 /// When it can't be started, or ends with anything but success.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
+    let status = with_sbin(command)
         .status()
         .with_context(|| format!("can't start {}", line(command)))?;
     if !status.success() {
@@ -46,7 +46,7 @@ pub(crate) fn run_on_stderr(command: &mut Command) -> Result<()> {
 /// # Errors
 /// When it can't be started, fails (its stderr is in the error), or prints what is not UTF-8.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command
+    let output = with_sbin(command)
         .output()
         .with_context(|| format!("can't start {}", line(command)))?;
     if !output.status.success() {
@@ -61,12 +61,27 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{} printed no UTF-8", line(command)))
 }
 
+/// `path`, and root's own folders, which are not on the PATH that a user brings along through sudo.
+fn folders(path: &OsStr) -> Vec<PathBuf> {
+    let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(path).chain(sbin).collect()
+}
+
+/// Has `command` and all that it starts find root's programs: dpkg refuses to work where it can't.
+pub(crate) fn with_sbin(command: &mut Command) -> &mut Command {
+    let own = command.get_envs().find(|(name, _)| *name == "PATH");
+    let path = own.map_or_else(|| env::var_os("PATH"), |(_, path)| path.map(OsStr::to_owned));
+    match env::join_paths(folders(&path.unwrap_or_default())) {
+        Ok(path) => command.env("PATH", path),
+        // A colon in a folder of PATH: nothing can be added to such a PATH.
+        Err(_) => command,
+    }
+}
+
 /// The file of the program `name` on PATH.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH")?;
-    // Root's own folders are not on the PATH that some `su` and `sudo` set-ups leave.
-    let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    folders
+    folders(&env::var_os("PATH")?)
+        .into_iter()
         .map(|folder| folder.join(name))
         .find(|file| fs::metadata(file).is_ok_and(|meta| meta.is_file()))
 }

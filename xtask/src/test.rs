@@ -91,6 +91,9 @@ pub(crate) fn test(root: &Path, args: &Args) -> Result<()> {
 
 fn run_level(root: &Path, level: Level, filter: Option<&str>) -> Result<()> {
     println!("\n=== {} tests", level.name());
+    if let Some(filter) = filter {
+        need_match(root, level, filter)?;
+    }
     let mut first_failure = Ok(());
     for call in level.calls() {
         let mut cargo = step::cargo(root);
@@ -104,6 +107,25 @@ fn run_level(root: &Path, level: Level, filter: Option<&str>) -> Result<()> {
         }
     }
     first_failure
+}
+
+/// A filter that matches no test would pass by testing nothing.
+fn need_match(root: &Path, level: Level, filter: &str) -> Result<()> {
+    for call in level.calls().iter().filter(|call| call[0] == "test") {
+        let mut cargo = step::cargo(root);
+        cargo
+            .arg("test")
+            .arg("--quiet")
+            .args(&call[1..])
+            .args(["--", filter, "--list"]);
+        if step::output(&mut cargo)?
+            .lines()
+            .any(|line| line.ends_with(": test"))
+        {
+            return Ok(());
+        }
+    }
+    bail!("no {} test has {filter:?} in its name", level.name());
 }
 
 fn pass_to_tests(cargo: &mut Command, level: Level, filter: Option<&str>) {

@@ -13,8 +13,8 @@ use lb_common::stats::Counter;
 use lb_common::stop::Stop;
 use lb_common::{backend, hash, info, slot, vip};
 
-/// `lb_vips`: what we serve. Written by the agent; read once or twice per packet. Three times the configured VIPs:
-/// every address has up to two marks.
+/// `lb_vips`: what we serve. Written by the agent; read once or twice per packet. Room is made when the
+/// program is loaded: every address has up to two marks, and a change holds the old and the new.
 #[map(name = "lb_vips")]
 static VIPS: HashMap<vip::Key, vip::Value> = HashMap::with_max_entries(512, 0);
 

@@ -93,6 +93,7 @@ impl Controller {
     /// Warns of what is right now but will drop packets.
     fn warn(&mut self) {
         if let Some(links) = &self.links {
+            report::unattached(links, &self.applied, &mut self.said);
             report::narrow(links, &self.applied, &mut self.said);
         }
     }
@@ -248,7 +249,7 @@ fn log_attached(link: &Link, done: Attached) {
         Attached::Replaced { mode } => {
             info!(
                 interface = link.name,
-                mode = mode_name(mode),
+                mode = lb_common::info::mode::name(mode),
                 "program replaced, no packet missed it"
             );
         }
@@ -259,14 +260,10 @@ fn log_attached(link: &Link, done: Attached) {
                 link.name
             );
         }
-        Attached::New { mode } => info!(interface = link.name, mode = mode_name(mode), "attached"),
-    }
-}
-
-fn mode_name(mode: u32) -> &'static str {
-    if mode == lb_common::info::mode::NATIVE {
-        "native"
-    } else {
-        "generic"
+        Attached::New { mode } => info!(
+            interface = link.name,
+            mode = lb_common::info::mode::name(mode),
+            "attached"
+        ),
     }
 }

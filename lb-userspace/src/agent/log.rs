@@ -24,7 +24,9 @@ pub fn init() {
 /// The level that the programs are loaded with. 0 unless their target is asked for: the verifier then removes
 /// every call, so that the fast path pays nothing.
 pub(super) fn program_level() -> u8 {
-    if tracing::enabled!(target: "lb_xdp", tracing::Level::DEBUG) {
+    // By name: `RUST_LOG=debug` is about the agent.
+    let asked = std::env::var("RUST_LOG").is_ok_and(|filter| filter.contains("lb_xdp="));
+    if asked && tracing::enabled!(target: "lb_xdp", tracing::Level::DEBUG) {
         Level::Debug as u8
     } else {
         0

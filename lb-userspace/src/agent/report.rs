@@ -43,6 +43,29 @@ fn name(contents: &Contents, backend: &Backend) -> String {
     format!("{pool}/{}", untext(&backend.info.name))
 }
 
+/// Warns where packets leave by an interface that the program is not attached to: the kernel takes a redirect to any
+/// device, and drops without a count what its driver can't send.
+pub(super) fn unattached(links: &[Link], contents: &Contents, said: &mut BTreeSet<String>) {
+    for backend in contents
+        .backends
+        .values()
+        .filter(|b| b.info.next_hop == next_hop::RESOLVED)
+    {
+        let ifindex = backend.entry.ifindex;
+        if links.iter().any(|link| link.ifindex == ifindex) {
+            continue;
+        }
+        let text = format!(
+            "backend {}: packets leave by interface number {ifindex}, which lb_xdp is not attached to; many drivers send \
+             redirected packets only then, and lose them without a count: add it to `node.interfaces`",
+            name(contents, backend),
+        );
+        if said.insert(text.clone()) {
+            warn!("{text}");
+        }
+    }
+}
+
 /// Warns where a full packet from a client can't be encapsulated towards a backend: such packets are dropped.
 pub(super) fn narrow(links: &[Link], contents: &Contents, said: &mut BTreeSet<String>) {
     for backend in contents

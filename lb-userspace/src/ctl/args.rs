@@ -55,7 +55,7 @@ pub enum Command {
     },
     /// Takes the balancer off this host: traffic for the VIPs is no longer balanced here.
     Detach {
-        /// Also under a live agent.
+        /// Also under a live agent, which then has to be restarted.
         #[arg(long)]
         force: bool,
     },
@@ -145,9 +145,11 @@ impl From<Mode> for Attach {
 }
 
 /// A prefix, or an address as the prefix of itself.
-fn prefix(text: &str) -> Result<IpNet, String> {
+fn prefix(text: &str) -> Result<IpNet, NotAPrefix> {
     let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
-    address
-        .or_else(|_| text.parse())
-        .map_err(|_| "an address or a prefix such as 192.0.2.0/28 is needed".to_owned())
+    address.or_else(|_| text.parse()).map_err(|_| NotAPrefix)
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("an address or a prefix such as 192.0.2.0/28 is needed")]
+struct NotAPrefix;

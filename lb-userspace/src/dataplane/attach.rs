@@ -3,7 +3,6 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use aya::maps::MapError;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId, XdpMode};
 use aya::programs::{ProgramError, Xdp};
@@ -41,7 +40,7 @@ pub enum Attached {
 impl Balancer {
     /// Attaches the program to exactly these interfaces: replaces, attaches, and detaches from others.
     pub fn attach(&mut self, links: &[Link], want: Attach) -> Result<Vec<Attached>, Error> {
-        let before = self.interfaces()?;
+        let before = self.maps.interfaces()?;
         let mut attached = Vec::with_capacity(links.len());
         let mut rows = Vec::with_capacity(links.len());
         for link in links {
@@ -113,16 +112,6 @@ impl Balancer {
                 let _ = attach_new(program, link, in_mode(mode), &path);
             }
         }
-    }
-
-    fn interfaces(&self) -> Result<Vec<info::Interface>, Error> {
-        let all: Result<Vec<Plain<info::Interface>>, MapError> = self.maps.iface_info.iter().collect();
-        let all = all.map_err(Error::map(map::IFACE_INFO))?;
-        Ok(all
-            .into_iter()
-            .map(|Plain(row)| row)
-            .filter(|row| row.ifindex != 0)
-            .collect())
     }
 
     fn write_interfaces(&mut self, rows: &[info::Interface]) -> Result<(), Error> {

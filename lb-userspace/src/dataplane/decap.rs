@@ -50,8 +50,7 @@ pub fn attach(root: &Root, link: &Link, allow: &[IpNet], want: Attach) -> Result
         });
     }
     let root = root.decap();
-    root.create()?;
-    let _lock = root.lock()?;
+    let _lock = root.create_and_lock()?;
     let attached = attach_locked(&root, link, &allow, want);
     if attached.is_err() && root.linked()?.is_empty() {
         root.remove()?;
@@ -139,6 +138,10 @@ fn net(key: &Key<Plain<Addr>>) -> Option<IpNet> {
 /// Takes the decapsulator off one interface; off the last one, all of it. `false` where it was not attached.
 pub fn detach(root: &Root, interface: &str) -> Result<bool, Error> {
     let root = root.decap();
+    if !root.path().try_exists().map_err(Error::path(root.path()))? {
+        return Ok(false);
+    }
+    let _lock = root.create_and_lock()?;
     let path = root.link(interface);
     let attached = path.try_exists().map_err(Error::path(&path))?;
     remove_file(&path)?;

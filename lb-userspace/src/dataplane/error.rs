@@ -1,3 +1,5 @@
+//! Why the data plane could not be reached or changed.
+
 use std::io;
 use std::path::PathBuf;
 

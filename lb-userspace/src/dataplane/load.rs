@@ -84,6 +84,7 @@ impl Balancer {
 
 /// The facts of pinned maps that can be adopted; `None` where new ones are to be made.
 fn adoptable(root: &Root, shapes: &[Shape]) -> Result<Option<Meta>, Error> {
+    shape::check_meta(root)?;
     let meta = match open::<Array<MapData, Plain<Meta>>>(root, map::META) {
         Ok(meta) => meta.get(&0, 0).map_err(Error::map(map::META))?.0,
         Err(Error::NotLoaded(_)) => Meta::default(),

@@ -53,6 +53,7 @@ impl Maps {
     /// [`Error::NotLoaded`] where there are none; [`Error::Incomplete`] where some are missing; [`Error::Abi`] and [`Error::Shape`] where they are another
     /// version's.
     pub fn open(root: &Root) -> Result<Self, Error> {
+        shape::check_meta(root)?;
         let meta: Array<MapData, Plain<info::Meta>> = match open(root, map::META) {
             Err(Error::NotLoaded(path)) if !root.linked()?.is_empty() => return Err(Error::Incomplete(path)),
             meta => meta?,

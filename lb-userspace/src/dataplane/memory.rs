@@ -1,3 +1,5 @@
+//! The slots, mapped into our memory.
+
 #![expect(unsafe_code, reason = "maps the slots into our memory")]
 
 use std::io;

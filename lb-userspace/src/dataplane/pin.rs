@@ -132,6 +132,19 @@ impl Root {
         }
     }
 
+    /// Makes the folders and waits for the lock: for work that is short.
+    pub fn create_and_lock(&self) -> Result<Lock, Error> {
+        loop {
+            self.create()?;
+            match self.try_lock(FlockOperation::LockExclusive) {
+                // Whoever had it removed the folder.
+                Err(Error::Locked(_)) => {}
+                Err(Error::Path { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                locked => return locked,
+            }
+        }
+    }
+
     fn try_lock(&self, how: FlockOperation) -> Result<Lock, Error> {
         let dir = File::open(&self.0).map_err(Error::path(&self.0))?;
         match flock(&dir, how) {
@@ -161,6 +174,8 @@ impl Root {
 
     /// Removes every pin, links first; the folder itself, which carries the lock, stays.
     pub fn clear(&self) -> Result<(), Error> {
+        // Elsewhere these would be somebody's files.
+        self.check()?;
         for dir in [self.links(), self.0.join("maps")] {
             remove_all(&dir)?;
         }

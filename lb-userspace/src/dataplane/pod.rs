@@ -1,3 +1,5 @@
+//! `lb-common`'s types as aya's.
+
 #![expect(
     unsafe_code,
     reason = "aya asks for an unsafe promise that zerocopy has checked"

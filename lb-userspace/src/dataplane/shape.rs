@@ -27,17 +27,20 @@ pub struct Shape {
 
 const INDEX: usize = size_of::<u32>();
 
-/// The maps of `lb_xdp` for given capacities.
-pub fn balancer(capacity: Capacity) -> Vec<Shape> {
-    let Capacity { pools, vips, .. } = capacity;
-    let backends = capacity.backend_indexes();
-    let shape = |name, kind, key, value, entries| Shape {
+const fn shape(name: &'static str, kind: MapType, key: usize, value: usize, entries: u32) -> Shape {
+    Shape {
         name,
         kind,
         key,
         value,
         entries,
-    };
+    }
+}
+
+/// The maps of `lb_xdp` for given capacities.
+pub fn balancer(capacity: Capacity) -> Vec<Shape> {
+    let Capacity { pools, vips, .. } = capacity;
+    let backends = capacity.backend_indexes();
     let array = |name, value, entries| shape(name, MapType::Array, INDEX, value, entries);
     let counters = |name, entries| {
         shape(
@@ -49,13 +52,14 @@ pub fn balancer(capacity: Capacity) -> Vec<Shape> {
         )
     };
     vec![
-        // Every VIP may bring an address of its own, with a mark for each of two protocols.
+        // Every VIP may bring an address of its own, with a mark for each of two protocols; and new ones are written
+        // before old ones are removed.
         shape(
             map::VIPS,
             MapType::Hash,
             size_of::<vip::Key>(),
             size_of::<vip::Value>(),
-            vips * 3,
+            vips * 6,
         ),
         array(map::SLOTS, size_of::<u64>(), pools * SLOTS as u32),
         array(map::BACKENDS, size_of::<backend::Entry>(), backends),
@@ -73,13 +77,6 @@ pub fn balancer(capacity: Capacity) -> Vec<Shape> {
 /// The maps of `lb_decap`.
 pub fn decap() -> Vec<Shape> {
     let counter = size_of::<stats::Counter>();
-    let shape = |name, kind, key, value, entries| Shape {
-        name,
-        kind,
-        key,
-        value,
-        entries,
-    };
     vec![
         shape(
             map::DECAP_ALLOW,
@@ -97,6 +94,13 @@ pub fn decap() -> Vec<Shape> {
         ),
         shape(map::DECAP_STATS, MapType::PerCpuArray, INDEX, counter, 1),
     ]
+}
+
+/// Refuses a pinned map of facts that is not ours to read: without them not even the ABI version is known.
+pub(super) fn check_meta(root: &Root) -> Result<(), Error> {
+    let shapes = balancer(Capacity::default());
+    let meta: Vec<Shape> = shapes.into_iter().filter(|s| s.name == map::META).collect();
+    compare(root, &meta).map(|_| ())
 }
 
 /// Which of the maps are pinned.

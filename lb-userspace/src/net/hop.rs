@@ -111,7 +111,11 @@ fn mac(address: IpAddr, link: &Link, known: Option<Known>) -> Result<[u8; 6], Wh
         Some(Known::Resolved(mac)) => Ok(mac),
         Some(Known::Failed) => Err(Why::NeighbourFailed { address, interface }),
         Some(Known::Full) => Err(Why::NeighbourTableFull { address }),
-        Some(Known::Asked) | None => Err(Why::NoNeighbour { address, interface }),
+        Some(Known::Asked) | None => Err(Why::NoNeighbour {
+            address,
+            interface,
+            ifindex: link.ifindex,
+        }),
     }
 }
 
@@ -257,6 +261,7 @@ mod tests {
                 no(Why::NoNeighbour {
                     address: neighbour,
                     interface: name(),
+                    ifindex: good.ifindex,
                 }),
             ),
             (
@@ -267,6 +272,7 @@ mod tests {
                 no(Why::NoNeighbour {
                     address: ip("10.1.0.9"),
                     interface: name(),
+                    ifindex: good.ifindex,
                 }),
             ),
             (

@@ -37,6 +37,8 @@ pub enum Why {
         address: IpAddr,
         /// The interface that it should be on.
         interface: String,
+        /// That interface's index.
+        ifindex: u32,
     },
     /// The neighbour does not answer.
     NeighbourFailed {
@@ -83,7 +85,9 @@ impl fmt::Display for Why {
                     "no source address on {name}: give it one, or set the outer source in the config"
                 )
             }
-            Self::NoNeighbour { address, interface } => {
+            Self::NoNeighbour {
+                address, interface, ..
+            } => {
                 write!(
                     f,
                     "{address} on {interface} was asked for its MAC and has not answered yet"

@@ -80,8 +80,9 @@ fn free(capacity: u32, kept: &BTreeSet<u16>, known: impl Iterator<Item = u16>) -
 
 fn backends(model: &Model, applied: &Contents) -> BTreeMap<u64, u16> {
     let known: BTreeMap<u64, u16> = applied.backends.iter().map(|(&i, b)| (b.info.id, i)).collect();
-    // Never used ones in order, then the freed ones, the longest free first. Never one that this very change frees:
-    // slots of another pool may still name it. There are twice as many indexes as backends, so others are left.
+    // Never used ones in order, then the freed ones, the longest free first. There are twice as many indexes as
+    // backends, so one that this very change frees, which slots of another pool may still name, is taken only where
+    // an earlier change broke off half-way.
     let first = slot::NO_BACKEND + 1;
     let used = |i: &u16| applied.backends.contains_key(i) || applied.freed.contains_key(i);
     let indexes = u16::try_from(model.capacity.backend_indexes()).unwrap_or(u16::MAX);
@@ -94,7 +95,11 @@ fn backends(model: &Model, applied: &Contents) -> BTreeMap<u64, u16> {
         .flat_map(|p| &p.backends)
         .map(|b| b.id)
         .collect();
-    let mut free = fresh.chain(freed.into_iter().map(|(_, i)| i));
+    let leaving = known
+        .iter()
+        .filter(|(id, _)| !wanted.contains(id))
+        .map(|(_, &i)| i);
+    let mut free = fresh.chain(freed.into_iter().map(|(_, i)| i)).chain(leaving);
     let mut pick = |id: u64| known.get(&id).copied().or_else(|| free.next());
     wanted
         .iter()

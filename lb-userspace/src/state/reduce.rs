@@ -115,7 +115,10 @@ fn backend(world: &World<'_>, configured: &model::Backend, pool: u16, index: u16
             info.next_hop = next_hop::RESOLVED;
             entry(world.model, configured.address, hop)
         }
-        (NextHop::Unresolved(Why::NoNeighbour { .. }), Some(kept)) => {
+        // On another interface it would be another way.
+        (NextHop::Unresolved(Why::NoNeighbour { ifindex, .. }), Some(kept))
+            if kept.entry.ifindex == *ifindex =>
+        {
             info.next_hop = next_hop::RESOLVED;
             kept.entry
         }

@@ -130,6 +130,7 @@ pub(super) fn hop(way: Way, address: IpAddr) -> NextHop {
         Way::Asked => Why::NoNeighbour {
             address,
             interface: name(2),
+            ifindex: 2,
         },
         Way::Failed => Why::NeighbourFailed {
             address,

@@ -197,7 +197,10 @@ pub(crate) fn wrapped(packet: &Ip, tags: &[(u16, u16)], padding: &[u8], entry: &
     let hash = flow_hash(packet);
     // The host bits of the source's last four bytes, in the order in which they lie in memory.
     let mut src = entry.src.bytes();
-    for (byte, bits) in src[12..].iter_mut().zip((hash & entry.entropy).to_le_bytes()) {
+    for (byte, bits) in src[12..]
+        .iter_mut()
+        .zip((hash.to_be() & entry.entropy).to_le_bytes())
+    {
         *byte |= bits;
     }
     let dst = entry.dst.bytes();

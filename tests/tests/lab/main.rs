@@ -1,5 +1,6 @@
 //! Labs in network namespaces; they need root and fail without it.
 
+mod agent;
 mod attach;
 mod cleanup;
 mod kit;

@@ -132,6 +132,7 @@ fn what_cannot_be_reached_says_why() {
     lab.host.ip("link set tun0 up");
     lab.host.run(async || {
         let mut resolver = Resolver::open().await.expect("a resolver");
+        let up1 = lb_userspace::net::links().await.expect("links")["up1"].ifindex;
         let cases = [
             ("10.7.0.9", Why::Unreachable),
             ("10.7.1.9", Why::Blackhole),
@@ -151,6 +152,7 @@ fn what_cannot_be_reached_says_why() {
                 Why::NoNeighbour {
                     address: address("10.0.1.77"),
                     interface: "up1".into(),
+                    ifindex: up1,
                 },
             ),
         ];

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use lb_common::abi::MAX_INTERFACES;
+
 use super::{Check, Duplicate, Trail, place};
 use crate::config::error::Place;
 use crate::config::key;
@@ -47,7 +49,10 @@ fn interfaces(
 ) -> Vec<String> {
     let mut seen = HashMap::new();
     let mut interfaces = Vec::new();
-    for (index, item) in check.items(list, owner, trail).iter().enumerate() {
+    let items = check.items(list, owner, trail);
+    let first_over = items.get(MAX_INTERFACES as usize).map(place);
+    check.room(first_over, trail, Kind::Interface, items.len(), MAX_INTERFACES);
+    for (index, item) in items.iter().enumerate() {
         let trail = trail.item(index);
         let Some(interface) = check.interface(item, trail) else {
             continue;

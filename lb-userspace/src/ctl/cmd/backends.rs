@@ -1,11 +1,13 @@
+//! `lbctl backends`: weights, shares, next hops, counters.
+
 use std::net::IpAddr;
 
 use anyhow::Result;
-use lb_common::info::untext;
+use lb_common::info::{next_hop, untext};
 use lb_common::slot::SLOTS;
 use serde_json::json;
 
-use super::view::{View, mac, next_hop_name};
+use super::view::{View, mac};
 use crate::ctl::out::{Output, percent, table};
 use crate::dataplane::maps::Maps;
 
@@ -19,7 +21,7 @@ pub(super) fn run(maps: &Maps, view: &View) -> Result<Output> {
         json.push(json!({
             "pool": pool, "name": name, "address": IpAddr::from(info.address), "weight": info.weight,
             "slots": slots, "index": index, "id": format!("{:016x}", info.id),
-            "next_hop": { "state": next_hop_name(info.next_hop), "why": why, "ifindex": entry.ifindex,
+            "next_hop": { "state": next_hop::name(info.next_hop), "why": why, "ifindex": entry.ifindex,
                           "mac": mac(&entry.destination_mac), "mtu": entry.mtu,
                           "source": IpAddr::from(entry.src) },
             "packets": counter.packets, "bytes": counter.bytes,
@@ -30,7 +32,7 @@ pub(super) fn run(maps: &Maps, view: &View) -> Result<Output> {
             IpAddr::from(info.address).to_string(),
             info.weight.to_string(),
             percent(f64::from(slots), SLOTS as f64),
-            next_hop_name(info.next_hop).to_owned(),
+            next_hop::name(info.next_hop).to_owned(),
             counter.packets.to_string(),
             counter.bytes.to_string(),
         ]);

@@ -1,3 +1,5 @@
+//! `lbctl decap`: the decapsulator of a backend.
+
 use anyhow::{Context, Result};
 use lb_common::info::mode;
 use lb_common::stop::DecapStop;
@@ -27,8 +29,7 @@ pub(super) fn run(root: &Root, command: &Decap) -> Result<Output> {
                 .ok_or_else(|| Error::NoInterface(interface.clone()))?;
             let mode = decap::attach(root, link, allow, (*attach).into())?;
             let how = match mode {
-                Some(mode::NATIVE) => "native",
-                Some(_) => "generic",
+                Some(mode) => mode::name(mode),
                 None => "attached already; program and allowed sources replaced",
             };
             let json = json!({ "interface": interface, "allow": allow, "mode": how });

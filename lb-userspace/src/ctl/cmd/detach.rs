@@ -1,3 +1,5 @@
+//! `lbctl detach`: takes the balancer off the host.
+
 use anyhow::{Result, bail};
 use serde_json::json;
 

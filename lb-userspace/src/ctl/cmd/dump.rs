@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use lb_common::abi::map;
-use lb_common::info::untext;
+use lb_common::info::{mode, next_hop, untext};
 use lb_common::slot::Slot;
 use lb_common::stats::Counter;
 use lb_common::stop::Stop;
 use serde_json::{Value, json};
 
-use super::view::{mac, next_hop_name, vip_name};
+use super::view::{mac, vip_name};
 use crate::dataplane::maps::Maps;
 use crate::state::contents::Backend;
 
@@ -117,7 +117,7 @@ fn info(backend: &Backend) -> Value {
     json!({
         "id": format!("{:016x}", info.id), "pool": info.pool, "name": untext(&info.name),
         "address": IpAddr::from(info.address), "weight": info.weight,
-        "next_hop": next_hop_name(info.next_hop), "why": untext(&info.why),
+        "next_hop": next_hop::name(info.next_hop), "why": untext(&info.why),
     })
 }
 
@@ -132,14 +132,10 @@ fn meta(maps: &Maps) -> Result<Value> {
 
 fn interfaces(maps: &Maps) -> Result<Vec<Value>> {
     let row = |(i, row): (u32, lb_common::info::Interface)| {
-        let mode = if row.mode == lb_common::info::mode::NATIVE {
-            "native"
-        } else {
-            "generic"
-        };
+        let (name, mode) = (untext(&row.name), mode::name(row.mode));
         pair(
             i,
-            json!({ "name": untext(&row.name), "ifindex": row.ifindex, "mode": mode, "mtu": row.mtu }),
+            json!({ "name": name, "ifindex": row.ifindex, "mode": mode, "mtu": row.mtu }),
         )
     };
     Ok((0..).zip(maps.interfaces()?).map(row).collect())

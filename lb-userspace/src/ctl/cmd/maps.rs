@@ -1,3 +1,5 @@
+//! `lbctl maps [NAME]`: the pinned maps, or the entries of one.
+
 use anyhow::{Result, bail};
 use lb_common::abi::map;
 use serde_json::json;

@@ -24,30 +24,23 @@ use view::View;
 /// Does what the command line says.
 pub fn run(args: Args) -> Result<Output> {
     let root = Root::new(args.pin_root);
-    match &args.command {
-        Command::Decap(command) => return decap::run(&root, command),
-        Command::Detach { force } => return detach::run(&root, *force),
-        _ => {}
-    }
-    let maps = match Maps::open(&root) {
+    let read = |show: &dyn Fn(&Maps) -> Result<Output>| match Maps::open(&root) {
         Err(e @ Error::NotLoaded(_)) => {
-            return Ok(Output::no(
-                json!({ "loaded": false, "error": e.to_string() }),
-                e.to_string(),
-            ));
+            let json = json!({ "loaded": false, "error": e.to_string() });
+            Ok(Output::no(json, e.to_string()))
         }
-        maps => maps?,
+        maps => show(&maps?),
     };
-    if let Command::Maps { name } = &args.command {
-        return maps::run(&root, &maps, name.as_deref());
-    }
-    let view = View::read(&maps)?;
+    let with_view =
+        |show: &dyn Fn(&Maps, &View) -> Result<Output>| read(&|maps| show(maps, &View::read(maps)?));
     match &args.command {
-        Command::Status => status::run(&root, &maps, &view),
-        Command::Vips => vips::run(&maps, &view),
-        Command::Backends => backends::run(&maps, &view),
-        Command::Ring(ring) => ring::run(&maps, &view, ring),
-        Command::Stats => stats::run(&maps, &view),
-        Command::Maps { .. } | Command::Decap(_) | Command::Detach { .. } => unreachable!("done above"),
+        Command::Decap(command) => decap::run(&root, command),
+        Command::Detach { force } => detach::run(&root, *force),
+        Command::Maps { name } => read(&|maps| maps::run(&root, maps, name.as_deref())),
+        Command::Status => with_view(&|maps, view| status::run(&root, maps, view)),
+        Command::Vips => with_view(&vips::run),
+        Command::Backends => with_view(&backends::run),
+        Command::Ring(ring) => with_view(&|maps, view| ring::run(maps, view, ring)),
+        Command::Stats => with_view(&stats::run),
     }
 }

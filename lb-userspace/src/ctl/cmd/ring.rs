@@ -1,3 +1,5 @@
+//! `lbctl ring POOL`: shares of a ring, and who holds a flow.
+
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, bail};
@@ -6,7 +8,7 @@ use lb_common::be::Be16;
 use lb_common::hash::Key;
 use lb_common::info::untext;
 use lb_common::pick::pick;
-use lb_common::slot::{SLOTS, of_hash};
+use lb_common::slot::{NO_BACKEND, SLOTS, of_hash};
 use lb_common::tuple::Tuple;
 use lb_common::vip;
 use serde_json::{Value, json};
@@ -19,8 +21,8 @@ use crate::state::ids::protocol_number;
 
 pub(super) fn run(maps: &Maps, view: &View, args: &args::Ring) -> Result<Output> {
     let pool = find(view, &args.pool)?;
-    let (shares, text) = shares(view, pool);
-    let mut json = json!({ "pool": args.pool, "slots": SLOTS, "shares": shares });
+    let (shares, empty, text) = shares(view, pool);
+    let mut json = json!({ "pool": args.pool, "slots": SLOTS, "shares": shares, "empty": empty });
     let mut text = text;
     if let (Some(from), Some(to)) = (args.from, args.to) {
         let (flow, line) = holder(maps, view, pool, args, from, to)?;
@@ -39,7 +41,8 @@ fn find(view: &View, name: &str) -> Result<u16> {
     bail!("no pool {name:?}; there are: {}", names.join(", "))
 }
 
-fn shares(view: &View, pool: u16) -> (Vec<Value>, String) {
+/// The backends' shares, the number of slots that no backend holds, and both as text.
+fn shares(view: &View, pool: u16) -> (Vec<Value>, usize, String) {
     let total = view.weight(pool);
     let (mut json, mut rows) = (Vec::new(), Vec::new());
     for (index, backend) in view.contents.backends.iter().filter(|(_, b)| b.info.pool == pool) {
@@ -54,12 +57,15 @@ fn shares(view: &View, pool: u16) -> (Vec<Value>, String) {
             percent(f64::from(weight), f64::from(total)),
         ]);
     }
-    let empty = view.slots.get(&lb_common::slot::NO_BACKEND).copied().unwrap_or(0);
+    let empty = view.contents.rings[&pool]
+        .iter()
+        .filter(|&&slot| slot == NO_BACKEND)
+        .count();
     let mut text = table(["BACKEND", ">WEIGHT", ">SLOTS", ">SHARE", ">BY WEIGHT"], rows);
     if empty > 0 {
-        text.push_str("\nslots without a backend: packets there are dropped (no backend has a next hop)");
+        text.push_str("\n\nno backend has a next hop: packets are dropped");
     }
-    (json, text)
+    (json, empty, text)
 }
 
 /// Who holds the flow, by the same functions that the program runs.

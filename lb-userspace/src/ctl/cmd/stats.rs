@@ -1,3 +1,5 @@
+//! `lbctl stats`: all counters.
+
 use anyhow::Result;
 use lb_common::info::untext;
 use lb_common::stats::Counter;

@@ -1,3 +1,5 @@
+//! `lbctl status`: node, agent, interfaces, capacities.
+
 use anyhow::Result;
 use lb_common::info::{Interface, mode, next_hop, untext};
 use serde_json::json;
@@ -37,7 +39,7 @@ pub(super) fn run(root: &Root, maps: &Maps, view: &View) -> Result<Output> {
         "applied_at": meta.applied_at,
         "group_key": "masked",
         "interfaces": interfaces.iter().map(|i| json!({
-            "name": untext(&i.name), "ifindex": i.ifindex, "mode": mode_name(i.mode), "mtu": i.mtu,
+            "name": untext(&i.name), "ifindex": i.ifindex, "mode": mode::name(i.mode), "mtu": i.mtu,
         })).collect::<Vec<_>>(),
         "used": used.iter().map(|(n, used, _)| ((*n).to_owned(), json!(used))).collect::<serde_json::Map<_, _>>(),
         "capacity": used.iter().map(|(n, _, of)| ((*n).to_owned(), json!(of))).collect::<serde_json::Map<_, _>>(),
@@ -46,7 +48,7 @@ pub(super) fn run(root: &Root, maps: &Maps, view: &View) -> Result<Output> {
     let attached = if interfaces.is_empty() {
         "nothing".to_owned()
     } else {
-        let one = |i: &Interface| format!("{} ({}, MTU {})", untext(&i.name), mode_name(i.mode), i.mtu);
+        let one = |i: &Interface| format!("{} ({}, MTU {})", untext(&i.name), mode::name(i.mode), i.mtu);
         interfaces.iter().map(one).collect::<Vec<_>>().join(", ")
     };
     let mut rows = vec![
@@ -67,12 +69,4 @@ pub(super) fn run(root: &Root, maps: &Maps, view: &View) -> Result<Output> {
     rows.extend(used.map(|(name, used, of)| [name.to_owned(), format!("{used} of {of}")]));
     rows.push(["without next hop".into(), format!("{unresolved} backends")]);
     Ok(Output::yes(json, table(["", ""], rows)))
-}
-
-fn mode_name(mode: u32) -> &'static str {
-    match mode {
-        mode::NATIVE => "native",
-        mode::GENERIC => "generic",
-        _ => "unknown",
-    }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use lb_common::header::proto;
-use lb_common::info::{Meta, next_hop, untext};
+use lb_common::info::{Meta, untext};
 use lb_common::vip;
 
 use crate::dataplane::maps::Maps;
@@ -57,7 +57,7 @@ impl View {
     }
 }
 
-/// A VIP as people write it: `10.0.0.1:80/tcp`, `*` for every port.
+/// A VIP as people write it: `10.0.0.1:80/tcp`, `any` for every port.
 pub(super) fn vip_name(key: &vip::Key) -> String {
     let address = match IpAddr::from(key.addr) {
         IpAddr::V4(v4) => v4.to_string(),
@@ -66,10 +66,10 @@ pub(super) fn vip_name(key: &vip::Key) -> String {
     format!("{address}:{}/{}", port_name(key), protocol_name(key))
 }
 
-/// A VIP's port, `*` for every port.
+/// A VIP's port, `any` for every port.
 pub(super) fn port_name(key: &vip::Key) -> String {
     match key.port.get() {
-        0 => "*".to_owned(),
+        0 => "any".to_owned(),
         port => port.to_string(),
     }
 }
@@ -80,15 +80,6 @@ pub(super) fn protocol_name(key: &vip::Key) -> &'static str {
         proto::TCP => "tcp",
         proto::UDP => "udp",
         _ => "?",
-    }
-}
-
-/// A next hop's state in a word.
-pub(super) fn next_hop_name(state: u16) -> &'static str {
-    match state {
-        next_hop::RESOLVED => "resolved",
-        next_hop::UNRESOLVED => "unresolved",
-        _ => "unknown",
     }
 }
 

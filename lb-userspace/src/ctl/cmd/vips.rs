@@ -1,3 +1,5 @@
+//! `lbctl vips`: what we serve, with counters.
+
 use std::net::IpAddr;
 
 use anyhow::Result;
