@@ -175,18 +175,18 @@ pub struct Found {
 
 /// Removes what killed runs have left. Kept labs and those in use stay.
 pub fn remove_abandoned() -> Result<Found, LabError> {
-    sweep(false)
+    sweep(false, |_| true)
 }
 
-/// Removes kept labs too. Those in use stay.
-pub fn remove_kept() -> Result<Found, LabError> {
-    sweep(true)
+/// Removes kept labs too, or the one with this id. Those in use stay.
+pub fn remove_kept(only: Option<&str>) -> Result<Found, LabError> {
+    sweep(true, |id| only.is_none_or(|only| id.to_string() == only))
 }
 
-fn sweep(also_kept: bool) -> Result<Found, LabError> {
+fn sweep(also_kept: bool, wanted: impl Fn(&LabId) -> bool) -> Result<Found, LabError> {
     let _all = lock_all()?;
     let mut found = Found::default();
-    for id in every_lab() {
+    for id in every_lab().into_iter().filter(wanted) {
         if in_use(&id) {
             found.in_use.push(id);
         } else if !also_kept && id.dir().join("kept").exists() {

@@ -10,7 +10,7 @@ use crate::dataplane::pin::DEFAULT_ROOT;
 ///
 /// SIGHUP reads the file again. Stopping the agent leaves the balancer running; `lbctl detach` takes it off.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "lbd", version)]
 pub struct Args {
     /// The configuration file.
     #[arg(long, value_name = "FILE")]

@@ -14,6 +14,7 @@ use super::log;
 use crate::config;
 use crate::dataplane::load::{Balancer, Plan};
 use crate::dataplane::pin::Root;
+use crate::model::GroupKey;
 use crate::net::{self, REFRESH_EVERY};
 
 /// How often everything is looked up again: the kernel has no event for some changes, such as a learnt path MTU.
@@ -22,9 +23,19 @@ const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(60);
 /// Pause before netlink sockets are opened anew after an error.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
+/// The key in `dist/lb.example.yaml`.
+const EXAMPLE_KEY: GroupKey = GroupKey::new(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff_u128.to_be_bytes());
+
 /// Runs the agent until SIGTERM or SIGINT; the data plane goes on without it.
 pub async fn run(args: Args) -> Result<()> {
+    // First of all: a SIGHUP without a handler ends the process.
+    let mut signals = Signals::new()?;
     let model = config::load(&args.config)?;
+    if model.group.key.as_ref() == Some(&EXAMPLE_KEY) {
+        warn!(
+            "the group key is the example's, which everyone knows: make your own with openssl rand -hex 16"
+        );
+    }
     let root = Root::new(&args.pin_root);
     root.create()?;
     let _lock = root.lock()?;
@@ -43,9 +54,13 @@ pub async fn run(args: Args) -> Result<()> {
         if balancer.adopted { "took over the running data plane" } else { "loaded a new data plane" }
     );
     let mut controller = Controller::new(model, balancer, !args.no_attach).await?;
-    // Before anything can take long, so that no signal is lost.
-    let mut signals = Signals::new()?;
-    controller.start().await?;
+    if let Err(e) = controller.start().await {
+        if !controller.balancer().adopted {
+            // Nothing is attached, and nobody is helped by maps that nothing uses.
+            root.remove()?;
+        }
+        return Err(e);
+    }
     let _log = log::bridge(controller.balancer().ebpf());
     notify(&[NotifyState::Ready, NotifyState::Status("forwarding")]);
     info!("ready");

@@ -59,7 +59,7 @@ impl Controller {
         self.program(&hops)?;
         self.commit()?;
         self.attach(true).await?;
-        self.warn();
+        self.warn().await;
         Ok(())
     }
 
@@ -77,7 +77,7 @@ impl Controller {
         }
         self.program(&hops)?;
         self.commit()?;
-        self.warn();
+        self.warn().await;
         Ok(())
     }
 
@@ -86,12 +86,15 @@ impl Controller {
         let hops = self.resolver.resolve(&targets(&self.model)).await?;
         self.program(&hops)?;
         self.attach(false).await?;
-        self.warn();
+        self.warn().await;
         Ok(())
     }
 
     /// Warns of what is right now but will drop packets.
-    fn warn(&mut self) {
+    async fn warn(&mut self) {
+        if let Ok(own) = net::addresses().await {
+            report::own_vips(&self.model, &own, &mut self.said);
+        }
         if let Some(links) = &self.links {
             report::unattached(links, &self.applied, &mut self.said);
             report::narrow(links, &self.applied, &mut self.said);

@@ -1,37 +1,55 @@
 //! What an operator should hear about a change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::net::IpAddr;
 
 use lb_common::encap::outer_len;
 use lb_common::info::{next_hop, untext};
 use tracing::{info, warn};
 
+use crate::model::Model;
 use crate::net::Link;
 use crate::state::contents::{Backend, Contents};
 
 /// No client sends longer packets over the Internet.
 const INTERNET_MTU: u32 = 1500;
 
+/// So many backends are named one by one; of more, their number.
+const NAMED: usize = 20;
+
 /// Logs backends whose next hop came, went or changed.
 pub(super) fn next_hops(before: &Contents, after: &Contents) {
-    for (index, backend) in &after.backends {
+    let told = |index: &u16, backend: &Backend| {
         let old = before
             .backends
             .get(index)
             .filter(|b| b.info.id == backend.info.id);
-        if old
-            .is_some_and(|old| old.info.next_hop == backend.info.next_hop && old.info.why == backend.info.why)
-        {
-            continue;
-        }
-        let name = name(after, backend);
-        match backend.info.next_hop {
-            next_hop::RESOLVED => info!("backend {name}: next hop found"),
-            _ => warn!(
-                "backend {name}: no next hop, its slots are lent to others: {}",
-                untext(&backend.info.why)
-            ),
-        }
+        old.is_some_and(|old| (old.info.next_hop, old.info.why) == (backend.info.next_hop, backend.info.why))
+    };
+    let news = after
+        .backends
+        .iter()
+        .filter(|(index, backend)| !told(index, backend))
+        .map(|(_, backend)| backend);
+    let (found, lost): (Vec<_>, Vec<_>) = news.partition(|b| b.info.next_hop == next_hop::RESOLVED);
+    for backend in found.iter().take(NAMED) {
+        info!("backend {}: next hop found", name(after, backend));
+    }
+    for backend in lost.iter().take(NAMED) {
+        warn!(
+            "backend {}: no next hop, its slots are lent to others of its pool: {}",
+            name(after, backend),
+            untext(&backend.info.why)
+        );
+    }
+    if found.len() > NAMED {
+        info!("and of {} more backends", found.len() - NAMED);
+    }
+    if lost.len() > NAMED {
+        warn!(
+            "and {} more backends without next hop; `lbctl backends` names them",
+            lost.len() - NAMED
+        );
     }
 }
 
@@ -41,6 +59,17 @@ fn name(contents: &Contents, backend: &Backend) -> String {
         .get(&backend.info.pool)
         .map_or("?", |pool| untext(&pool.name));
     format!("{pool}/{}", untext(&backend.info.name))
+}
+
+/// Warns of VIPs that are addresses of this host: clients get the balancer, and the host loses what it served there.
+pub(super) fn own_vips(model: &Model, own: &HashSet<IpAddr>, said: &mut BTreeSet<String>) {
+    for vip in model.vips.iter().filter(|vip| own.contains(&vip.address)) {
+        let text =
+            format!("VIP {vip} is an address of this host: its own service there can't be reached any more");
+        if said.insert(text.clone()) {
+            warn!("{text}");
+        }
+    }
 }
 
 /// Warns where packets leave by an interface that the program is not attached to: the kernel takes a redirect to any

@@ -13,7 +13,7 @@ use crate::model::{Attach, Protocol};
 ///
 /// Exit codes: 0 yes or done, 1 no (nothing loaded, nothing attached), 2 wrong usage or an error.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(name = "lbctl", version)]
 pub struct Args {
     /// The folder of pins that lbd was started with.
     #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_ROOT)]
@@ -106,7 +106,7 @@ pub enum Decap {
         /// The interface that encapsulated packets come in by.
         #[arg(long)]
         interface: String,
-        /// Addresses or prefixes of the nodes' outer sources; repeatable.
+        /// Addresses or prefixes of the nodes' outer sources, at most 1,024; repeatable.
         #[arg(long, required = true, num_args = 1.., value_name = "PREFIX", value_parser = prefix)]
         allow: Vec<IpNet>,
         /// Native or generic mode; auto falls back to generic.

@@ -221,9 +221,14 @@ fn refused(link: &Link, error: ProgramError) -> Error {
     }
 }
 
-/// Takes the balancer off this host: every link, map and pin.
-pub fn detach(root: &Root) -> Result<Vec<String>, Error> {
+/// Takes the balancer off this host: every link, map and pin. With an agent `alive` the folder stays, since it carries
+/// the agent's lock.
+pub fn detach(root: &Root, alive: bool) -> Result<Vec<String>, Error> {
     let interfaces = root.linked()?;
-    root.remove()?;
+    if alive {
+        root.clear()?;
+    } else {
+        root.remove()?;
+    }
     Ok(interfaces)
 }

@@ -70,19 +70,20 @@ fn attach_locked(
         root.create()?;
     }
     let mut ebpf = load_plain(root, LB_DECAP, &shapes)?;
-    set_allowed(root, allow)?;
     let program = program(&mut ebpf, abi::LB_DECAP)?;
     program.load().map_err(Error::program(abi::LB_DECAP))?;
     pin_program(program, &root.program())?;
     let path = root.link(&link.name);
-    if path.exists() {
-        if replace(program, &path)? {
-            return Ok(None);
-        }
-        // A link to an interface that is gone.
+    let mode = if path.exists() && replace(program, &path)? {
+        None
+    } else {
+        // There may be one to an interface that is gone.
         remove_file(&path)?;
-    }
-    attach_new(program, link, want, &path).map(Some)
+        Some(attach_new(program, link, want, &path)?)
+    };
+    // Last, so that a refused attach leaves the list of other interfaces alone.
+    set_allowed(root, allow)?;
+    Ok(mode)
 }
 
 /// Adds what is new first, so that a source that stays is never refused; only where the old and the new don't fit

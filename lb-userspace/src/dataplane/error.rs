@@ -56,7 +56,7 @@ pub enum Error {
     #[error("XDP: {name}")]
     Program { name: String, source: Box<ProgramError> },
     #[error(
-        "interface {0}: the driver has no native XDP; set `node.attach: auto` to let it fall back to the slower generic mode"
+        "interface {0}: the driver has no native XDP; attach it with `auto`, which falls back to the slower generic mode"
     )]
     NoNative(String),
     #[error(

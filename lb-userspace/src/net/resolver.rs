@@ -49,6 +49,15 @@ pub async fn links() -> Result<HashMap<String, Link>, Error> {
         .collect())
 }
 
+/// All addresses of this host, in this network namespace.
+///
+/// # Errors
+/// [`Error`], if the netlink socket fails.
+pub async fn addresses() -> Result<HashSet<IpAddr>, Error> {
+    let addresses = Socket::open()?.addresses().await?;
+    Ok(addresses.into_iter().map(|address| address.address).collect())
+}
+
 impl Resolver {
     /// Opens the netlink sockets, inside a tokio runtime with I/O and time enabled.
     ///

@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 ///
 /// Exit codes: 0 fine, 1 requests failed or shares are off (--once), 2 usage or set-up.
 #[derive(Parser)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(bin_name = "cargo xtask run", args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(flatten)]
     run: RunArgs,
@@ -44,9 +44,10 @@ struct RunArgs {
     /// Leaves the lab standing at the end and prints lines to look into it
     #[arg(long)]
     keep: bool,
-    /// Removes all labs that nobody runs any more, kept ones too, and does nothing else
-    #[arg(long, conflicts_with_all = ["once", "keep", "rate", "requests", "output", "nodes"])]
-    clean: bool,
+    /// Removes all labs that nobody runs any more, kept ones too (or the one with this id), and does nothing else
+    #[arg(long, value_name = "ID", num_args = 0..=1, require_equals = true,
+          conflicts_with_all = ["once", "keep", "rate", "requests", "output", "nodes"])]
+    clean: Option<Option<String>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -81,7 +82,7 @@ fn main() -> ExitCode {
             serve::run(&name, &addresses).map(|()| true).map_err(Into::into)
         }
         Some(Role::Traffic { plan }) => traffic::child(&plan).map(|()| true).map_err(Into::into),
-        None if args.run.clean => clean().map(|()| true),
+        None if args.run.clean.is_some() => clean(args.run.clean.flatten().as_deref()).map(|()| true),
         None => run(&args.run),
     };
     match result {
@@ -146,8 +147,8 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
     Ok(good)
 }
 
-fn clean() -> anyhow::Result<()> {
-    tell(&claim::remove_kept()?);
+fn clean(only: Option<&str>) -> anyhow::Result<()> {
+    tell(&claim::remove_kept(only)?);
     Ok(())
 }
 

@@ -128,7 +128,8 @@ fn a_kept_lab_stands_until_clean() {
         answer.starts_with("be") && answer.ends_with(" /hello\n"),
         "{answer:?}"
     );
-    let clean = lb_lab(&["--clean"]);
+    // By its id: others on this machine may have kept theirs.
+    let clean = lb_lab(&[&format!("--clean={id}")]);
     assert!(clean.status.success(), "{clean:?}");
     assert_eq!(traces::of(&id), Vec::<String>::new());
     assert_eq!(processes_in(&id), Vec::<i32>::new());

@@ -13,7 +13,7 @@ use crate::dataplane::maps::Maps;
 
 pub(super) fn run(maps: &Maps, view: &View) -> Result<Output> {
     let (mut json, mut rows, mut notes) = (Vec::new(), Vec::new(), Vec::new());
-    for (&index, backend) in &view.contents.backends {
+    for (index, backend) in view.backends() {
         let (info, entry) = (&backend.info, &backend.entry);
         let counter = maps.backend_counter(index)?;
         let slots = view.slots.get(&index).copied().unwrap_or(0);

@@ -30,7 +30,7 @@ pub(super) fn run(root: &Root, command: &Decap) -> Result<Output> {
             let mode = decap::attach(root, link, allow, (*attach).into())?;
             let how = match mode {
                 Some(mode) => mode::name(mode),
-                None => "attached already; program and allowed sources replaced",
+                None => "attached already, in the mode that it has; program and allowed sources replaced",
             };
             let json = json!({ "interface": interface, "allow": allow, "mode": how });
             Ok(Output::yes(json, format!("lb_decap on {interface} ({how})")))

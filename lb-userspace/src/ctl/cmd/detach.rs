@@ -15,7 +15,7 @@ pub(super) fn run(root: &Root, force: bool) -> Result<Output> {
         return Ok(Output::no(json!({ "detached": [], "loaded": false }), text));
     }
     // Held while we remove, so that no agent starts over a half of it.
-    let _lock = match root.lock() {
+    let lock = match root.lock() {
         Ok(lock) => Some(lock),
         Err(crate::dataplane::Error::Locked(_)) if force => None,
         Err(crate::dataplane::Error::Locked(_)) => {
@@ -26,7 +26,7 @@ pub(super) fn run(root: &Root, force: bool) -> Result<Output> {
         }
         Err(e) => return Err(e.into()),
     };
-    let interfaces = attach::detach(root)?;
+    let interfaces = attach::detach(root, lock.is_none())?;
     let from = if interfaces.is_empty() {
         "no interface".to_owned()
     } else {
@@ -34,6 +34,10 @@ pub(super) fn run(root: &Root, force: bool) -> Result<Output> {
     };
     Ok(Output::yes(
         json!({ "detached": interfaces, "loaded": false }),
-        format!("detached from {from}; all pins removed"),
+        if lock.is_some() {
+            format!("detached from {from}; all pins removed")
+        } else {
+            format!("detached from {from}; all pins removed: restart lbd, which still runs")
+        },
     ))
 }

@@ -21,11 +21,12 @@ use crate::state::ids::protocol_number;
 
 pub(super) fn run(maps: &Maps, view: &View, args: &args::Ring) -> Result<Output> {
     let pool = find(view, &args.pool)?;
+    let canonical = |flow: SocketAddr| SocketAddr::new(flow.ip().to_canonical(), flow.port());
     let (shares, empty, text) = shares(view, pool);
     let mut json = json!({ "pool": args.pool, "slots": SLOTS, "shares": shares, "empty": empty });
     let mut text = text;
     if let (Some(from), Some(to)) = (args.from, args.to) {
-        let (flow, line) = holder(maps, view, pool, args, from, to)?;
+        let (flow, line) = holder(maps, view, pool, args, canonical(from), canonical(to))?;
         json["flow"] = flow;
         text = format!("{text}\n\n{line}");
     }
@@ -45,8 +46,8 @@ fn find(view: &View, name: &str) -> Result<u16> {
 fn shares(view: &View, pool: u16) -> (Vec<Value>, usize, String) {
     let total = view.weight(pool);
     let (mut json, mut rows) = (Vec::new(), Vec::new());
-    for (index, backend) in view.contents.backends.iter().filter(|(_, b)| b.info.pool == pool) {
-        let slots = view.slots.get(index).copied().unwrap_or(0);
+    for (index, backend) in view.backends().into_iter().filter(|(_, b)| b.info.pool == pool) {
+        let slots = view.slots.get(&index).copied().unwrap_or(0);
         let (name, weight) = (untext(&backend.info.name), backend.info.weight);
         json.push(json!({ "backend": name, "weight": weight, "slots": slots }));
         rows.push([

@@ -20,7 +20,7 @@ pub(super) fn run(maps: &Maps, view: &View) -> Result<Output> {
         vip_rows.push(row(vip_name(key), counter));
     }
     let (mut backends, mut backend_rows) = (Vec::new(), Vec::new());
-    for (&index, backend) in &view.contents.backends {
+    for (index, backend) in view.backends() {
         let counter = maps.backend_counter(index)?;
         let name = format!("{}/{}", view.pool(backend.info.pool), untext(&backend.info.name));
         backends.push(json!({ "backend": name, "packets": counter.packets, "bytes": counter.bytes }));

@@ -57,6 +57,8 @@ pub(super) fn run(root: &Root, maps: &Maps, view: &View) -> Result<Output> {
             "agent".into(),
             if agent {
                 "alive".into()
+            } else if interfaces.is_empty() {
+                "dead".into()
             } else {
                 "dead (the data plane goes on without it)".into()
             },

@@ -9,7 +9,7 @@ use lb_common::info::{Meta, untext};
 use lb_common::vip;
 
 use crate::dataplane::maps::Maps;
-use crate::state::contents::Contents;
+use crate::state::contents::{Backend, Contents};
 
 /// Everything in the maps, counters aside.
 pub(super) struct View {
@@ -44,6 +44,18 @@ impl View {
     /// VIPs without the marks of addresses.
     pub(super) fn vips(&self) -> impl Iterator<Item = (&vip::Key, &vip::Value)> {
         self.contents.vips.iter().filter(|(_, value)| value.is_served())
+    }
+
+    /// Backends by pool and name, as people look for them.
+    pub(super) fn backends(&self) -> Vec<(u16, &Backend)> {
+        let mut rows: Vec<_> = self
+            .contents
+            .backends
+            .iter()
+            .map(|(&index, backend)| (index, backend))
+            .collect();
+        rows.sort_by_key(|(_, b)| (self.pool(b.info.pool), untext(&b.info.name)));
+        rows
     }
 
     /// Sum of the weights of a pool.
