@@ -265,3 +265,31 @@ fn interfaces_come_go_and_change_their_mode_by_reload() {
         Ok(())
     });
 }
+
+#[test]
+fn a_failed_start_leaves_no_pins() {
+    with_node("failed-start", |node| {
+        node.stop()?;
+        says(&node.lbctl(&["detach"])?, 0, "");
+        let mut config = node.config().clone();
+        config.node.interfaces.push("nope0".to_owned());
+        refused(node, &config.to_yaml()?, "no such interface: nope0")?;
+        assert!(!node.pin_root().exists(), "{} is left", node.pin_root().display());
+        says(&node.lbctl(&["status"])?, 1, "");
+        says(&node.lbctl(&["detach"])?, 1, "");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_forced_detach_keeps_the_lock_of_the_agent() {
+    with_node("forced-detach", |node| {
+        says(&node.lbctl(&["detach", "--force"])?, 0, "");
+        wait_xdp(node, &[])?;
+        refused(node, &yaml(node)?, "another lbd is running over")?;
+        node.stop()?;
+        node.start()?;
+        assert_eq!(with_xdp(node)?, ["eth0"]);
+        Ok(())
+    });
+}

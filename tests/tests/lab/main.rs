@@ -3,6 +3,7 @@
 mod agent;
 mod attach;
 mod cleanup;
+mod decap;
 mod kit;
 mod nexthop;
 mod nodes;
