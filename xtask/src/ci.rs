@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: what a change must pass.
 
-use crate::{build_ebpf, host, step, test};
+use crate::{build_ebpf, host, step, test, tidy};
 use anyhow::{Context, Result};
 use std::path::Path;
 
@@ -25,6 +25,7 @@ pub(crate) fn ci(root: &Path, args: &Args) -> Result<()> {
     cargo(&["fmt", "--check"]).context("run `cargo fmt`")?;
     cargo(&["fmt", "--check", "--manifest-path", "lb-ebpf/Cargo.toml"])
         .context("run `cargo fmt` in lb-ebpf")?;
+    tidy::tidy(root)?;
     cargo(&[
         "clippy",
         "--workspace",

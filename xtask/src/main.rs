@@ -10,6 +10,7 @@ mod run;
 mod rustc_wrapper;
 mod step;
 mod test;
+mod tidy;
 mod toolchain;
 
 use anyhow::Result;
@@ -36,7 +37,9 @@ enum Command {
     Run(run::Args),
     /// Run all tests, or those of one level (needs root, but for `unit`)
     Test(test::Args),
-    /// What a change must pass: formatting, lints, eBPF objects, all tests (needs root)
+    /// Check the rules that no compiler knows: module order, sizes, purity, what the docs cite
+    Tidy,
+    /// What a change must pass: formatting, lints, tidy, eBPF objects, all tests (needs root)
     Ci(ci::Args),
 }
 
@@ -62,6 +65,7 @@ fn command(root: &Path) -> Result<()> {
         Command::BuildEbpf(args) => build_ebpf::build_ebpf(root, &args),
         Command::Run(args) => run::run(root, &args),
         Command::Test(args) => test::test(root, &args),
+        Command::Tidy => tidy::tidy(root),
         Command::Ci(args) => ci::ci(root, &args),
     }
 }
