@@ -3,6 +3,7 @@
 mod build_ebpf;
 mod ci;
 mod debian;
+mod docs;
 mod host;
 #[path = "../../lb-ebpf/manifest.rs"]
 mod manifest;
@@ -37,8 +38,12 @@ enum Command {
     Run(run::Args),
     /// Run all tests, or those of one level (needs root, but for `unit`)
     Test(test::Args),
-    /// Check the rules that no compiler knows: module order, sizes, purity, what the docs cite
+    /// Check the rules that no compiler knows: module order, sizes, purity, docs
     Tidy,
+    /// Write the docs that are made from the code: configuration, stop reasons, maps
+    Docs(docs::Args),
+    /// Write the man pages of lbd and lbctl to target/man
+    Man,
     /// What a change must pass: formatting, lints, tidy, eBPF objects, all tests (needs root)
     Ci(ci::Args),
 }
@@ -66,6 +71,8 @@ fn command(root: &Path) -> Result<()> {
         Command::Run(args) => run::run(root, &args),
         Command::Test(args) => test::test(root, &args),
         Command::Tidy => tidy::tidy(root),
+        Command::Docs(args) => docs::docs(root, &args),
+        Command::Man => docs::man(root),
         Command::Ci(args) => ci::ci(root, &args),
     }
 }

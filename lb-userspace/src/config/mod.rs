@@ -7,6 +7,7 @@
 mod error;
 mod key;
 mod raw;
+mod reference;
 mod source;
 mod validate;
 mod what;
@@ -17,6 +18,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub use error::{Class, Error, Excerpt, Family, KeyFileError, Kind, Problem, Shape, Snippet, What};
+pub use reference::{Field, UnknownField, explain, fields, schema};
 
 use crate::model::Model;
 use error::Place;

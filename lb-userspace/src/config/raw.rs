@@ -2,11 +2,19 @@
 //!
 //! Every single value is text here, and what must be there is optional too: so the validation reports all wrong
 //! and missing values at once, where serde stops at the first.
+//!
+//! The doc comments and `schemars` attributes of the fields are the reference: JSON Schema, `docs/CONFIG.md` and
+//! `lbctl config explain` are made of them. `x-range` and `x-default` say in words what JSON Schema has no word for.
 
 use std::fmt;
+use std::net::IpAddr;
 
+use lb_common::abi::MAX_INTERFACES;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_yaml::Spanned;
+
+use crate::model::{self, Attach, Capacity as Sizes, INTERFACE_MAX, NAME_MAX, Protocol};
 
 /// A value with its place, or nothing: the field is absent or null.
 pub(super) type Field<T> = Option<Spanned<T>>;
@@ -14,15 +22,52 @@ pub(super) type Field<T> = Option<Spanned<T>>;
 /// A list whose items have places.
 pub(super) type List<T> = Vec<Spanned<T>>;
 
-/// A whole file.
-#[derive(Debug, Deserialize)]
+/// The words of `attach`.
+pub(super) const ATTACH: [(&str, Attach); 3] = [
+    ("auto", Attach::Auto),
+    ("native", Attach::Native),
+    ("generic", Attach::Generic),
+];
+
+/// The words of `protocol`.
+pub(super) const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+
+/// The word that stands for every port, and the number that it is.
+pub(super) const ANY_PORT: (&str, u16) = ("any", 0);
+
+/// The form of a name, see [`Name`](crate::model::Name).
+const NAME: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
+
+/// The form of an interface's name, see [`interface`](crate::model::interface).
+const INTERFACE: &str = "^[!-.0-9;-~]+$";
+
+fn words<T>(choices: &[(&'static str, T)]) -> Vec<&'static str> {
+    choices.iter().map(|(word, _)| *word).collect()
+}
+
+/// The configuration of one node. Everything is checked before anything is changed: a file is taken as a whole or
+/// refused with all its problems.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "Tandem")]
 pub(super) struct File {
+    /// This host.
+    #[schemars(with = "Node")]
     pub(super) node: Field<Node>,
+    /// The nodes that serve the same VIPs. Left out for a single node.
+    #[schemars(with = "Option<Group>", extend("x-default" = "this node alone"))]
     pub(super) group: Field<Group>,
+    /// Sizes of the maps, fixed when the program is loaded.
+    #[schemars(with = "Option<Capacity>")]
     pub(super) capacity: Field<Capacity>,
+    /// The source addresses of outer headers. Nothing else may have these addresses, and backends must accept them.
+    #[schemars(with = "Option<Encap>")]
     pub(super) encap: Field<Encap>,
+    /// Named sets of backends. Several VIPs may share one pool, and a backend's address may stand in several pools.
+    #[schemars(with = "Option<Vec<Pool>>")]
     pub(super) pools: Option<List<Pool>>,
+    /// What we serve.
+    #[schemars(with = "Option<Vec<Vip>>")]
     pub(super) vips: Option<List<Vip>>,
 }
 
@@ -30,80 +75,144 @@ pub(super) struct File {
 pub(super) const SECTIONS: [&str; 6] = ["node", "group", "capacity", "encap", "pools", "vips"];
 
 /// `node:`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Node {
+    /// The node's name in the group; one of `group.nodes`.
+    #[schemars(with = "String", regex(pattern = NAME), length(max = NAME_MAX))]
     pub(super) name: Field<String>,
+    /// The interfaces on which client traffic arrives; no duplicates.
+    #[schemars(with = "Vec<String>", length(min = 1, max = MAX_INTERFACES))]
+    #[schemars(inner(regex(pattern = INTERFACE), length(max = INTERFACE_MAX)))]
     pub(super) interfaces: Field<List<String>>,
+    /// How the program is attached: `native` is the driver's XDP or nothing; `generic` is slow, for tests and odd
+    /// drivers; `auto` is native where the driver has it, else generic with a warning.
+    #[schemars(with = "Option<String>", extend("enum" = words(&ATTACH), "default" = ATTACH[0].0))]
     pub(super) attach: Field<String>,
 }
 
 /// `group:`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Group {
+    /// Names of all nodes, this one included.
+    #[schemars(with = "Option<Vec<String>>", length(min = 1), extend("x-default" = "this node alone"))]
+    #[schemars(inner(regex(pattern = NAME), length(max = NAME_MAX)))]
     pub(super) nodes: Field<List<String>>,
+    /// The key of the flow hash: the same on all nodes, secret, and not changeable by a reload. With it a client
+    /// could aim its flows at one backend. Make one with `openssl rand -hex 16`. More than one node needs it, here or
+    /// in `key_file`; a single node makes its own.
+    #[schemars(with = "Option<Secret>", extend("x-range" = "32 hex digits", "x-default" = "a single node's own"))]
     pub(super) key: Field<Secret>,
+    /// A file that holds the key, instead of `key`, and that not everyone may read (mode 0600 or 0640). A relative
+    /// path starts at the configuration's folder.
+    #[schemars(with = "Option<String>", extend("x-default" = "no file"))]
     pub(super) key_file: Field<String>,
 }
 
 /// `capacity:`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Capacity {
+    /// How many pools the maps can hold; each takes 512 KiB for its slots.
+    #[schemars(with = "Option<u32>", range(min = 1, max = Sizes::POOLS_MAX))]
+    #[schemars(extend("default" = Sizes::default().pools))]
     pub(super) pools: Field<String>,
+    /// How many VIPs the maps can hold.
+    #[schemars(with = "Option<u32>", range(min = 1, max = Sizes::VIPS_MAX))]
+    #[schemars(extend("default" = Sizes::default().vips))]
     pub(super) vips: Field<String>,
+    /// How many backends the maps can hold, over all pools. One is reserved, so one less fits.
+    #[schemars(with = "Option<u32>", range(min = 1 + Sizes::BACKENDS_RESERVED, max = Sizes::BACKENDS_MAX))]
+    #[schemars(extend("default" = Sizes::default().backends))]
     pub(super) backends: Field<String>,
 }
 
 /// `encap:`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Encap {
+    /// Outer IPv4 source: an address, or a prefix whose host bits carry flow entropy, so that the receive queues of
+    /// the backends share the work.
+    #[schemars(with = "Option<String>")]
+    #[schemars(extend("x-range" = "IPv4 address or prefix", "x-default" = ROUTE_SOURCE))]
     pub(super) source_ipv4: Field<String>,
+    /// Outer IPv6 source, in the same way.
+    #[schemars(with = "Option<String>")]
+    #[schemars(extend("x-range" = "IPv6 address or prefix", "x-default" = ROUTE_SOURCE))]
     pub(super) source_ipv6: Field<String>,
 }
 
+/// What stands for an outer source that is left out.
+const ROUTE_SOURCE: &str = "the address that the route to the backend prefers";
+
 /// One of `pools:`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pool {
+    /// The pool's name; no other pool has it.
+    #[schemars(with = "String", regex(pattern = NAME), length(max = NAME_MAX))]
     pub(super) name: Field<String>,
+    /// The pool's backends, all of one address family, not all of weight 0.
+    #[schemars(with = "Vec<Backend>", length(min = 1))]
     pub(super) backends: Field<List<Backend>>,
 }
 
 /// One of a pool's `backends:`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Backend {
+    /// The backend's name, unique in its pool. `pool/name` is what it is known by: a renamed backend is another one.
+    #[schemars(with = "String", regex(pattern = NAME), length(max = NAME_MAX))]
     pub(super) name: Field<String>,
+    /// Where encapsulated packets go; unique in its pool, and no VIP.
+    #[schemars(with = "IpAddr")]
     pub(super) address: Field<String>,
+    /// The share of new flows, relative to the others' weights; 0 takes none.
+    #[schemars(with = "Option<u16>", range(max = u16::MAX))]
+    #[schemars(extend("default" = model::Backend::DEFAULT_WEIGHT))]
     pub(super) weight: Field<String>,
+    /// A next hop that needs no route or neighbour.
+    #[schemars(with = "Option<Via>", extend("x-default" = "from the kernel's tables"))]
     pub(super) via: Field<Via>,
 }
 
 /// A backend's `via:`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Via {
+    /// The interface that packets leave by.
+    #[schemars(with = "String", regex(pattern = INTERFACE), length(max = INTERFACE_MAX))]
     pub(super) interface: Field<String>,
+    /// The next hop's MAC address, with `:` or `-`; in quotes, since YAML may take it for a number.
+    #[schemars(with = "String", extend("x-range" = "MAC address of one station"))]
     pub(super) mac: Field<String>,
 }
 
 /// One of `vips:`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Vip {
+    /// The address that clients know. Address, port and protocol together are unique.
+    #[schemars(with = "IpAddr")]
     pub(super) address: Field<String>,
+    /// The port; `any` (or 0) is every port that has no VIP of its own.
+    #[schemars(with = "Option<u16>", range(max = u16::MAX))]
+    #[schemars(extend("type" = ["integer", "string", "null"], "pattern" = "^any$", "default" = ANY_PORT.0))]
+    #[schemars(extend("x-range" = "0 to 65535, or `any`"))]
     pub(super) port: Field<String>,
+    /// The transport that is balanced.
+    #[schemars(with = "String", extend("enum" = words(&PROTOCOLS)))]
     pub(super) protocol: Field<String>,
+    /// The name of the pool that serves it; its address family may differ from the VIP's.
+    #[schemars(with = "String", regex(pattern = NAME), length(max = NAME_MAX))]
     pub(super) pool: Field<String>,
 }
 
 /// Text that no message may show.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub(super) struct Secret(pub(super) String);
+pub(super) struct Secret(#[schemars(regex(pattern = "^[0-9A-Fa-f]{32}$"))] pub(super) String);
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

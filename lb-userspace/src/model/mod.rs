@@ -248,6 +248,11 @@ pub struct Backend {
     pub via: Option<Via>,
 }
 
+impl Backend {
+    /// The weight of a backend that has none in the file.
+    pub const DEFAULT_WEIGHT: u16 = 1;
+}
+
 /// A static next hop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Via {

@@ -1,6 +1,7 @@
 //! What the docs cite exists: links, headings, paths, symbols. Lines aren't cited: they move.
 
 use super::tree::{File, Finding, Tree};
+use proc_macro2::TokenTree;
 use std::collections::BTreeSet;
 
 /// Ends of names that are files of the repository where they stand in a path.
@@ -157,12 +158,13 @@ fn is_missing_symbol(tree: &Tree, crates: &BTreeSet<String>, code: &str) -> bool
     if !parts.iter().all(|part| is_word(part)) || crates.contains(parts[0]) {
         return false;
     }
-    !tree.rust().any(|(file, _)| {
+    !tree.rust().any(|(file, syntax)| {
         let text = &file.text;
         if owner.starts_with(|c: char| c.is_ascii_uppercase()) {
             defines(text, owner) && has_word(text, symbol)
         } else {
             (belongs(&file.path, owner) || defines(text, owner)) && defines(text, symbol)
+                || belongs(&file.path, owner) && is_made(syntax, symbol)
                 || is_module(&file.path, owner, symbol)
         }
     })
@@ -185,6 +187,21 @@ fn is_module(path: &str, owner: &str, symbol: &str) -> bool {
     let path = path.trim_end_matches(".rs").trim_end_matches("/mod");
     path.rsplit_once('/')
         .is_some_and(|(folder, name)| name == symbol && belongs(folder, owner))
+}
+
+/// Whether a macro of the file makes `symbol`: it is the first name that the macro is given.
+fn is_made(file: &syn::File, symbol: &str) -> bool {
+    file.items.iter().any(|item| {
+        let syn::Item::Macro(item) = item else {
+            return false;
+        };
+        let mut tokens = item.mac.tokens.clone().into_iter();
+        let first = tokens.find_map(|token| match token {
+            TokenTree::Ident(name) => Some(name),
+            _ => None,
+        });
+        first.is_some_and(|name| name == symbol)
+    })
 }
 
 fn defines(text: &str, symbol: &str) -> bool {
@@ -225,7 +242,10 @@ mod tests {
         let tree = Tree::of(&[
             ("README.md", "# Top\n\n## What it can't do\n"),
             ("docs/A.md", text),
-            ("lb-common/src/vip.rs", "pub struct Key;\npub enum Kind { Any }\n"),
+            (
+                "lb-common/src/vip.rs",
+                "pub struct Key;\npub enum Kind { Any }\nmade! { /// A doc.\n Made, MADE: 1 }\n",
+            ),
             ("lb-common/src/pin/mod.rs", "pub mod path;\n"),
             ("Cargo.lock", "name = \"serde-x\"\nname = \"lb-common\"\n"),
         ]);
@@ -237,7 +257,7 @@ mod tests {
         for text in [
             "[a](../README.md) [b](../README.md#what-it-cant-do) [c](https://example.org/x) [d](#here)\n# Here\n",
             "`lb-common/src/vip.rs` `lb-common/` `src/vip.rs` `target/lab` `/etc/tandem` `a/b`",
-            "`vip::Key` `lb_common::vip::Key` `Kind::Any` `pin::path` `serde_x::Any` `std::fs`",
+            "`vip::Key` `vip::Made` `lb_common::vip::Key` `Kind::Any` `pin::path` `serde_x::Any` `std::fs`",
             "```\n[a](nowhere.md) `lb-common/nowhere`\n```\n",
             "10:30, `key: 7`, a lone ` here",
         ] {
@@ -254,6 +274,7 @@ mod tests {
             "`lb-common/src/nowhere.rs`",
             "`src/nowhere.rs`",
             "`vip::Nowhere`",
+            "`vip::MADE`",
             "`nowhere::Key`",
             "`Kind::Nowhere`",
             "`pin::nowhere`",

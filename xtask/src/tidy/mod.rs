@@ -24,7 +24,7 @@ use anyhow::{Result, bail};
 use std::path::Path;
 use tree::{Finding, Tree};
 
-/// Checks all rules.
+/// Checks all rules, and that the generated docs are current.
 ///
 /// # Errors
 /// When a rule is broken; what and where is on stderr.
@@ -34,7 +34,7 @@ pub(crate) fn tidy(root: &Path) -> Result<()> {
         eprintln!("{finding}");
     }
     match findings.len() {
-        0 => Ok(()),
+        0 => crate::docs::check(root),
         n => bail!("{n} places are not tidy"),
     }
 }

@@ -8,17 +8,10 @@ use lb_common::abi::MAX_INTERFACES;
 use super::{Check, Duplicate, Trail, place};
 use crate::config::error::Place;
 use crate::config::key;
-use crate::config::raw::{self, Field};
+use crate::config::raw::{self, ATTACH, Field};
 use crate::config::source::Excerpt;
 use crate::config::what::{Kind, What};
 use crate::model::{Attach, Capacity, Group, GroupKey, Name, Node};
-
-/// The words of `attach`.
-const ATTACH: [(&str, Attach); 3] = [
-    ("auto", Attach::Auto),
-    ("native", Attach::Native),
-    ("generic", Attach::Generic),
-];
 
 pub(super) fn node(check: &mut Check<'_>, file: &raw::File) -> Option<Node> {
     let trail = Trail::Root.field("node");

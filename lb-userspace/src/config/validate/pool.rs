@@ -12,9 +12,6 @@ use crate::config::source::Excerpt;
 use crate::config::what::{Family, Kind, What};
 use crate::model::{self, Backend, Capacity, Encap, Name, Pool, Via};
 
-/// The weight of a backend that has none in the file.
-const DEFAULT_WEIGHT: u16 = 1;
-
 /// All pools; those with problems are left out or incomplete.
 pub(super) fn pools(check: &mut Check<'_>, file: &raw::File, encap: &Encap, capacity: Capacity) -> Vec<Pool> {
     let list = file.pools.as_deref().unwrap_or_default();
@@ -128,7 +125,7 @@ fn backend(
         });
     let weight = match weight {
         Some(text) => check.number(text, trail.field("weight"), (0, u16::MAX.into())),
-        None => Some(DEFAULT_WEIGHT.into()),
+        None => Some(Backend::DEFAULT_WEIGHT.into()),
     };
     let via = match via {
         Some(text) => Some(self::via(check, text, trail.field("via"))?),

@@ -6,16 +6,10 @@ use std::net::IpAddr;
 use serde_yaml::Spanned;
 
 use super::{Check, Duplicate, Trail, address, near_name, place};
-use crate::config::raw;
+use crate::config::raw::{self, ANY_PORT, PROTOCOLS};
 use crate::config::source::Excerpt;
 use crate::config::what::{Kind, What};
-use crate::model::{Capacity, Encap, Protocol, Vip};
-
-/// The words of `protocol`.
-const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
-
-/// The word that stands for every port, and the number that it is.
-const ANY_PORT: (&str, u16) = ("any", 0);
+use crate::model::{Capacity, Encap, Vip};
 
 /// All VIPs; those with problems are left out.
 pub(super) fn vips(check: &mut Check<'_>, file: &raw::File, encap: &Encap, capacity: Capacity) -> Vec<Vip> {
