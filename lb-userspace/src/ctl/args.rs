@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use ipnet::IpNet;
 
 use crate::dataplane::pin::DEFAULT_ROOT;
@@ -62,6 +63,14 @@ pub enum Command {
     /// The decapsulator of a backend.
     #[command(subcommand)]
     Decap(Decap),
+    /// The configuration file: is it valid, and what can stand in it?
+    #[command(subcommand)]
+    Config(Config),
+    /// Writes a completion script to stdout, such as `lbctl completion bash > /etc/bash_completion.d/lbctl`.
+    Completion {
+        /// The shell that it is for.
+        shell: Shell,
+    },
 }
 
 /// Arguments of `lbctl ring`.
@@ -121,6 +130,23 @@ pub enum Decap {
     },
     /// Interfaces, allowed sources, counters.
     Status,
+}
+
+/// What `lbctl config` can do.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Reads a file as lbd would, without touching anything; exit code 0 valid, 1 not, 2 it can't be read.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Writes the JSON Schema of the file to stdout, for editors.
+    Schema,
+    /// What a field means, its type, default and values; all fields where none is named.
+    Explain {
+        /// The way to the field, such as `pools.backends.weight`.
+        field: Option<String>,
+    },
 }
 
 /// How a program is attached.

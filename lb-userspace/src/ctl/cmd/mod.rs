@@ -1,6 +1,8 @@
-//! One file per command. Each reads the maps and returns an [`Output`](super::out::Output).
+//! One file per command. Each reads the maps, or needs none, and returns an [`Output`](super::out::Output).
 
 mod backends;
+mod completion;
+mod config;
 mod decap;
 mod detach;
 mod dump;
@@ -35,6 +37,8 @@ pub fn run(args: Args) -> Result<Output> {
         |show: &dyn Fn(&Maps, &View) -> Result<Output>| read(&|maps| show(maps, &View::read(maps)?));
     match &args.command {
         Command::Decap(command) => decap::run(&root, command),
+        Command::Config(command) => config::run(command),
+        Command::Completion { shell } => Ok(completion::run(*shell)),
         Command::Detach { force } => detach::run(&root, *force),
         Command::Maps { name } => read(&|maps| maps::run(&root, maps, name.as_deref())),
         Command::Status => with_view(&|maps, view| status::run(&root, maps, view)),

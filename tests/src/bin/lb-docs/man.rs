@@ -49,6 +49,7 @@ mod tests {
         assert!(lbctl.contains("lbctl\\-ring(8)"), "{lbctl}");
         assert!(lbctl.contains("pin\\-root"), "{lbctl}");
         assert!(read("lbctl-ring.8").contains("The client of a flow"));
+        assert!(read("lbctl-config-explain.8").contains("pools.backends.weight"));
         assert!(read("lbctl-decap-attach.8").contains("outer sources"));
         for entry in fs::read_dir(folder.path()).unwrap() {
             assert!(!entry.unwrap().file_name().to_string_lossy().contains("help"));

@@ -1,0 +1,173 @@
+//! `lbctl` where it needs neither root nor maps: what it writes, and how it exits.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+/// Exit code, stdout and stderr.
+fn lbctl(args: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_lbctl"))
+        .args(args)
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .output()
+        .expect("lbctl starts");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    let code = output.status.code().expect("not killed");
+    (code, text(output.stdout), text(output.stderr))
+}
+
+fn json(args: &[&str]) -> (i32, Value) {
+    let (code, out, err) = lbctl(&[args, &["--output", "json"]].concat());
+    let value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}\n{out}\n{err}"));
+    (code, value)
+}
+
+#[test]
+fn check_takes_a_valid_file() {
+    let (code, out, err) = lbctl(&["config", "check", "dist/lb.example.yaml"]);
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (0, "dist/lb.example.yaml: valid\n", "")
+    );
+    let (code, value) = json(&["config", "check", "dist/lb.example.yaml"]);
+    assert_eq!(
+        (code, &value["valid"], &value["pools"]),
+        (0, &Value::Bool(true), &Value::from(2))
+    );
+}
+
+#[test]
+fn check_refuses_with_every_problem() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lb.yaml");
+    fs::write(
+        &file,
+        "node: {name: lb1, interfaces: [eth0], attach: natve}\ncapacity: {pools: 0}\n",
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    let (code, out, err) = lbctl(&["config", "check", file]);
+    assert_eq!((code, err.as_str()), (1, ""));
+    assert!(out.contains("lb.yaml:1:47: node.attach:"), "{out}");
+    assert!(out.contains("capacity.pools"), "{out}");
+    let (code, value) = json(&["config", "check", file]);
+    let problems = value["problems"].as_array().unwrap();
+    assert_eq!(
+        (code, problems.len(), &value["valid"]),
+        (1, 2, &Value::Bool(false))
+    );
+    assert_eq!(
+        (&problems[0]["line"], &problems[0]["field"]),
+        (&1.into(), &"node.attach".into())
+    );
+}
+
+/// What `lbctl config check` says of a file, `lbd --check` says too.
+#[test]
+fn check_agrees_with_the_agent() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config");
+    for (name, want) in [("accepted/minimal.yaml", 0), ("refused/weights.yaml", 1)] {
+        let file = folder.join(name);
+        let (code, out, _) = lbctl(&["config", "check", file.to_str().unwrap()]);
+        let mut agent = Command::new(env!("CARGO_BIN_EXE_lbd"));
+        let agent = agent.arg("--check").arg("--config").arg(&file).output().unwrap();
+        assert_eq!((code, agent.status.code()), (want, Some(want)), "{name}");
+        assert_eq!(out.as_bytes(), agent.stderr, "{name}");
+    }
+}
+
+#[test]
+fn check_of_what_can_not_be_read_is_an_error() {
+    for file in ["nowhere.yaml", "dist"] {
+        let (code, out, err) = lbctl(&["config", "check", file]);
+        assert_eq!((code, out.as_str()), (2, ""), "{file}");
+        assert!(err.contains(file), "{err}");
+    }
+    assert_eq!(lbctl(&["config", "check"]).0, 2);
+}
+
+#[test]
+fn schema_is_the_one_in_the_docs() {
+    let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/config.schema.json");
+    let (code, out, _) = lbctl(&["config", "schema"]);
+    assert_eq!((code, out), (0, fs::read_to_string(committed).unwrap()));
+}
+
+#[test]
+fn explain_says_what_a_field_is() {
+    let (code, out, _) = lbctl(&["config", "explain", "pools.backends.weight"]);
+    let want = "pools.backends.weight\n  \
+                The share of new flows, relative to the others' weights; 0 takes none.\n\n  \
+                type     integer\n  default  1\n  values   0 to 65535\n";
+    assert_eq!((code, out.as_str()), (0, want));
+    let (_, out, _) = lbctl(&["config", "explain", "group"]);
+    assert!(out.contains("fields   nodes, key, key_file"), "{out}");
+    let (_, out, _) = lbctl(&["config", "explain", "vips[0].protocol"]);
+    assert!(out.contains("default  none, it is required"), "{out}");
+    let (code, value) = json(&["config", "explain", "capacity.vips"]);
+    assert_eq!(
+        (code, &value["default"], &value["type"]),
+        (0, &"512".into(), &"integer".into())
+    );
+}
+
+#[test]
+fn explain_of_no_field_lists_all_and_of_a_wrong_one_those_that_may_be_meant() {
+    let (code, out, _) = lbctl(&["config", "explain"]);
+    assert_eq!(code, 0);
+    assert!(
+        out.lines()
+            .any(|line| line.starts_with("node.interfaces ") && line.contains("(required)")),
+        "{out}"
+    );
+    let (code, out, err) = lbctl(&["config", "explain", "pools.backends.wight"]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("did you mean pools.backends.weight?"), "{err}");
+    let (code, _, err) = lbctl(&["config", "explain", "zebra"]);
+    assert!(code == 2 && err.contains("lists all"), "{err}");
+}
+
+#[test]
+fn completion_knows_the_commands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (code, out, _) = lbctl(&["completion", shell]);
+        assert_eq!(code, 0, "{shell}");
+        for word in ["lbctl", "decap", "explain", "pin-root"] {
+            assert!(out.contains(word), "{shell}: {word}");
+        }
+    }
+    assert_eq!(lbctl(&["completion", "tcsh"]).0, 2);
+}
+
+/// In bash itself: after `lbctl config ex`, Tab gives `explain`.
+#[test]
+fn completion_works_in_bash() {
+    let script = r#"eval "$1"; COMP_WORDS=(lbctl config ex); COMP_CWORD=2; _lbctl lbctl ex config; echo "${COMPREPLY[@]}""#;
+    let (_, completion, _) = lbctl(&["completion", "bash"]);
+    let bash = Command::new("bash")
+        .args(["--norc", "-c", script, "bash", &completion])
+        .stderr(Stdio::inherit())
+        .output();
+    let out = bash.expect("bash starts").stdout;
+    assert_eq!(String::from_utf8_lossy(&out), "explain\n");
+}
+
+#[test]
+fn programs_say_their_own_name() {
+    let (code, out, _) = lbctl(&["--version"]);
+    assert_eq!((code, out), (0, format!("lbctl {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+/// A reader that leaves early, such as `head`, is no failure.
+#[test]
+fn a_broken_pipe_is_success() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lbctl"))
+        .args(["config", "schema"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
