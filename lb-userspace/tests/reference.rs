@@ -108,10 +108,35 @@ fn schema_and_agent_agree_on_ranges() {
         ("group: {key: 00112233445566778899aabbccddeef}", "1", "80", false),
         ("group: {key: 00112233445566778899aabbccddeeff}", "1", "80", true),
         ("grup: {}", "1", "80", false),
+        ("group:", "", "", true),
+        (
+            "group: {nodes: [], key: 00112233445566778899aabbccddeeff}",
+            "1",
+            "80",
+            false,
+        ),
     ] {
         let text = file(section, weight, port);
         assert_eq!(config::parse(&text, Path::new("a.yaml")).is_ok(), taken, "{text}");
         assert_eq!(schema.is_valid(&value(&text)), taken, "{text}");
+    }
+}
+
+/// An optional field that is empty is as good as left out, a required one is not.
+#[test]
+fn schema_and_agent_agree_on_empty_fields() {
+    let schema = validator();
+    for (text, taken) in [
+        ("node: {name: a, interfaces: [eth0], attach: }", true),
+        (
+            "node: {name: a, interfaces: [eth0]}\nencap:\ncapacity:\npools:\nvips:",
+            true,
+        ),
+        ("node: {name: a, interfaces: }", false),
+        ("node:", false),
+    ] {
+        assert_eq!(config::parse(text, Path::new("a.yaml")).is_ok(), taken, "{text}");
+        assert_eq!(schema.is_valid(&value(text)), taken, "{text}");
     }
 }
 

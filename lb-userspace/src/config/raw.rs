@@ -45,6 +45,11 @@ fn words<T>(choices: &[(&'static str, T)]) -> Vec<&'static str> {
     choices.iter().map(|(word, _)| *word).collect()
 }
 
+/// For a field that may be empty.
+fn words_or_null<T>(choices: &[(&'static str, T)]) -> Vec<Option<&'static str>> {
+    words(choices).into_iter().map(Some).chain([None]).collect()
+}
+
 /// The configuration of one node. Everything is checked before anything is changed: a file is taken as a whole or
 /// refused with all its problems.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -87,7 +92,7 @@ pub(super) struct Node {
     pub(super) interfaces: Field<List<String>>,
     /// How the program is attached: `native` is the driver's XDP or nothing; `generic` is slow, for tests and odd
     /// drivers; `auto` is native where the driver has it, else generic with a warning.
-    #[schemars(with = "Option<String>", extend("enum" = words(&ATTACH), "default" = ATTACH[0].0))]
+    #[schemars(with = "Option<String>", extend("enum" = words_or_null(&ATTACH), "default" = ATTACH[0].0))]
     pub(super) attach: Field<String>,
 }
 

@@ -7,6 +7,7 @@ mod stops;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
@@ -32,8 +33,18 @@ struct Doc {
     text: String,
 }
 
-fn main() -> Result<()> {
-    match Args::parse() {
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lb-docs: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> Result<()> {
+    match args {
         Args::Write => write(root(), &docs(root())?),
         Args::Check => check(root(), &docs(root())?),
         Args::Man { folder } => man::write(&folder),
