@@ -27,3 +27,4 @@ pub mod ecn;
 pub mod encap;
 pub mod info;
 pub mod abi;
+pub mod bench;
