@@ -100,7 +100,10 @@ mod tests {
     fn every_flow_comes() {
         let mut case = case(0xffff);
         // A flow stays away from 16 × 65,536 draws with a probability of e^-16.
-        let seen: HashSet<_> = (0..16 << 16).map(|_| case.next()).map(|(a, p)| (a, p.get())).collect();
+        let seen: HashSet<_> = (0..16 << 16)
+            .map(|_| case.next())
+            .map(|(a, p)| (a, p.get()))
+            .collect();
         assert_eq!(seen.len(), 1 << 16);
     }
 }

@@ -22,6 +22,7 @@
 //!
 //! `LAB_KEEP=1` leaves labs standing; a failed one leaves logs and dumps under `target/lab/<name>/`.
 
+pub mod bench;
 pub mod binary;
 pub mod claim;
 pub mod command;
@@ -34,6 +35,7 @@ pub mod model;
 pub mod netns;
 pub mod node_config;
 mod pass;
+pub mod pins;
 pub mod process;
 pub mod serve;
 pub mod topo;

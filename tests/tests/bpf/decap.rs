@@ -3,6 +3,7 @@
 use lb_common::stats::Counter;
 use lb_common::stop::{Action, DecapStop};
 use lb_tests::model::{Arrival, Verdict};
+use lb_tests::pins::Pins;
 use lb_userspace::dataplane::decap::{self, Status};
 use lb_userspace::model::Attach;
 use lb_userspace::net::{Link, Medium};
@@ -11,7 +12,7 @@ use crate::frame::{
     IPV4, IPV6, Ip, MACS, SERVICE_VLAN, TCP, UDP, VLAN, ethernet, hex, ip, parse, tagged, transport,
 };
 use crate::kernel::{HEADROOM, Program, SHORTEST};
-use crate::net::{self, Pins, VETH};
+use crate::net::{self, VETH};
 
 /// A loaded decapsulator.
 pub(crate) struct Decap {
@@ -30,7 +31,7 @@ impl Decap {
     /// Loads it by the way of `lbctl decap attach`, on an interface that carries nothing.
     pub(crate) fn new(allow: &[&str]) -> Self {
         let [ingress, _] = net::enter();
-        let pins = Pins::new();
+        let pins = net::pins();
         let link = Link {
             ifindex: ingress,
             name: VETH[0].into(),

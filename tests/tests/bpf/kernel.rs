@@ -7,6 +7,7 @@ use aya_obj::programs::XdpAttachType;
 use lb_common::stats::Counter;
 use lb_common::stop::Stop;
 use lb_tests::model::{Arrival, Verdict};
+use lb_tests::pins::Pins;
 use lb_userspace::dataplane::load::{Balancer, Plan};
 use lb_userspace::dataplane::maps::Maps;
 use lb_userspace::model::{Capacity, GroupKey, Name};
@@ -14,7 +15,7 @@ use lb_userspace::state::contents::Contents;
 use lb_userspace::state::diff::diff;
 
 use crate::frame::parse;
-use crate::net::Pins;
+use crate::net;
 use crate::world::{GROUP_KEY, World};
 
 /// Headroom of a frame without metadata: 256 bytes less the kernel's own 40 (`struct xdp_frame`).
@@ -72,7 +73,7 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// Loads the balancer and fills its maps through the agent's own writes.
     pub(crate) fn load(world: &World, capacity: Capacity) -> Self {
-        let pins = Pins::new();
+        let pins = net::pins();
         let (key, node) = (GroupKey::new(GROUP_KEY), parse::<Name>("test"));
         let plan = Plan {
             capacity,

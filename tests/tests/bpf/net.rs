@@ -1,17 +1,14 @@
-//! A network namespace of the test's own, with a veth pair, and pins that vanish with the test.
+//! A network namespace of the test's own, with a veth pair; pins that vanish with the test.
 
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use lb_userspace::dataplane::pin::Root;
+use lb_tests::pins::Pins;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-const BPFFS: &str = "/sys/fs/bpf";
-/// bpffs takes no dots in names.
 const PREFIX: &str = "tandem-test-";
 
 /// Names of the veth pair in every test's namespace.
@@ -75,49 +72,8 @@ fn require_root() {
     );
 }
 
-/// A pin root that is removed when the test ends, also by a panic.
-pub(crate) struct Pins(pub(crate) Root);
-
-impl Pins {
-    /// A new one.
-    pub(crate) fn new() -> Self {
-        require_root();
-        static MOUNTED: Once = Once::new();
-        MOUNTED.call_once(mount);
-        let root = Root::new(Path::new(BPFFS).join(unique()));
-        root.create().expect("a pin root on bpffs");
-        sweep();
-        Self(root)
-    }
-}
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        for root in [self.0.decap(), self.0.clone()] {
-            if let Err(e) = root.remove() {
-                eprintln!("pins are left under {}: {e}", root.path().display());
-            }
-        }
-    }
-}
-
-/// Mounts bpffs where nobody has done so. Once: each mount would be a new, empty file system on top of the others.
-fn mount() {
-    const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
-    let there = rustix::fs::statfs(BPFFS).expect("the kernel has bpffs");
-    if there.f_type != BPF_FS_MAGIC {
-        run("mount", &["-t", "bpf", "bpf", BPFFS]);
-    }
-}
-
-/// Removes what killed runs have left.
-fn sweep() {
-    let entries = std::fs::read_dir(BPFFS).expect("bpffs");
-    for name in entries.filter_map(|e| e.ok()?.file_name().into_string().ok()) {
-        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            let root = Root::new(Path::new(BPFFS).join(&name));
-            let _ = root.decap().remove().and_then(|()| root.remove());
-        }
-    }
+/// Pins of the test's own.
+pub(crate) fn pins() -> Pins {
+    require_root();
+    Pins::new().expect("a pin root on bpffs")
 }

@@ -1,0 +1,198 @@
+//! What the data plane costs: `cargo xtask bench` and `cargo xtask verify` build and start this.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use lb_tests::bench::against::Other;
+use lb_tests::bench::budget::{Budget, PATH};
+use lb_tests::bench::case::{self, Case};
+use lb_tests::bench::xdp::{self, Effort};
+use lb_tests::bench::{ring, verify};
+use serde::Serialize;
+
+/// Measures what the data plane costs.
+///
+/// Exit codes: 0 fine, 1 above the budget (verify, xdp --gate), 2 usage, or nothing could be measured.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Nanoseconds per packet, beside a floor and a frozen reference program (needs root)
+    Xdp(XdpArgs),
+    /// Milliseconds to build a ring, and to find stand-ins
+    Ring {
+        /// How often each is done
+        #[arg(long, value_name = "N", default_value_t = 51, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rounds: u32,
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// Instructions and memory of each program, against the budget (needs root)
+    Verify {
+        /// Makes the budget what the programs cost now, and a tenth
+        #[arg(long)]
+        set_budget: bool,
+        #[arg(long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+        #[command(flatten)]
+        repository: Repository,
+    },
+}
+
+#[derive(clap::Args)]
+struct Repository {
+    /// The repository
+    #[arg(long, hide = true, default_value = ".")]
+    root: PathBuf,
+}
+
+#[derive(clap::Args)]
+struct XdpArgs {
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Rounds; in each every program has its turn
+    #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Packets of each turn
+    #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u32).range(2..=100_000_000))]
+    repetitions: u32,
+    /// Only these cases
+    #[arg(long, value_name = "CASE", value_delimiter = ',', value_parser = case_named)]
+    cases: Vec<Case>,
+    /// Measures lb_xdp of another git revision beside this one
+    #[arg(long, value_name = "REV", requires = "against_object")]
+    against: Option<String>,
+    /// That revision's lb_xdp.o; `cargo xtask bench` fetches it
+    #[arg(long, hide = true)]
+    against_object: Option<PathBuf>,
+    /// Short, and judges: fails where tcp4-hot takes half as long again as the budget says, three times in a row
+    #[arg(long, conflicts_with_all = ["cases", "rounds", "repetitions", "against", "output"])]
+    gate: bool,
+    #[command(flatten)]
+    repository: Repository,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+fn case_named(name: &str) -> Result<Case, String> {
+    let names = || case::ALL.map(|case| case.name).join(", ");
+    let found = case::ALL.into_iter().find(|case| case.name == name);
+    found.ok_or_else(|| format!("cases are {}", names()))
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().what {
+        What::Xdp(args) if args.gate => gate(&args.repository.root),
+        What::Xdp(args) => xdp(&args).map(|()| true),
+        What::Ring { rounds, output } => {
+            let report = ring::measure(rounds);
+            print(output, &report, || report.table()).map(|()| true)
+        }
+        What::Verify {
+            set_budget,
+            output,
+            repository,
+        } => verify(&repository.root, set_budget, output),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("lb-bench: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn xdp(args: &XdpArgs) -> Result<()> {
+    let other = match (&args.against, &args.against_object) {
+        (Some(revision), Some(path)) => Some(Other {
+            revision: revision.clone(),
+            object: std::fs::read(path).with_context(|| format!("can't read {}", path.display()))?,
+        }),
+        _ => None,
+    };
+    let cases = if args.cases.is_empty() {
+        &case::ALL[..]
+    } else {
+        &args.cases
+    };
+    let effort = Effort {
+        rounds: args.rounds,
+        repetitions: args.repetitions,
+    };
+    let report = xdp::measure(cases, effort, other.as_ref(), |case| {
+        eprintln!("measuring {}", case.name);
+    })?;
+    print(args.output, &report, || report.table())
+}
+
+/// Whether the first case's ratio to the reference is near the one in the budget. Minima, and more than one try:
+/// noise makes a ratio worse for a while, a slower program for ever.
+fn gate(root: &Path) -> Result<bool> {
+    const TRIES: u32 = 3;
+    const TOLERANCE: f64 = 1.5;
+    const EFFORT: Effort = Effort {
+        rounds: 9,
+        repetitions: 200_000,
+    };
+    let case = case::ALL[0];
+    let budget = Budget::read(root)?;
+    let recorded = budget.ratios.get(case.name);
+    let recorded = *recorded.with_context(|| format!("{PATH} has no ratio of {}", case.name))?;
+    let limit = TOLERANCE * recorded;
+    for attempt in 1..=TRIES {
+        let report = xdp::measure(&[case], EFFORT, None, |_| {})?;
+        let result = &report.cases[0];
+        println!(
+            "{}: {:.1} ns net, {:.2} times the reference; the budget says {recorded:.2}, the limit is {limit:.2}",
+            case.name, result.net_ns, result.ratio_to_reference
+        );
+        if result.ratio_to_reference <= limit {
+            return Ok(true);
+        }
+        eprintln!("above the limit (try {attempt} of {TRIES})");
+    }
+    eprintln!(
+        "lb_xdp has become slower. If that is meant, measure with `cargo xtask bench xdp`, write the new ratio into \
+         {PATH} and say why in the commit."
+    );
+    Ok(false)
+}
+
+fn verify(root: &Path, set_budget: bool, output: Output) -> Result<bool> {
+    let report = verify::verify(root, set_budget)?;
+    print(output, &report, || report.table())?;
+    for problem in &report.problems {
+        eprintln!("not good: {problem}");
+    }
+    if !report.problems.is_empty() {
+        eprintln!(
+            "If a program is meant to cost more: `cargo xtask verify --set-budget`, and commit {PATH} with the reason."
+        );
+    }
+    Ok(report.problems.is_empty())
+}
+
+/// Writes a report to stdout. A reader that has left is no error.
+fn print(output: Output, report: &impl Serialize, table: impl FnOnce() -> String) -> Result<()> {
+    let text = match output {
+        Output::Table => table(),
+        Output::Json => serde_json::to_string_pretty(report)?,
+    };
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(()),
+    }
+}
