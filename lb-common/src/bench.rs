@@ -1,7 +1,6 @@
 //! What the bench tells its wrapper program: the frame to restore, the flows to vary, the program to call.
 
 use crate::be::{Be16, wire};
-use crate::header::Ethernet;
 
 /// The wrapper: restores the frame, then tail-calls the program that is measured.
 pub const WRAP: &str = "bench_wrap";
@@ -31,12 +30,19 @@ wire! {
         pub mask: u32,
         /// Last word of the first client's address, as a number.
         pub client: u32,
-        /// The frame's Ethernet header.
-        pub ethernet: Ethernet,
+        /// The word beside the client's, as it lies in memory: the destination behind an IPv4 client's address, the
+        /// third word before the last one of an IPv6 client's.
+        pub beside: u32,
+        /// The destination port.
+        pub port: Be16,
+        /// The frame's EtherType.
+        pub ethertype: Be16,
+        /// Its link-layer addresses, destination first. Words, since a copy of bytes would be a loop.
+        pub macs: [u32; 3],
         /// 0: IPv4 without options; 1: IPv6.
         pub v6: u8,
         /// Zero.
-        pub pad: u8,
+        pub pad: [u8; 3],
     }
 }
 
@@ -64,7 +70,7 @@ impl Case {
     }
 }
 
-const _: () = assert!(size_of::<Case>() == 40);
+const _: () = assert!(size_of::<Case>() == 48);
 
 #[cfg(test)]
 mod tests {
@@ -78,13 +84,12 @@ mod tests {
             frame_len: 0,
             mask,
             client: 0x0a00_0000,
-            ethernet: Ethernet {
-                destination: [0; 6],
-                source: [0; 6],
-                ethertype: Be16::new(0),
-            },
+            ethertype: Be16::new(0),
+            macs: [0; 3],
+            beside: 0,
+            port: Be16::new(0),
             v6: 0,
-            pad: 0,
+            pad: [0; 3],
         }
     }
 

@@ -24,7 +24,7 @@ macro_rules! headers {
         )*
     };
 }
-headers!(Ethernet, Vlan, Ipv4, Ipv6, Ports, u8, u16, u32);
+headers!(Ethernet, Vlan, Ipv4, Ipv6, Ports, u8, u16, u32, u64);
 
 /// The frame that the program was called for.
 pub struct Packet {

@@ -1,6 +1,6 @@
 //! `cargo xtask ci`: what a change must pass.
 
-use crate::{build_ebpf, host, step, test, tidy};
+use crate::{bench, build_ebpf, host, step, test, tidy};
 use anyhow::{Context, Result};
 use std::path::Path;
 
@@ -37,6 +37,13 @@ pub(crate) fn ci(root: &Path, args: &Args) -> Result<()> {
     build_ebpf::check(root)?;
     build_ebpf::lint(root)?;
     build_ebpf::verify(root)?;
+    if rustix::process::geteuid().is_root() {
+        bench::gates(root)?;
+    } else {
+        println!(
+            "NOT CHECKED without root: what the programs cost (`cargo xtask verify`, `bench xdp --gate`)"
+        );
+    }
     if args.no_tests {
         Ok(())
     } else {

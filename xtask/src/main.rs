@@ -1,5 +1,6 @@
 //! `cargo xtask`: every development task, one file per command.
 
+mod bench;
 mod build_ebpf;
 mod ci;
 mod debian;
@@ -44,7 +45,11 @@ enum Command {
     Docs(docs::Args),
     /// Write the man pages of lbd and lbctl to target/man
     Man,
-    /// What a change must pass: formatting, lints, tidy, eBPF objects, all tests (needs root)
+    /// Measure what the data plane costs: `bench xdp` (needs root), `bench ring`
+    Bench(bench::Args),
+    /// Instructions and memory of each eBPF program, against the budget (needs root)
+    Verify(bench::VerifyArgs),
+    /// What a change must pass: formatting, lints, tidy, eBPF objects, budgets, all tests (needs root)
     Ci(ci::Args),
 }
 
@@ -73,6 +78,8 @@ fn command(root: &Path) -> Result<()> {
         Command::Tidy => tidy::tidy(root),
         Command::Docs(args) => docs::docs(root, &args),
         Command::Man => docs::man(root),
+        Command::Bench(args) => bench::bench(root, &args),
+        Command::Verify(args) => bench::verify(root, &args),
         Command::Ci(args) => ci::ci(root, &args),
     }
 }

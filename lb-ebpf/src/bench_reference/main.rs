@@ -30,25 +30,29 @@ struct Vip {
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Backend {
-    /// Destination, source, EtherType.
-    ethernet: [u8; 14],
+    /// Destination and source of the link layer. Three fields, since a copy of an array would be a loop.
+    mac_a: u32,
+    mac_b: u32,
+    mac_c: u32,
     /// Sum of the header's constant words.
-    sum: u16,
+    sum: u32,
     source: u32,
     destination: u32,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy)]
+#[repr(C, packed)]
 struct Outer {
-    ethernet: [u8; 14],
+    mac_a: u32,
+    mac_b: u32,
+    mac_c: u32,
+    ethertype: u16,
     version: u16,
     len: u16,
-    id: u16,
-    frag: u16,
+    id_frag: u32,
     ttl_proto: u16,
     sum: u16,
-    addresses: [u16; 4],
+    source: u32,
+    destination: u32,
 }
 
 #[map(name = "ref_vips")]
@@ -109,22 +113,20 @@ fn balance(ctx: &XdpContext) -> Option<u32> {
 #[inline(always)]
 fn header(backend: &Backend, len: u16) -> Outer {
     let len = (u16::from_be(len).wrapping_add(IP as u16)).to_be();
-    let sum = u32::from(backend.sum) + u32::from(len);
+    let sum = backend.sum + u32::from(len);
     let sum = (sum & 0xffff) + (sum >> 16);
     Outer {
-        ethernet: backend.ethernet,
+        mac_a: backend.mac_a,
+        mac_b: backend.mac_b,
+        mac_c: backend.mac_c,
+        ethertype: IPV4,
         version: 0x4500u16.to_be(),
         len,
-        id: 0,
-        frag: 0x4000u16.to_be(),
+        id_frag: 0x4000u32.to_be(),
         ttl_proto: 0x4004u16.to_be(),
         sum: !(sum as u16),
-        addresses: [
-            backend.source as u16,
-            (backend.source >> 16) as u16,
-            backend.destination as u16,
-            (backend.destination >> 16) as u16,
-        ],
+        source: backend.source,
+        destination: backend.destination,
     }
 }
 

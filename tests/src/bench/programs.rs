@@ -7,7 +7,7 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
 use lb_common::be::Be16;
 use lb_common::bench::{self, CASE_MAP, PROGRAM_MAP};
-use lb_common::header::{Ethernet, proto};
+use lb_common::header::proto;
 use lb_common::slot::SLOTS;
 use lb_common::stop::Stop;
 use lb_common::{abi, hash};
@@ -186,20 +186,23 @@ impl Programs {
     }
 
     fn prepare(&mut self, callee: Callee, case: &Case, frame: &[u8], seed: u64) -> Result<()> {
-        let mac = |at: usize| -> [u8; 6] { std::array::from_fn(|i| frame[at + i]) };
+        let word = |at: usize| u32::from_ne_bytes(std::array::from_fn(|i| frame[at + i]));
+        let be16 = |at: usize| Be16::new(u16::from_be_bytes([frame[at], frame[at + 1]]));
+        // See `bench::Case::beside`.
+        let beside_at = 30;
+        let ports_at = if case.v6 { 54 } else { 34 };
         let case = bench::Case {
             random: seed,
             program: callee as u32,
             frame_len: frame.len() as u32,
             mask: case.flows - 1,
             client: CLIENT,
-            ethernet: Ethernet {
-                destination: mac(0),
-                source: mac(6),
-                ethertype: Be16::new(u16::from_be_bytes([frame[12], frame[13]])),
-            },
+            ethertype: be16(12),
+            macs: [word(0), word(4), word(8)],
+            beside: word(beside_at),
+            port: be16(ports_at + 2),
             v6: u8::from(case.v6),
-            pad: 0,
+            pad: [0; 3],
         };
         let bytes: CaseBytes = std::array::from_fn(|i| case.as_bytes()[i]);
         let cpus = nr_cpus().map_err(|(what, e)| anyhow::anyhow!("{what}: {e}"))?;

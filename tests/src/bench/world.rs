@@ -119,8 +119,7 @@ pub fn reference_backend(offset: u16) -> [u8; 24] {
     let mut bytes = [0; 24];
     bytes[..6].copy_from_slice(&mac(offset));
     bytes[6..12].copy_from_slice(&mac(u16::MAX));
-    bytes[12..14].copy_from_slice(&[8, 0]);
-    bytes[14..16].copy_from_slice(&sum.to_ne_bytes());
+    bytes[12..16].copy_from_slice(&u32::from(sum).to_ne_bytes());
     bytes[16..20].copy_from_slice(&src);
     bytes[20..].copy_from_slice(&dst);
     bytes
