@@ -31,7 +31,7 @@ wire! {
         /// Last word of the first client's address, as a number.
         pub client: u32,
         /// The word beside the client's, as it lies in memory: the destination behind an IPv4 client's address, the
-        /// third word before the last one of an IPv6 client's.
+        /// third of the four words of an IPv6 client's.
         pub beside: u32,
         /// The destination port.
         pub port: Be16,

@@ -35,6 +35,15 @@ impl Program {
 
     /// Runs it over a frame; its verdict and the frame as it left it. Headroom is taken away by metadata.
     pub(crate) fn run(&self, arrival: &Arrival<'_>) -> (Verdict, Vec<u8>) {
+        self.run_repeated(arrival, 1)
+    }
+
+    /// Runs it again and again over the same frame as it is left; the last verdict.
+    pub(crate) fn repeat(&self, arrival: &Arrival<'_>, times: u32) -> Verdict {
+        self.run_repeated(arrival, times).0
+    }
+
+    fn run_repeated(&self, arrival: &Arrival<'_>, repeat: u32) -> (Verdict, Vec<u8>) {
         let meta = HEADROOM - arrival.headroom;
         let input = [&vec![0x5a; meta], arrival.frame].concat();
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
@@ -47,6 +56,7 @@ impl Program {
                 data_in: Some(&input),
                 data_out: Some(&mut output),
                 ctx_in: Some(&context),
+                repeat,
                 ..TestRunOptions::default()
             })
             .unwrap_or_else(|e| panic!("BPF_PROG_TEST_RUN of {} bytes: {e:?}", arrival.frame.len()));

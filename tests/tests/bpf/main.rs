@@ -16,6 +16,7 @@ mod tx;
 mod stats;
 mod decap;
 mod decap_ecn;
+mod bench;
 
 mod generate;
 mod mutate;

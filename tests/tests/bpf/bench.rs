@@ -1,0 +1,111 @@
+//! The bench measures what it says: every packet is a first one, and what is not is no measurement.
+
+use lb_common::header::proto;
+use lb_tests::bench::against::Other;
+use lb_tests::bench::case::{ALL, Case};
+use lb_tests::bench::programs::{Callee, Programs};
+use lb_tests::bench::world;
+use lb_tests::model::{Arrival, Verdict};
+use lb_userspace::dataplane::object::LB_XDP;
+
+use crate::fixture::{Fixture, request};
+use crate::frame::checksum;
+use crate::kernel::HEADROOM;
+
+const TX: u32 = 3;
+
+/// Where the client's address and port are in a frame of this case.
+fn varied(case: &Case) -> [std::ops::Range<usize>; 2] {
+    if case.v6 {
+        [34..38, 54..56]
+    } else {
+        [26..30, 34..36]
+    }
+}
+
+#[test]
+fn without_the_wrapper_only_the_first_packet_is_encapsulated() {
+    let fixture = Fixture::new();
+    let before = fixture.kernel.counters();
+    let frame = request(false, proto::TCP).frame();
+    let arrival = Arrival {
+        frame: &frame,
+        ingress: fixture.ingress,
+        headroom: HEADROOM,
+    };
+    assert_eq!(fixture.kernel.program.repeat(&arrival, 100), Verdict::Pass);
+    let after = fixture.kernel.counters();
+    assert_eq!(after.vips[0].packets - before.vips[0].packets, 1);
+}
+
+#[test]
+fn with_it_every_packet_of_every_case_is_what_it_has_to_be() {
+    let other = Other {
+        revision: "this one".to_owned(),
+        object: LB_XDP.to_vec(),
+    };
+    let mut programs = Programs::load(Some(&other)).expect("root");
+    for case in &ALL {
+        for callee in [Callee::Target, Callee::Against, Callee::Floor] {
+            let nanos = programs.measure(callee, case, 7, 1000).expect(case.name);
+            assert!(nanos > 0.0, "{} {callee:?}", case.name);
+        }
+        let nanos = programs.measure(Callee::Reference, &case.for_reference(), 7, 1000);
+        assert!(nanos.expect(case.name) > 0.0);
+    }
+    // Cases that promise what does not happen.
+    let v6 = Case {
+        proto: proto::IPV4,
+        ..ALL[4]
+    };
+    let error = programs
+        .measure(Callee::Target, &v6, 7, 1000)
+        .expect_err("no TCP, no UDP");
+    assert!(
+        format!("{error:#}").contains("measured something else"),
+        "{error:#}"
+    );
+    assert!(
+        programs.measure(Callee::Reference, &ALL[4], 7, 1000).is_err(),
+        "it knows no IPv6"
+    );
+}
+
+#[test]
+fn the_wrapper_changes_client_and_port_alone() {
+    let mut programs = Programs::load(None).expect("root");
+    for case in &ALL {
+        let mut seen = Vec::new();
+        for seed in 0..8 {
+            let (verdict, mut left) = programs.once(Callee::Floor, case, seed).expect(case.name);
+            assert_eq!(verdict, TX);
+            let mut frame = case.frame();
+            seen.push(varied(case).map(|range| left[range].to_vec()));
+            for range in varied(case) {
+                frame[range.clone()].fill(0);
+                left[range].fill(0);
+            }
+            assert_eq!(left, frame, "{} seed {seed}", case.name);
+        }
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len() == 1, case.flows == 1, "{}: {seen:?}", case.name);
+    }
+}
+
+#[test]
+fn the_reference_encapsulates() {
+    let mut programs = Programs::load(None).expect("root");
+    let (_, inner) = programs.once(Callee::Floor, &ALL[1], 5).expect("floor");
+    let (verdict, left) = programs.once(Callee::Reference, &ALL[1], 5).expect("reference");
+    assert_eq!(verdict, TX);
+    assert_eq!(left.len(), inner.len() + 20);
+    assert_eq!(left[34..], inner[14..], "the inner packet is untouched");
+    let outer = &left[14..34];
+    assert_eq!((checksum(outer), outer[9]), (0, 4));
+    assert_eq!(u16::from_be_bytes([outer[2], outer[3]]), 60);
+    let destination: [u8; 4] = outer[16..].try_into().expect("four bytes");
+    let backends = (0..world::BACKENDS).map(|n| world::backend_v4(n).octets());
+    assert!(backends.into_iter().any(|b| b == destination), "{destination:?}");
+    assert_eq!(left[12..14], [8, 0]);
+}
