@@ -54,7 +54,7 @@ pub struct Programs {
     callable: ProgramArray<MapData>,
     balancer: Balancer,
     reference: Ebpf,
-    _floor: Ebpf,
+    floor: Ebpf,
     against: Option<Ebpf>,
     // Last: pins go when nobody uses them any more.
     _pins: Pins,
@@ -98,7 +98,7 @@ impl Programs {
             wrap,
             balancer,
             reference: load(object::REFERENCE, bench::REFERENCE)?,
-            _floor: load(object::FLOOR, bench::FLOOR)?,
+            floor: load(object::FLOOR, bench::FLOOR)?,
             against,
             _pins: pins,
         };
@@ -114,7 +114,7 @@ impl Programs {
                 .set(callee as u32, fd, 0)
                 .with_context(|| format!("{name} can't be tail-called"))
         };
-        connect(Callee::Floor, &mut self._floor, bench::FLOOR)?;
+        connect(Callee::Floor, &mut self.floor, bench::FLOOR)?;
         connect(Callee::Reference, &mut self.reference, bench::REFERENCE)?;
         connect(Callee::Target, self.balancer.ebpf(), abi::LB_XDP)?;
         if let Some(against) = &mut self.against {
