@@ -91,7 +91,8 @@ pub(super) struct Node {
     #[schemars(inner(regex(pattern = INTERFACE), length(max = INTERFACE_MAX)))]
     pub(super) interfaces: Field<List<String>>,
     /// How the program is attached: `native` is the driver's XDP or nothing; `generic` is slow, for tests and odd
-    /// drivers; `auto` is native where the driver has it, else generic with a warning.
+    /// drivers; `auto` is native where the driver has it, else generic with a warning; a running link keeps its
+    /// mode where that fits.
     #[schemars(with = "Option<String>", extend("enum" = words_or_null(&ATTACH), "default" = ATTACH[0].0))]
     pub(super) attach: Field<String>,
 }
