@@ -293,3 +293,44 @@ fn a_forced_detach_keeps_the_lock_of_the_agent() {
         Ok(())
     });
 }
+
+#[test]
+fn without_attaching_everything_else_is_done() {
+    with_node("no-attach", |node| {
+        node.stop()?;
+        says(&node.lbctl(&["detach"])?, 0, "");
+        wait_xdp(node, &[])?;
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut command = lbd(node, &[], &yaml(node)?, &dir);
+        command.arg("--no-attach");
+        let mut agent = Process::spawn("lbd", command, &dir.path().join("log"))?;
+        agent.wait_ready("boot: ready", SOON)?;
+        assert_eq!(with_xdp(node)?, [""; 0]);
+        let status = node.lbctl_json(&["status"])?;
+        assert_eq!(
+            (&status["agent"], &status["interfaces"]),
+            (&"alive".into(), &serde_json::json!([]))
+        );
+        assert_eq!(
+            node.lbctl_json(&["vips"])?["vips"].as_array().map(Vec::len),
+            Some(6)
+        );
+        let shares = node.lbctl_json(&["ring", "web4"])?;
+        assert_eq!(shares["empty"], 0, "{shares}");
+        assert!(node.pin_root().join("program").exists());
+        agent.kill9()
+    });
+}
+
+#[test]
+fn check_reads_and_touches_nothing() {
+    with_node("check", |node| {
+        let dir = tempfile::tempdir().expect("a folder");
+        let check = |yaml: &str| command::output(lbd(node, &[], yaml, &dir).arg("--check"));
+        says(&check(&yaml(node)?)?, 0, "valid");
+        let broken = yaml(node)?.replace("pool: web4", "pool: wbe4");
+        says(&check(&broken)?, 1, "did you mean");
+        assert_eq!(node.lbctl_json(&["status"])?["agent"], "alive");
+        Ok(())
+    });
+}
