@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::report;
 use crate::dataplane::attach::Attached;
@@ -69,16 +69,33 @@ impl Controller {
         Self::links_of(&model, self.links.is_some()).await?.complete()?;
         // Asked before anything changes: a new backend's neighbour may take a moment to answer.
         let hops = self.resolver.resolve(&targets(&model)).await?;
-        // An interface may refuse the program, so that comes before the maps.
         let before = std::mem::replace(&mut self.model, model);
-        if let Err(e) = self.attach(true).await {
+        if let Err(e) = self.apply(&hops).await {
+            // Whatever was done is taken back by the one path that there is: to the model of before.
             self.model = before;
+            if let Err(back) = self.restore().await {
+                error!(
+                    "the running configuration could not be restored, the next change of the network tries again: {back:#}"
+                );
+            }
             return Err(e);
         }
-        self.program(&hops)?;
-        self.commit()?;
         self.warn().await;
         Ok(())
+    }
+
+    /// Puts the model into effect. An interface may refuse the program, so that comes before the maps.
+    async fn apply(&mut self, hops: &[NextHop]) -> Result<()> {
+        self.attach(true).await?;
+        self.program(hops)?;
+        self.commit()
+    }
+
+    /// Makes maps and interfaces those of the model again, after one that failed.
+    async fn restore(&mut self) -> Result<()> {
+        let hops = self.resolver.resolve(&targets(&self.model)).await?;
+        self.program(&hops)?;
+        self.attach(true).await
     }
 
     /// Follows the network: next hops and interfaces.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use lb_common::abi::map;
 use lb_common::info::Meta;
 use lb_tests::host::Node;
@@ -331,6 +331,46 @@ fn check_reads_and_touches_nothing() {
         let broken = yaml(node)?.replace("pool: web4", "pool: wbe4");
         says(&check(&broken)?, 1, "did you mean");
         assert_eq!(node.lbctl_json(&["status"])?["agent"], "alive");
+        Ok(())
+    });
+}
+
+/// Fills the VIP map with what nobody asked for, so that the next write fails.
+fn fill_vips(node: &Node) {
+    let data = MapData::from_pin(node.pin_root().join("maps").join(map::VIPS)).expect("it is pinned");
+    let map = Map::from_map_data(data).expect("a known type");
+    let mut vips: HashMap<MapData, [u8; 20], [u8; 8]> = map.try_into().expect("its type");
+    let junk = |i: u32| {
+        let mut key = [0xee; 20];
+        key[..4].copy_from_slice(&i.to_ne_bytes());
+        key
+    };
+    let full = (0..100_000).find(|&i| vips.insert(junk(i), [0; 8], 0).is_err());
+    assert!(full.is_some(), "the map has an end");
+}
+
+#[test]
+fn a_reload_that_fails_half_way_is_taken_back() {
+    with_node("half-way", |node| {
+        let facts = |node: &Node| -> Result<_, LabError> {
+            let backends = node.lbctl_json(&["maps", "lb_be_info"])?;
+            let generation = node.lbctl_json(&["status"])?["generation"].clone();
+            Ok((node.lbctl_json(&["maps", "lb_vips"])?, backends, generation))
+        };
+        let before = facts(node)?;
+        fill_vips(node);
+        // Weights and interfaces could be changed, the VIP can't.
+        let other = yaml(node)?
+            .replace("port: 80", "port: 8080")
+            .replace("weight: 3", "weight: 5");
+        let mark = node.reload(&other)?;
+        node.wait_log("configuration refused, the running one stays", mark, SOON)?;
+        assert_eq!(facts(node)?, before);
+        assert_eq!(with_xdp(node)?, ["eth0"]);
+        // With the junk gone the same file is fine.
+        let mark = node.reload(&other)?;
+        node.wait_log("configuration reloaded", mark, SOON)?;
+        assert_ne!(facts(node)?, before);
         Ok(())
     });
 }
