@@ -2,7 +2,7 @@
 
 /// Raised with every change of a map's key, value or meaning. An agent never adopts maps of another version.
 /// `lb_decap`'s maps carry none: attaching writes their entries anew, and their shapes are compared.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// The program on client-facing interfaces.
 pub const LB_XDP: &str = "lb_xdp";
@@ -13,7 +13,7 @@ pub const LAB_PASS: &str = "lab_pass";
 
 /// Names of maps, at most 15 bytes: the kernel cuts longer ones.
 pub mod map {
-    /// HASH [`crate::vip::Key`] → [`crate::vip::Value`].
+    /// ARRAY of [`crate::vip::Cell`], a perfect hash, mmap-able.
     pub const VIPS: &str = "lb_vips";
     /// ARRAY pool × 65,536 + slot → [`crate::slot::Slot`], mmap-able.
     pub const SLOTS: &str = "lb_slots";
@@ -64,6 +64,9 @@ pub mod map {
 
 /// The program's constant that holds the expanded key of the flow hash, [`crate::hash::Key`].
 pub const FLOW_KEY: &str = "FLOW_KEY";
+
+/// The program's constant that tells the size of [`map::VIPS`], see [`crate::vip::shift`].
+pub const VIP_SHIFT: &str = "VIP_SHIFT";
 
 /// Interfaces that the program can be attached to at once.
 pub const MAX_INTERFACES: u32 = 64;

@@ -76,13 +76,15 @@ const fn host_bits(entry: &Entry, hash: u32) -> u32 {
 #[inline(always)]
 pub const fn ipv6(entry: &Entry, inner: &Inner, hash: u32) -> Ipv6 {
     let [a, b, c, d] = entry.src.0;
+    // Word by word: LLVM makes a loop over bytes of an array's copy into a packet.
+    let [e, f, g, h] = entry.dst.0;
     Ipv6 {
         version_class_label: Be32::new(6 << 28 | (inner.class as u32) << 20 | hash & 0xf_ffff),
         payload_len: Be16::new(inner.len),
         next: inner.proto,
         hop_limit: TTL,
         src: [a, b, c, d | host_bits(entry, hash)],
-        dst: entry.dst.0,
+        dst: [e, f, g, h],
     }
 }
 

@@ -14,9 +14,13 @@ mod vip;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
+use lb_common::header::ethertype;
 use lb_common::pick::pick;
 use lb_common::stop::Stop;
+use lb_ebpf::link::Link;
 use lb_ebpf::packet::Packet;
+
+use crate::parse::Headers;
 
 /// The program on client-facing interfaces.
 #[xdp]
@@ -34,7 +38,18 @@ pub fn lb_xdp(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn balance(packet: Packet, bytes: usize) -> Result<u32, Stop> {
-    let headers = parse::parse(&packet)?;
+    let (link, kind) = Link::read(&packet).ok_or(Stop::NotIp)?;
+    // One copy of the pipeline for each family: what a family leaves constant costs nothing there.
+    match kind {
+        ethertype::IPV4 => steer(parse::ipv4(&packet, link)?, packet, bytes),
+        ethertype::IPV6 => steer(parse::ipv6(&packet, link)?, packet, bytes),
+        ethertype::VLAN | ethertype::SERVICE_VLAN => Err(Stop::VlanStacked),
+        _ => Err(Stop::NotIp),
+    }
+}
+
+#[inline(always)]
+fn steer(headers: Headers, packet: Packet, bytes: usize) -> Result<u32, Stop> {
     let vip = vip::find(&headers)?;
     let hash = headers.tuple.hash(&maps::flow_key());
     let pick = pick(slot::find(&vip, hash)?);

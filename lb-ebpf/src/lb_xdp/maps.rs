@@ -6,17 +6,17 @@ use core::ptr::read_volatile;
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_action};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, DevMapHash, HashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, DevMapHash, PerCpuArray};
 use lb_common::abi::{MAX_DEVICES, MAX_INTERFACES};
 use lb_common::slot::Slot;
 use lb_common::stats::Counter;
 use lb_common::stop::Stop;
 use lb_common::{backend, hash, info, slot, vip};
 
-/// `lb_vips`: what we serve. Written by the agent; read once or twice per packet. Room is made when the
-/// program is loaded: every address has up to two marks, and a change holds the old and the new.
+/// `lb_vips`: what we serve, a perfect hash in an array. The agent stores single words through mmap; read once or twice
+/// per packet. Room is made when the program is loaded.
 #[map(name = "lb_vips")]
-static VIPS: HashMap<vip::Key, vip::Value> = HashMap::with_max_entries(512, 0);
+static VIPS: Array<vip::Cell> = Array::with_max_entries(vip::cells(512), BPF_F_MMAPABLE);
 
 /// `lb_slots`: all rings, pool × 65,536 + slot. The agent stores single slots through mmap.
 #[map(name = "lb_slots")]
@@ -65,6 +65,10 @@ static FLOW_KEY: hash::Key = hash::Key {
     nh: [0; hash::WORDS],
 };
 
+/// The size of `lb_vips`, see [`vip::shift`]; set when the program is loaded.
+#[unsafe(no_mangle)]
+static VIP_SHIFT: u32 = vip::shift(vip::cells(512));
+
 /// The key of the flow hash, word by word: a volatile read keeps the compiler from folding the zeros above.
 #[inline(always)]
 pub fn flow_key() -> hash::Key {
@@ -81,9 +85,19 @@ pub fn flow_key() -> hash::Key {
 /// The value of a VIP key.
 #[inline(always)]
 pub fn vip(key: &vip::Key) -> Option<vip::Value> {
-    // SAFETY: the agent replaces values as a whole; entries of a preallocated map stay mapped, so a value that is
-    // deleted while we read it is at worst another VIP's, for this packet.
-    unsafe { VIPS.get(key) }.copied()
+    // SAFETY: a pointer to a static.
+    let shift = unsafe { read_volatile(&raw const VIP_SHIFT) } & 63;
+    let hash = key.hash();
+    let bucket = VIPS.get_ptr(vip::bucket(hash, shift))?;
+    // SAFETY: map memory lives as long as the program. The agent stores words whole; a volatile read is one load.
+    let seed = unsafe { read_volatile(&raw const (*bucket).seed) };
+    if seed == 0 {
+        return None;
+    }
+    let cell = VIPS.get_ptr(vip::place(hash, seed, shift))?;
+    // SAFETY: as above. The tail is read first: the agent takes it away first and writes it last.
+    let (tail, addr) = unsafe { (read_volatile(&raw const (*cell).tail), read_volatile(&raw const (*cell).addr)) };
+    (vip::is_tail_of(tail, key.tail()) && addr == key.addr_words()).then(|| vip::value(tail))
 }
 
 /// One slot, by its index in the flat array.

@@ -3,7 +3,7 @@
 use lb_common::addr::Addr;
 use lb_common::be::Be16;
 use lb_common::encap::Inner;
-use lb_common::header::{Ipv4, Ipv6, Ports, TCP_MIN, UDP_MIN, ethertype, proto};
+use lb_common::header::{Ipv4, Ipv6, Ports, TCP_MIN, UDP_MIN, proto};
 use lb_common::stop::Stop;
 use lb_common::tuple::Tuple;
 use lb_ebpf::link::Link;
@@ -32,20 +32,9 @@ pub enum Kind {
     Extension,
 }
 
-/// Parses a frame.
+/// Parses an IPv4 packet.
 #[inline(always)]
-pub fn parse(packet: &Packet) -> Result<Headers, Stop> {
-    let (link, kind) = Link::read(packet).ok_or(Stop::NotIp)?;
-    match kind {
-        ethertype::IPV4 => ipv4(packet, link),
-        ethertype::IPV6 => ipv6(packet, link),
-        ethertype::VLAN | ethertype::SERVICE_VLAN => Err(Stop::VlanStacked),
-        _ => Err(Stop::NotIp),
-    }
-}
-
-#[inline(always)]
-fn ipv4(packet: &Packet, link: Link) -> Result<Headers, Stop> {
+pub fn ipv4(packet: &Packet, link: Link) -> Result<Headers, Stop> {
     let ip: Ipv4 = packet.read(link.len).ok_or(Stop::Malformed)?;
     let (len, header) = (ip.total_len.get(), ip.header_len());
     let complete = link.len + len as usize <= packet.len();
@@ -75,8 +64,9 @@ fn ipv4(packet: &Packet, link: Link) -> Result<Headers, Stop> {
     transport(packet, link, inner, tuple, header)
 }
 
+/// Parses an IPv6 packet.
 #[inline(always)]
-fn ipv6(packet: &Packet, link: Link) -> Result<Headers, Stop> {
+pub fn ipv6(packet: &Packet, link: Link) -> Result<Headers, Stop> {
     let ip: Ipv6 = packet.read(link.len).ok_or(Stop::Malformed)?;
     let len = size_of::<Ipv6>() + ip.payload_len.get() as usize;
     // A length over 65,535 does not exist without a jumbo option, and an outer header could not say it.

@@ -172,11 +172,13 @@ impl Controller {
                 Ok(changed) => slots += changed,
                 Err(e) => {
                     // What is in the maps now is the truth; the next pass starts from there.
+                    self.balancer.maps.settle();
                     self.applied = self.balancer.maps.contents()?;
                     return Err(e).context("writing the maps");
                 }
             }
         }
+        self.balancer.maps.settle();
         report::next_hops(&self.applied, &desired);
         self.applied = desired;
         if !ops.is_empty() {

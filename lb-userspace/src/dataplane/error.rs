@@ -75,6 +75,8 @@ pub enum Error {
         name: &'static str,
         source: Box<MapError>,
     },
+    #[error("the VIP table has no room left")]
+    Full,
     #[error("{given} prefixes are too many, lb_decap can allow {most}: name longer ranges")]
     Prefixes { given: usize, most: u32 },
     #[error("interface {ifindex} can't be a target of redirects")]

@@ -6,8 +6,8 @@ use aya::maps::{Array, MapData};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::abi::{self, map};
-use lb_common::hash;
 use lb_common::info::{Meta, text};
+use lb_common::{hash, vip};
 use rustix::rand::{GetRandomFlags, getrandom};
 use zerocopy::IntoBytes;
 
@@ -54,8 +54,10 @@ impl Balancer {
             (None, None) => random_key(),
         };
         let flow_key = hash::Key::expand(key.bytes());
+        let vip_shift = vip::shift(vip::cells(plan.capacity.vips));
         let mut ebpf = loader(root, &shapes)
             .override_global(abi::FLOW_KEY, flow_key.as_bytes(), true)
+            .override_global(abi::VIP_SHIFT, &vip_shift, true)
             .override_global(aya_log::LEVEL, &plan.log_level, true)
             .load(LB_XDP)
             .map_err(maps_refused)?;

@@ -2,23 +2,24 @@
 
 use std::os::fd::AsFd;
 
-use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, DevMapHash, Map, MapData, MapError, PerCpuArray};
 use lb_common::abi::map;
 use lb_common::slot::SLOTS;
 use lb_common::stats::Counter;
-use lb_common::{backend, info, vip};
+use lb_common::{backend, info};
 
 use super::Error;
 use super::memory::Memory;
 use super::pin::Root;
 use super::pod::Plain;
 use super::shape::{self, Pinned};
+use super::vips::Table;
 use crate::model::Capacity;
 
 /// The maps of a loaded data plane.
 pub struct Maps {
     pub(super) capacity: Capacity,
-    pub(super) vips: HashMap<MapData, Plain<vip::Key>, Plain<vip::Value>>,
+    pub(super) vips: Table,
     pub(super) slots: Memory,
     pub(super) backends: Array<MapData, Plain<backend::Entry>>,
     pub(super) devices: DevMapHash<MapData>,
@@ -80,8 +81,11 @@ impl Maps {
         }
         Ok(Self {
             capacity,
-            vips: open(root, map::VIPS)?,
-            slots: slots(root, capacity)?,
+            vips: Table::new(
+                words(root, map::VIPS, Table::words(capacity.vips))?,
+                capacity.vips,
+            ),
+            slots: words(root, map::SLOTS, capacity.pools as usize * SLOTS)?,
             backends: open(root, map::BACKENDS)?,
             devices: open(root, map::DEVICES)?,
             vip_stats: open(root, map::VIP_STATS)?,
@@ -100,13 +104,10 @@ impl Maps {
     }
 }
 
-fn slots(root: &Root, capacity: Capacity) -> Result<Memory, Error> {
-    let data = MapData::from_pin(root.map(map::SLOTS)).map_err(Error::map(map::SLOTS))?;
-    let len = capacity.pools as usize * SLOTS;
-    Memory::map(data.fd().as_fd(), len).map_err(|source| Error::Memory {
-        name: map::SLOTS,
-        source,
-    })
+/// A pinned array of so many words as memory.
+fn words(root: &Root, name: &'static str, len: usize) -> Result<Memory, Error> {
+    let data = MapData::from_pin(root.map(name)).map_err(Error::map(name))?;
+    Memory::map(data.fd().as_fd(), len).map_err(|source| Error::Memory { name, source })
 }
 
 /// The first thing that is written into new maps: whose they are.

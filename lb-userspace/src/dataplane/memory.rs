@@ -1,6 +1,6 @@
-//! The slots, mapped into our memory.
+//! Arrays of u64s (slots, VIPs), mapped into our memory.
 
-#![expect(unsafe_code, reason = "maps the slots into our memory")]
+#![expect(unsafe_code, reason = "maps a map into our memory")]
 
 use std::io;
 use std::os::fd::AsFd;
@@ -39,6 +39,22 @@ impl Memory {
         Ok(Self { start, len })
     }
 
+    /// Memory of our own, for what is tested without a map.
+    #[cfg(test)]
+    pub(super) fn anonymous(len: usize) -> io::Result<Self> {
+        // SAFETY: as in `map`.
+        let start = unsafe {
+            rustix::mm::mmap_anonymous(
+                std::ptr::null_mut(),
+                len * size_of::<u64>(),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )?
+        };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, len })
+    }
+
     fn words(&self) -> &[AtomicU64] {
         // SAFETY: the kernel mapped `len` u64s at `start`, page-aligned, until `drop`.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
@@ -54,7 +70,7 @@ impl Memory {
         let word = &self.words()[index];
         let differs = word.load(Ordering::Relaxed) != value;
         if differs {
-            // What the slot will name was written by system calls before, which order it.
+            // What the word will name was written before.
             word.store(value, Ordering::Release);
         }
         differs

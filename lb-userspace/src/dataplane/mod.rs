@@ -4,6 +4,7 @@
 
 mod pod;
 mod memory;
+mod vips;
 mod error;
 pub mod object;
 pub mod pin;

@@ -54,11 +54,7 @@ impl Maps {
 
     /// VIPs and the marks of their addresses.
     pub fn vips(&self) -> Result<BTreeMap<vip::Key, vip::Value>, Error> {
-        let rows = self
-            .vips
-            .iter()
-            .map(|row| row.map(|(Plain(key), Plain(value))| (key, value)));
-        rows.collect::<Result<_, _>>().map_err(Error::map(map::VIPS))
+        Ok(self.vips.all())
     }
 
     /// Pools by index.

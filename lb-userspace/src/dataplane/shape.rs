@@ -52,15 +52,7 @@ pub fn balancer(capacity: Capacity) -> Vec<Shape> {
         )
     };
     vec![
-        // Every VIP may bring an address of its own, with a mark for each of two protocols; and new ones are written
-        // before old ones are removed.
-        shape(
-            map::VIPS,
-            MapType::Hash,
-            size_of::<vip::Key>(),
-            size_of::<vip::Value>(),
-            vips * 6,
-        ),
+        array(map::VIPS, size_of::<vip::Cell>(), vip::cells(vips)),
         array(map::SLOTS, size_of::<u64>(), pools * SLOTS as u32),
         array(map::BACKENDS, size_of::<backend::Entry>(), backends),
         shape(map::DEVICES, MapType::DevMapHash, INDEX, 8, abi::MAX_DEVICES),

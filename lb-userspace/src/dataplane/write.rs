@@ -10,6 +10,7 @@ use lb_common::{backend, info};
 use super::Error;
 use super::maps::Maps;
 use super::pod::Plain;
+use super::vips::Full;
 use crate::model::Name;
 use crate::state::contents::Backend;
 use crate::state::diff::Op;
@@ -35,11 +36,9 @@ impl Maps {
                 if *new {
                     zero(&mut self.vip_stats, value.index.into()).map_err(Error::map(map::VIP_STATS))?;
                 }
-                self.vips
-                    .insert(Plain(*key), Plain(*value), 0)
-                    .map_err(Error::map(map::VIPS))?;
+                self.vips.set(key, value).map_err(|Full| Error::Full)?;
             }
-            Op::RemoveVip(key) => absent(self.vips.remove(&Plain(*key))).map_err(Error::map(map::VIPS))?,
+            Op::RemoveVip(key) => self.vips.remove(key),
             Op::ClearPool(pool) => {
                 let changed = self.store(*pool, |_| lb_common::slot::NO_BACKEND);
                 self.set_pool(*pool, info::Pool::default())?;
@@ -61,6 +60,11 @@ impl Maps {
             }
         }
         Ok(0)
+    }
+
+    /// To be called when a change is written, whole or not: what it replaced may be overwritten by the next one.
+    pub fn settle(&mut self) {
+        self.vips.settle();
     }
 
     fn set_backend(&mut self, index: u16, backend: &Backend, new: bool) -> Result<(), Error> {

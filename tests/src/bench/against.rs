@@ -3,12 +3,13 @@
 use anyhow::{Context, Result, bail};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
-use lb_common::{abi, hash};
+use lb_common::{abi, hash, vip};
 use lb_userspace::dataplane::object::LB_XDP;
 use lb_userspace::dataplane::pin::Root;
 use zerocopy::IntoBytes;
 
 use super::programs::program;
+use super::world;
 
 /// An object of another revision.
 pub struct Other {
@@ -36,8 +37,10 @@ pub fn load(other: &Other, root: &Root, flow_key: &hash::Key) -> Result<Ebpf> {
     for name in abi::map::ALL {
         loader.map_pin_path(name, root.map(name));
     }
+    let vip_shift = vip::shift(vip::cells(world::CAPACITY.vips));
     let mut ebpf = loader
         .override_global(abi::FLOW_KEY, flow_key.as_bytes(), true)
+        .override_global(abi::VIP_SHIFT, &vip_shift, true)
         .override_global(aya_log::LEVEL, &0u8, false)
         .load(&other.object)
         .with_context(|| format!("can't load lb_xdp of {revision}"))?;

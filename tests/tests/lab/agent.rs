@@ -1,16 +1,23 @@
 //! What an agent takes over, what it refuses, and what it needs to be allowed to do.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{Array, Map, MapData};
 use lb_common::abi::map;
+use lb_common::addr::Addr;
+use lb_common::be::Be16;
 use lb_common::info::Meta;
+use lb_common::vip;
 use lb_tests::host::Node;
 use lb_tests::process::Process;
 use lb_tests::{Lab, LabError, binary, command};
+use lb_userspace::dataplane::maps::Maps;
+use lb_userspace::dataplane::pin::Root;
+use lb_userspace::state::diff::Op;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -201,12 +208,10 @@ fn maps_of_another_version_are_refused() {
     with_node("abi", |node| {
         node.stop()?;
         set_abi(node, lb_common::abi::ABI_VERSION + 1);
-        refused(node, &yaml(node)?, "have ABI version 2, this program has 1")?;
-        says(
-            &node.lbctl(&["vips"])?,
-            2,
-            "have ABI version 2, this program has 1",
-        );
+        let needed = lb_common::abi::ABI_VERSION;
+        let why = format!("have ABI version {}, this program has {needed}", needed + 1);
+        refused(node, &yaml(node)?, &why)?;
+        says(&node.lbctl(&["vips"])?, 2, &why);
         assert_eq!(with_xdp(node)?, ["eth0"]);
         set_abi(node, lb_common::abi::ABI_VERSION);
         node.start()
@@ -335,18 +340,26 @@ fn check_reads_and_touches_nothing() {
     });
 }
 
-/// Fills the VIP map with what nobody asked for, so that the next write fails.
-fn fill_vips(node: &Node) {
-    let data = MapData::from_pin(node.pin_root().join("maps").join(map::VIPS)).expect("it is pinned");
-    let map = Map::from_map_data(data).expect("a known type");
-    let mut vips: HashMap<MapData, [u8; 20], [u8; 8]> = map.try_into().expect("its type");
-    let junk = |i: u32| {
-        let mut key = [0xee; 20];
-        key[..4].copy_from_slice(&i.to_ne_bytes());
-        key
-    };
-    let full = (0..100_000).find(|&i| vips.insert(junk(i), [0; 8], 0).is_err());
-    assert!(full.is_some(), "the map has an end");
+/// Fills the bucket of a key with what nobody asked for, so that the key can't be written.
+fn fill_bucket(node: &Node, wanted: &vip::Key) {
+    let root = Root::new(node.pin_root());
+    let mut maps = Maps::open(&root).expect("its maps");
+    let shift = vip::shift(vip::cells(maps.capacity().vips));
+    let bucket = |key: &vip::Key| vip::bucket(key.hash(), shift);
+    // Where twenty others find no place the wanted one finds none.
+    let refused = (0..)
+        .map(|i| vip::Key::new(Addr::v4(i), Be16::new(1), 6))
+        .filter(|key| bucket(key) == bucket(wanted))
+        .map(|key| Op::SetVip {
+            key,
+            value: vip::Value::default(),
+            new: false,
+        })
+        .filter(|junk| {
+            maps.settle();
+            maps.apply(junk).is_err()
+        });
+    assert_eq!(refused.take(20).count(), 20);
 }
 
 #[test]
@@ -358,7 +371,8 @@ fn a_reload_that_fails_half_way_is_taken_back() {
             Ok((node.lbctl_json(&["maps", "lb_vips"])?, backends, generation))
         };
         let before = facts(node)?;
-        fill_vips(node);
+        let vip = "10.200.1.1".parse::<IpAddr>().expect("an address");
+        fill_bucket(node, &vip::Key::new(vip.into(), Be16::new(8080), 6));
         // Weights and interfaces could be changed, the VIP can't.
         let other = yaml(node)?
             .replace("port: 80", "port: 8080")
