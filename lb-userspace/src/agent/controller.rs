@@ -16,6 +16,7 @@ use crate::state::diff::diff;
 use crate::state::ids;
 use crate::state::reduce::{World, reduce, targets};
 use crate::state::ring::Cache;
+use crate::state::standing::Standings;
 
 /// Owns the state of the data plane.
 pub(super) struct Controller {
@@ -24,6 +25,7 @@ pub(super) struct Controller {
     resolver: Resolver,
     applied: Contents,
     cache: Cache,
+    standings: Standings,
     /// Interfaces that the program is attached to; `None` where nothing is to be attached.
     links: Option<Vec<Link>>,
     generation: u64,
@@ -44,6 +46,7 @@ impl Controller {
             resolver,
             applied,
             cache,
+            standings: Standings::default(),
             links,
             generation,
             said,
@@ -162,6 +165,7 @@ impl Controller {
             model: &self.model,
             ids: &ids,
             hops,
+            standings: &self.standings,
             applied: &self.applied,
         };
         let desired = reduce(&world, &mut self.cache);

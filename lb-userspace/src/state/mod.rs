@@ -5,5 +5,6 @@
 pub mod contents;
 pub mod ids;
 pub mod ring;
+pub mod standing;
 pub mod reduce;
 pub mod diff;

@@ -12,6 +12,7 @@ use lb_common::{backend, encap, info, vip};
 use super::contents::{Backend, Contents};
 use super::ids::{Ids, vip_key};
 use super::ring::{Cache, Place};
+use super::standing::Standings;
 use crate::model::{self, Model};
 use crate::net::{Hop, NextHop, Target, Why};
 
@@ -23,6 +24,8 @@ pub struct World<'a> {
     pub ids: &'a Ids,
     /// Next hops, in the order of [`targets`].
     pub hops: &'a [NextHop],
+    /// What the operator and the health checks think of backends.
+    pub standings: &'a Standings,
     /// What the maps hold now.
     pub applied: &'a Contents,
 }
@@ -67,15 +70,15 @@ pub fn reduce(world: &World<'_>, cache: &mut Cache) -> Contents {
             let hop = hops.next().expect("one next hop for each backend");
             let local = world.ids.backends[&configured.id];
             let backend = backend(world, configured, index, local, hop);
-            let up = backend.info.next_hop == next_hop::RESOLVED;
-            if up {
+            let reachable = backend.info.next_hop == next_hop::RESOLVED;
+            if reachable {
                 desired.devices.insert(backend.entry.ifindex);
             }
             places.push(Place {
                 id: configured.id,
-                weight: configured.weight,
+                weight: backend.info.weight,
                 index: local,
-                up,
+                up: reachable && world.standings.of(configured.id).takes_new_flows(),
             });
             desired.backends.insert(local, backend);
         }
@@ -98,7 +101,7 @@ fn backend(world: &World<'_>, configured: &model::Backend, pool: u16, index: u16
         id: configured.id,
         address,
         pool,
-        weight: configured.weight,
+        weight: world.standings.weight(configured.id, configured.weight),
         name: text(configured.name.as_str()),
         ..info::Backend::default()
     };

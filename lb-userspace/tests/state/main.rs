@@ -14,6 +14,7 @@ use lb_userspace::state::diff::{Op, diff};
 use lb_userspace::state::ids;
 use lb_userspace::state::reduce::{World, reduce};
 use lb_userspace::state::ring::Cache;
+use lb_userspace::state::standing::Standings;
 use proptest::prelude::*;
 
 use maps::Maps;
@@ -21,11 +22,17 @@ use world::{Network, Step, model_of, steps};
 
 /// What the agent does with a model: from what the maps hold to what they should hold.
 fn desire(model: &Model, hops: &[NextHop], applied: &Contents) -> Contents {
+    desire_with(model, hops, &Standings::default(), applied)
+}
+
+/// The same, where operator or health checks have something to say.
+fn desire_with(model: &Model, hops: &[NextHop], standings: &Standings, applied: &Contents) -> Contents {
     let ids = ids::assign(model, applied);
     let world = World {
         model,
         ids: &ids,
         hops,
+        standings,
         applied,
     };
     reduce(&world, &mut Cache::default())

@@ -9,10 +9,11 @@ use lb_userspace::model::{Backend, Capacity, Encap, Model, Pool, Protocol, Vip};
 use lb_userspace::net::NextHop;
 use lb_userspace::state::contents::{Contents, Ring};
 use lb_userspace::state::diff::{Op, diff};
+use lb_userspace::state::standing::{Standing, Standings};
 
-use crate::desire;
 use crate::maps::Maps;
 use crate::world::{Way, hop, model};
+use crate::{desire, desire_with};
 
 const FOUND: Way = Way::Found {
     interface: 2,
@@ -245,4 +246,33 @@ fn host_bits_of_the_outer_source_carry_entropy() {
         entry(v6, "2001:db8::/108").entropy.to_ne_bytes(),
         [0, 0x0f, 0xff, 0xff]
     );
+}
+
+#[test]
+fn who_is_not_up_gets_no_slot_and_another_weight_counts() {
+    let model = web();
+    let ways = [FOUND; 4];
+    let count = |standings: &Standings, name: &str| {
+        let desired = desire_with(&model, &hops(&model, &ways), standings, &Contents::default());
+        let index = desired
+            .backends
+            .iter()
+            .find(|(_, b)| info::untext(&b.info.name) == name)
+            .map(|(&i, _)| i)
+            .expect("it is there");
+        desired.rings[&0].iter().filter(|&&slot| slot == index).count()
+    };
+    let id = |name| lb_common::id::stable("web", name);
+    let plain = Standings::default();
+    assert_ne!(count(&plain, "be2"), 0);
+    for standing in [Standing::Draining, Standing::Suspect, Standing::Dead] {
+        let mut standings = Standings::default();
+        standings.standing.insert(id("be2"), standing);
+        assert_eq!(count(&standings, "be2"), 0, "{standing:?}");
+        // Its slots are lent out; those of others stay with them.
+        assert!(count(&standings, "be4") > count(&plain, "be4"));
+    }
+    let mut standings = Standings::default();
+    standings.weights.insert(id("be1"), 3);
+    assert!(count(&standings, "be1").abs_diff(count(&standings, "be4")) <= 1);
 }

@@ -1,0 +1,55 @@
+//! What the operator and the health checks think of backends, as the ring needs it.
+
+use std::collections::BTreeMap;
+
+/// What a backend may get.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Standing {
+    /// New flows and old ones.
+    #[default]
+    Up,
+    /// Old flows alone: the operator drains it, or it answers but refuses work.
+    Draining,
+    /// It doesn't answer, by this node's own view: new flows go elsewhere, nothing is forgotten.
+    Suspect,
+    /// It is gone, by verdict: its flows are re-homed.
+    Dead,
+}
+
+impl Standing {
+    /// Whether new flows go there.
+    pub const fn takes_new_flows(self) -> bool {
+        matches!(self, Self::Up)
+    }
+
+    /// In a word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::Suspect => "suspect",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// Standings and weights that differ from the configuration's, by stable identity of the backend.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Standings {
+    /// What each may get; [`Standing::Up`] where it is not named.
+    pub standing: BTreeMap<u64, Standing>,
+    /// Weights that the operator set or a ramp has reached.
+    pub weights: BTreeMap<u64, u16>,
+}
+
+impl Standings {
+    /// What a backend may get.
+    pub fn of(&self, id: u64) -> Standing {
+        self.standing.get(&id).copied().unwrap_or_default()
+    }
+
+    /// The weight that counts.
+    pub fn weight(&self, id: u64, configured: u16) -> u16 {
+        self.weights.get(&id).copied().unwrap_or(configured)
+    }
+}
