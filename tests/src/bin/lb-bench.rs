@@ -89,10 +89,10 @@ struct LabArgs {
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
     /// Rounds; in each both programs have their turn
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Time on the CPU of each turn
-    #[arg(long, value_name = "SECONDS", default_value = "0.4", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "0.25", value_parser = seconds)]
     seconds: Duration,
     /// Only these cases, in place of tcp4-hot, tcp4-1m, tcp6-hot, tcp6-1m
     #[arg(long, value_name = "CASE", value_delimiter = ',', value_parser = lab_case_named)]
