@@ -13,6 +13,7 @@ use lb_userspace::state::contents::Contents;
 use lb_userspace::state::ids::assign;
 use lb_userspace::state::reduce::{World as Reduce, reduce, targets};
 use lb_userspace::state::ring::Cache;
+use lb_userspace::state::standing::Standings;
 
 use crate::fixture::{BACKEND_V4, BACKEND_V6, Fixture, Want, expected, flow_hash, request};
 use crate::frame::{Ip, TCP, UDP, VLAN, checksum, ip, parse, transport};
@@ -321,6 +322,7 @@ fn entries_as_the_agent_writes_them() {
             model: &model,
             ids: &ids,
             hops: &hops,
+            standings: &Standings::default(),
             applied: &Contents::default(),
         };
         contents = reduce(&asked, &mut Cache::default());
