@@ -6,6 +6,7 @@ pub mod model;
 pub mod net;
 pub mod config;
 pub mod state;
+pub mod trace;
 pub mod dataplane;
 pub mod agent;
 pub mod ctl;

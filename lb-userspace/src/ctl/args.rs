@@ -47,6 +47,8 @@ pub enum Command {
     Backends,
     /// A pool's ring: each backend's share, and who holds a flow.
     Ring(Ring),
+    /// What becomes of a packet, stage by stage; changes nothing. Exit code 0 forwarded, 1 not forwarded, 2 an error.
+    Trace(Trace),
     /// All counters: VIPs, backends, stop reasons.
     Stats,
     /// The pinned maps, or the entries of one.
@@ -87,6 +89,40 @@ pub struct Ring {
     /// The protocol of a flow.
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub protocol: Transport,
+}
+
+/// Arguments of `lbctl trace`.
+///
+/// The packet is built from a flow, read from a capture file, or written in hexadecimal digits.
+#[derive(Debug, Group)]
+pub struct Trace {
+    /// The client of a flow, `ADDRESS:PORT`.
+    #[arg(long, value_name = "A:P", requires = "to", required_unless_present_any = ["file", "hex"])]
+    pub from: Option<SocketAddr>,
+    /// The VIP of a flow, `ADDRESS:PORT`.
+    #[arg(long, value_name = "V:Q", requires = "from")]
+    pub to: Option<SocketAddr>,
+    /// The protocol of a flow.
+    #[arg(long, value_enum, requires = "from", default_value_t = Transport::Tcp)]
+    pub protocol: Transport,
+    /// The flow's first packet: TCP with SYN alone, else with ACK alone.
+    #[arg(long, requires = "from")]
+    pub syn: bool,
+    /// Bytes of payload in the flow's packet.
+    #[arg(long, value_name = "BYTES", requires = "from", default_value_t = 0)]
+    pub payload: usize,
+    /// A capture file, pcap or pcapng, of Ethernet frames.
+    #[arg(long, conflicts_with_all = ["from", "hex"])]
+    pub file: Option<PathBuf>,
+    /// Which packet of the file, from 1 on.
+    #[arg(long, value_name = "N", requires = "file", default_value_t = 1)]
+    pub packet: usize,
+    /// An Ethernet frame in hexadecimal digits.
+    #[arg(long, value_name = "BYTES", conflicts_with = "from")]
+    pub hex: Option<String>,
+    /// The interface that the packet comes in by; the first one that lb_xdp is attached to, if none is named.
+    #[arg(long)]
+    pub interface: Option<String>,
 }
 
 /// A protocol on the command line.

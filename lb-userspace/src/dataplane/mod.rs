@@ -15,5 +15,6 @@ pub mod attach;
 pub mod read;
 pub mod write;
 pub mod decap;
+pub mod trace;
 
 pub use error::Error;

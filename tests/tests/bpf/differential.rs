@@ -26,7 +26,7 @@ use crate::kernel::Kernel;
 use crate::net;
 use crate::world::{World, entry};
 
-const CAPACITY: Capacity = Capacity {
+pub(crate) const CAPACITY: Capacity = Capacity {
     pools: 4,
     vips: 32,
     backends: 1005,
@@ -42,14 +42,14 @@ fn packets() -> usize {
 }
 
 /// The seed of this run, which is printed.
-fn seed(what: &str) -> u64 {
+pub(crate) fn seed(what: &str) -> u64 {
     let seed = variable("LB_SEED").unwrap_or_else(|| RandomState::new().hash_one(what));
     println!("{what}: LB_SEED={seed}");
     seed
 }
 
 /// Services that overlap in every way: exact ports beside every port, one protocol or both, several per pool.
-fn services() -> Vec<Target> {
+pub(crate) fn services() -> Vec<Target> {
     [
         ("192.0.2.10", 80, TCP),
         ("192.0.2.10", 443, TCP),
@@ -71,7 +71,7 @@ fn services() -> Vec<Target> {
 }
 
 /// A thousand backends of every kind, and rings in which neighbouring slots have different ones.
-fn random_world(generator: &mut Generator, [ingress, other]: [u32; 2]) -> World {
+pub(crate) fn random_world(generator: &mut Generator, [ingress, other]: [u32; 2]) -> World {
     let mut world = World::default();
     world.device(ingress);
     world.device(other);
@@ -109,7 +109,7 @@ fn random_world(generator: &mut Generator, [ingress, other]: [u32; 2]) -> World 
 }
 
 /// How often each outcome was seen; fails where one that can be reached was hardly seen.
-fn assert_coverage<S: Copy + Debug + PartialEq>(
+pub(crate) fn assert_coverage<S: Copy + Debug + PartialEq>(
     seen: &BTreeMap<String, usize>,
     stops: &[S],
     verdicts: &[Verdict],

@@ -77,7 +77,7 @@ pub(crate) struct Kernel {
     pub(crate) program: Program,
     pub(crate) maps: Maps,
     pub(crate) capacity: Capacity,
-    _pins: Pins,
+    pub(crate) pins: Pins,
 }
 
 impl Kernel {
@@ -101,7 +101,7 @@ impl Kernel {
             program: Program::open(&pins.0.program()),
             maps,
             capacity,
-            _pins: pins,
+            pins,
         }
     }
 

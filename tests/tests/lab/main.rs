@@ -8,4 +8,5 @@ mod kit;
 mod nexthop;
 mod nodes;
 mod overlay;
+mod trace;
 mod traces;

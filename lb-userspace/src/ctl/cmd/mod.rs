@@ -10,6 +10,7 @@ mod maps;
 mod ring;
 mod stats;
 mod status;
+mod trace;
 mod view;
 mod vips;
 
@@ -45,6 +46,7 @@ pub fn run(args: Args) -> Result<Output> {
         Command::Vips => with_view(&vips::run),
         Command::Backends => with_view(&backends::run),
         Command::Ring(ring) => with_view(&|maps, view| ring::run(maps, view, ring)),
+        Command::Trace(trace) => trace::run(&root, trace),
         Command::Stats => with_view(&stats::run),
     }
 }
