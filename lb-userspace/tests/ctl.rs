@@ -129,6 +129,63 @@ fn explain_of_no_field_lists_all_and_of_a_wrong_one_those_that_may_be_meant() {
     assert!(code == 2 && err.contains("lists all"), "{err}");
 }
 
+/// What is wrong with a packet is told before anything is asked of the kernel.
+#[test]
+fn trace_refuses_what_is_no_packet() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let text = file("text", b"not a capture");
+    // A header of a file without packets: version 2.4, Ethernet.
+    let empty = [
+        &[0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0][..],
+        &[0; 10],
+        &[4, 0, 1, 0, 0, 0],
+    ]
+    .concat();
+    let empty = file("empty", &empty);
+    let flow = |to| vec!["--from", "192.0.2.1:40000", "--to", to];
+    let v4 = flow("203.0.113.1:80");
+    for (args, words) in [
+        (flow("[2001:db8::1]:80"), "are of different families"),
+        (
+            [&v4[..], &["--protocol", "udp", "--syn"]].concat(),
+            "UDP has no SYN",
+        ),
+        (
+            [&v4[..], &["--payload", "70000"]].concat(),
+            "70000 bytes of payload",
+        ),
+        (
+            [&v4[..], &["--payload", "3467"]].concat(),
+            "a frame of 3521 bytes",
+        ),
+        ([&v4[..], &["--hex", "00"]].concat(), "cannot be used with"),
+        ([&v4[..], &["--packet", "2"]].concat(), "cannot be used with"),
+        (vec!["--hex", "00", "--syn"], "cannot be used with"),
+        (vec![], "<--from <A:P>|--file <FILE>|--hex <BYTES>>"),
+        (vec!["--from", "192.0.2.1:1"], "--to"),
+        (
+            vec!["--from", "192.0.2.1", "--to", "203.0.113.1:80"],
+            "invalid socket address",
+        ),
+        (vec!["--hex", "00 0"], "half a byte"),
+        (vec!["--hex", "xy"], "'x' is no hexadecimal digit"),
+        (vec!["--hex", "00"], "a frame of 1 bytes"),
+        (vec!["--file", &text], "neither pcap nor pcapng"),
+        (vec!["--file", &empty], "no packet 1: the file has 0"),
+        (vec!["--file", "nowhere.pcap"], "nowhere.pcap: No such file"),
+        (v4.clone(), "nothing is loaded under /nowhere"),
+    ] {
+        let (code, out, err) = lbctl(&[&["--pin-root", "/nowhere", "trace"], &args[..]].concat());
+        assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
+        assert!(err.contains(words), "{args:?}: {err}");
+    }
+}
+
 #[test]
 fn completion_knows_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

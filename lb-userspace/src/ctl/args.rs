@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::IpNet;
 
@@ -95,30 +95,31 @@ pub struct Ring {
 ///
 /// The packet is built from a flow, read from a capture file, or written in hexadecimal digits.
 #[derive(Debug, Group)]
+#[command(group(ArgGroup::new("source").required(true).args(["from", "file", "hex"])))]
 pub struct Trace {
     /// The client of a flow, `ADDRESS:PORT`.
-    #[arg(long, value_name = "A:P", requires = "to", required_unless_present_any = ["file", "hex"])]
+    #[arg(long, value_name = "A:P", requires = "to")]
     pub from: Option<SocketAddr>,
     /// The VIP of a flow, `ADDRESS:PORT`.
     #[arg(long, value_name = "V:Q", requires = "from")]
     pub to: Option<SocketAddr>,
     /// The protocol of a flow.
-    #[arg(long, value_enum, requires = "from", default_value_t = Transport::Tcp)]
+    #[arg(long, value_enum, conflicts_with_all = ["file", "hex"], default_value_t = Transport::Tcp)]
     pub protocol: Transport,
     /// The flow's first packet: TCP with SYN alone, else with ACK alone.
-    #[arg(long, requires = "from")]
+    #[arg(long, conflicts_with_all = ["file", "hex"])]
     pub syn: bool,
     /// Bytes of payload in the flow's packet.
-    #[arg(long, value_name = "BYTES", requires = "from", default_value_t = 0)]
+    #[arg(long, value_name = "BYTES", conflicts_with_all = ["file", "hex"], default_value_t = 0)]
     pub payload: usize,
     /// A capture file, pcap or pcapng, of Ethernet frames.
-    #[arg(long, conflicts_with_all = ["from", "hex"])]
+    #[arg(long)]
     pub file: Option<PathBuf>,
     /// Which packet of the file, from 1 on.
-    #[arg(long, value_name = "N", requires = "file", default_value_t = 1)]
+    #[arg(long, value_name = "N", conflicts_with_all = ["from", "hex"], default_value_t = 1)]
     pub packet: usize,
     /// An Ethernet frame in hexadecimal digits.
-    #[arg(long, value_name = "BYTES", conflicts_with = "from")]
+    #[arg(long, value_name = "BYTES")]
     pub hex: Option<String>,
     /// The interface that the packet comes in by; the first one that lb_xdp is attached to, if none is named.
     #[arg(long)]

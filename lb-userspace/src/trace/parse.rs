@@ -273,7 +273,7 @@ mod tests {
     /// Where one byte is changed the packet stops, and what was found before is still told.
     #[test]
     fn stops() {
-        let cases: [(&str, Vec<u8>, usize, u8, Stop, bool); 9] = [
+        let cases = [
             ("ARP", v4(), 13, 6, Stop::NotIp, false),
             ("version", v4(), 14, 0x65, Stop::Malformed, false),
             ("header length", v4(), 14, 0x44, Stop::Malformed, false),

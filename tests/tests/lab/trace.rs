@@ -192,6 +192,10 @@ fn a_trace_changes_nothing_and_tells_why_a_packet_stops() {
             ] {
                 assert!(text.contains(words), "{text}");
             }
+            let out = crate::trace::trace(node, &fits)?;
+            let text = String::from_utf8_lossy(&out.stdout);
+            // 20 and 20 bytes of headers, 1,540 of payload.
+            assert!(text.contains("... 1452 bytes more"), "{text}");
             assert_eq!(facts(node)?, before);
             Ok::<(), LabError>(())
         })

@@ -4,10 +4,11 @@ use super::rust;
 use super::tree::{Finding, Tree};
 
 /// Files and folders that are pure.
-const PURE: [&str; 4] = [
+const PURE: [&str; 5] = [
     "lb-common/src/",
     "lb-userspace/src/model/",
     "lb-userspace/src/state/",
+    "lb-userspace/src/trace/",
     "lb-userspace/src/net/",
 ];
 

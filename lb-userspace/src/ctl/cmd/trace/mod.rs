@@ -97,7 +97,7 @@ fn frame(args: &args::Trace) -> Result<(Vec<u8>, String, Vec<String>)> {
         syn: args.syn,
         payload: args.payload,
     };
-    Ok((trace::build(&flow)?, "built".to_owned(), Vec::new()))
+    Ok((trace::build(&flow)?, "built from the flow".to_owned(), Vec::new()))
 }
 
 /// Index and name of the interface that the packet comes in by.

@@ -15,6 +15,9 @@ use crate::trace::{Hidden, Ip, Match, Out, Outer, Stage, Trace};
 /// Width of the words on the left.
 const LEFT: usize = 9;
 
+/// Bytes of a packet that people are shown; machines get all.
+const MOST_SHOWN: usize = 128;
+
 pub(super) fn page(report: &Report<'_>) -> String {
     let mut lines: Vec<String> = report.warnings.iter().map(|w| row("WARNING", w)).collect();
     lines.push(row(
@@ -40,10 +43,9 @@ pub(super) fn page(report: &Report<'_>) -> String {
     for (stage, found) in stages {
         let stopped = report.trace.stop.filter(|(at, _)| *at == stage);
         let stop = stopped.map(|(_, stop)| format!("STOP {}: {}", stop.row().name, stop.row().text));
-        let words: Vec<String> = found.into_iter().chain(stop).collect();
-        if !words.is_empty() {
-            lines.push(row(stage.name(), &words.join("; ")));
-        }
+        let left = std::iter::once(stage.name()).chain(std::iter::repeat(""));
+        let words = found.into_iter().chain(stop);
+        lines.extend(left.zip(words).map(|(left, words)| row(left, &words)));
     }
     lines.push(row("verdict", &verdict(report)));
     lines.push(row(
@@ -264,10 +266,12 @@ fn bytes(report: &Report<'_>) -> Vec<String> {
         ("inner", "the packet as it came".to_owned(), inner_at, frame.len()),
     ] {
         lines.push(row(name, &words));
-        let indented = dump(&frame[from..to], from)
-            .into_iter()
-            .map(|line| row("", &line));
-        lines.extend(indented);
+        let shown = to.min(from + MOST_SHOWN);
+        let dump = dump(&frame[from..shown], from);
+        lines.extend(dump.iter().map(|line| row("", line)));
+        if shown < to {
+            lines.push(row("", &format!("... {} bytes more", to - shown)));
+        }
     }
     lines
 }
