@@ -11,10 +11,10 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{ProgramInfo, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::abi::{self, map};
-use lb_common::hash;
 use lb_common::slot::{Slot, index};
 use lb_common::stats::Counter;
 use lb_common::stop::Stop;
+use lb_common::{hash, vip};
 use rustix::fs::{Mode, OFlags, open};
 use zerocopy::IntoBytes;
 
@@ -47,6 +47,7 @@ impl Copy {
     /// Where a pin is gone, or the kernel refuses the program.
     pub fn load(root: &Root, maps: &Maps) -> Result<Self, Error> {
         let key = hash::Key::expand(&maps.meta()?.group_key);
+        let vip_shift = vip::shift(vip::cells(maps.capacity().vips));
         let shapes = shape::balancer(maps.capacity());
         let mut loader = EbpfLoader::new();
         for shape in &shapes {
@@ -67,6 +68,7 @@ impl Copy {
         };
         let mut ebpf = loader
             .override_global(abi::FLOW_KEY, key.as_bytes(), true)
+            .override_global(abi::VIP_SHIFT, &vip_shift, true)
             .override_global(aya_log::LEVEL, &0u8, true)
             .load(LB_XDP)
             .map_err(refused)?;
