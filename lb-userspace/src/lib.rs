@@ -7,6 +7,7 @@ pub mod net;
 pub mod config;
 pub mod state;
 pub mod trace;
+pub mod rate;
 pub mod dataplane;
 pub mod agent;
 pub mod ctl;

@@ -1,7 +1,9 @@
 //! The command line of `lbctl`.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -32,7 +34,7 @@ pub struct Args {
 pub enum Format {
     /// For people.
     Table,
-    /// One JSON document.
+    /// One JSON document; one per line where there are many.
     Json,
 }
 
@@ -45,16 +47,25 @@ pub enum Command {
     Vips,
     /// Backends with weights, shares, next hops and counters.
     Backends,
-    /// A pool's ring: each backend's share, and who holds a flow.
+    /// Rings: each backend's share, which slots it holds, what stands in a slot, who holds a flow.
     Ring(Ring),
     /// What becomes of a packet, stage by stage; changes nothing. Exit code 0 forwarded, 1 not forwarded, 2 an error.
     Trace(Trace),
-    /// All counters: VIPs, backends, stop reasons.
-    Stats,
-    /// The pinned maps, or the entries of one.
+    /// All counters: VIPs, backends, stop reasons; or their rates.
+    Stats(Stats),
+    /// Rates, shares and stops on the whole terminal, until `q`.
+    Top {
+        /// Seconds between two looks.
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+        interval: Duration,
+    },
+    /// The pinned maps, or every entry of one by name.
     Maps {
         /// Name of a map, such as `lb_vips`.
         name: Option<String>,
+        /// Each slot of lb_slots by itself, where slots that hold the same are else one entry.
+        #[arg(long, requires = "name")]
+        all: bool,
     },
     /// Takes the balancer off this host: traffic for the VIPs is no longer balanced here.
     Detach {
@@ -78,10 +89,20 @@ pub enum Command {
 /// Arguments of `lbctl ring`.
 #[derive(Debug, Group)]
 pub struct Ring {
-    /// Name of the pool.
-    pub pool: String,
+    /// Name of the pool; all pools in short where none is named.
+    pub pool: Option<String>,
+    /// What stands in this slot, 0 to 65535.
+    #[arg(long, value_name = "N", requires = "pool")]
+    pub slot: Option<u16>,
+    /// Which slots each backend holds, or this one alone.
+    #[arg(long, value_name = "BACKEND", num_args = 0..=1, default_missing_value = "", requires = "pool",
+          conflicts_with_all = ["slot", "from"])]
+    pub by_backend: Option<String>,
+    /// The tracked slots and what stands in them; of all pools where none is named.
+    #[arg(long, conflicts_with_all = ["slot", "from", "by_backend"])]
+    pub tracked: bool,
     /// The client of a flow, `ADDRESS:PORT`.
-    #[arg(long, value_name = "A:P", requires = "to")]
+    #[arg(long, value_name = "A:P", requires_all = ["to", "pool"])]
     pub from: Option<SocketAddr>,
     /// The VIP of a flow, `ADDRESS:PORT`.
     #[arg(long, value_name = "V:Q", requires = "from")]
@@ -124,6 +145,17 @@ pub struct Trace {
     /// The interface that the packet comes in by; the first one that lb_xdp is attached to, if none is named.
     #[arg(long)]
     pub interface: Option<String>,
+}
+
+/// Arguments of `lbctl stats`.
+#[derive(Debug, Group)]
+pub struct Stats {
+    /// Rates instead of totals, every so many seconds, until Ctrl-C; with `--output json` one document per line.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
+    pub watch: Option<Duration>,
+    /// Ends after so many intervals.
+    #[arg(long, value_name = "N", requires = "watch")]
+    pub count: Option<NonZeroU64>,
 }
 
 /// A protocol on the command line.
@@ -216,3 +248,21 @@ fn prefix(text: &str) -> Result<IpNet, NotAPrefix> {
 #[derive(Debug, thiserror::Error)]
 #[error("an address or a prefix such as 192.0.2.0/28 is needed")]
 struct NotAPrefix;
+
+/// Seconds from one look to the next.
+fn seconds(text: &str) -> Result<Duration, NotAnInterval> {
+    let seconds = text
+        .parse()
+        .ok()
+        .and_then(|s| Duration::try_from_secs_f64(s).ok());
+    seconds
+        .filter(|s| (SHORTEST..=LONGEST).contains(s))
+        .ok_or(NotAnInterval)
+}
+
+const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+#[derive(Debug, thiserror::Error)]
+#[error("a number of seconds from 0.1 to 86400 is needed")]
+struct NotAnInterval;

@@ -13,6 +13,7 @@ pub mod maps;
 pub mod load;
 pub mod attach;
 pub mod read;
+mod counters;
 pub mod write;
 pub mod decap;
 pub mod trace;

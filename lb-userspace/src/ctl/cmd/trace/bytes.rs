@@ -2,7 +2,7 @@
 
 use etherparse::{Ipv4Header, Ipv6Header};
 
-use crate::ctl::cmd::view::mac;
+use crate::ctl::name;
 use crate::trace::Link;
 
 /// Bytes on a line.
@@ -44,8 +44,8 @@ pub(super) fn ethernet(link: &Link) -> String {
     });
     format!(
         "to {}, from {}{tag}, EtherType {:#06x}",
-        mac(&link.destination),
-        mac(&link.source),
+        name::mac(&link.destination),
+        name::mac(&link.source),
         link.kind
     )
 }

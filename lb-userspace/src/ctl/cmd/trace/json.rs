@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Report;
 use super::bytes::{ecn, hex};
 use super::text::{ends, flags, interface, kind, protocol};
-use crate::ctl::cmd::view::{mac, vip_name};
+use crate::ctl::name;
 use crate::trace::{Hidden, Match, Out};
 
 pub(super) fn document(report: &Report<'_>) -> Value {
@@ -62,7 +62,7 @@ fn vip(report: &Report<'_>) -> Value {
             Match::Exact => "exact",
             Match::EveryPort => "every_port",
         };
-        json!({ "vip": vip_name(&found.key), "match": by, "pool": report.view.pool(found.value.pool) })
+        json!({ "vip": name::vip(&found.key), "match": by, "pool": report.view.pool(found.value.pool) })
     });
     one.into()
 }
@@ -87,7 +87,7 @@ fn backend(report: &Report<'_>) -> Value {
         let info = &report.view.contents.backends[&index].info;
         json!({
             "backend": untext(&info.name), "address": IpAddr::from(info.address),
-            "ready": entry.flags & READY != 0, "next_hop_mac": mac(&entry.destination_mac),
+            "ready": entry.flags & READY != 0, "next_hop_mac": name::mac(&entry.destination_mac),
             "interface": interface(entry.ifindex), "why": untext(&info.why),
         })
     });

@@ -9,7 +9,7 @@ use lb_common::stop::Action;
 
 use super::bytes::{class, dump, ethernet, outer};
 use super::{Report, name_of};
-use crate::ctl::cmd::view::{mac, vip_name};
+use crate::ctl::name;
 use crate::trace::{Hidden, Ip, Match, Out, Outer, Stage, Trace};
 
 /// Width of the words on the left.
@@ -125,7 +125,7 @@ fn vip(report: &Report<'_>) -> Option<String> {
         Match::EveryPort => "as the VIP for every port",
     };
     let pool = report.view.pool(found.value.pool);
-    Some(format!("{} found {by}, pool {pool}", vip_name(&found.key)))
+    Some(format!("{} found {by}, pool {pool}", name::vip(&found.key)))
 }
 
 fn slot(report: &Report<'_>) -> Option<String> {
@@ -162,7 +162,7 @@ fn backend(report: &Report<'_>) -> Option<String> {
     let next_hop = if ready {
         format!(
             "ready, next hop {} by {}",
-            mac(&entry.destination_mac),
+            name::mac(&entry.destination_mac),
             interface(entry.ifindex)
         )
     } else {
