@@ -212,6 +212,68 @@ fn completion_works_in_bash() {
 }
 
 #[test]
+fn options_that_need_others_or_exclude_them() {
+    for args in [
+        &["ring", "--slot", "5"][..],
+        &["ring", "--by-backend"],
+        &["ring", "web", "--slot", "65536"],
+        &["ring", "web", "--slot", "5", "--by-backend"],
+        &["ring", "web", "--tracked", "--slot", "5"],
+        &["ring", "--from", "10.0.0.1:5", "--to", "10.0.0.2:80"],
+        &["maps", "--all"],
+        &["stats", "--count", "3"],
+        &["stats", "--watch", "1", "--count", "0"],
+        &["top", "--interval", "0"],
+    ] {
+        let (code, out, err) = lbctl(args);
+        assert_eq!((code, out.as_str()), (2, ""), "{args:?}");
+        assert!(err.contains("--help"), "{args:?}: {err}");
+    }
+    for text in ["0", "0.09", "86401", "-1", "nan", "inf", "1s", "1e300"] {
+        let (code, _, err) = lbctl(&["stats", &format!("--watch={text}")]);
+        assert_eq!(code, 2, "{text}");
+        assert!(err.contains("from 0.1 to 86400"), "{text}: {err}");
+    }
+}
+
+/// Commands that read maps say so where there are none, and exit with 1; also those that go on until they are ended.
+#[test]
+fn nothing_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("nothing");
+    let root = root.to_str().unwrap();
+    for args in [
+        &["ring"][..],
+        &["ring", "--tracked"],
+        &["ring", "web", "--slot", "5"],
+        &["stats", "--watch"],
+        &["stats", "--watch", "0.1", "--count", "2"],
+        &["maps"],
+        &["maps", "lb_slots"],
+        &["maps", "lb_decap_allow"],
+    ] {
+        let args = [args, &["--pin-root", root]].concat();
+        let (code, out, err) = lbctl(&args);
+        assert_eq!((code, err.as_str()), (1, ""), "{args:?}");
+        assert!(
+            out.contains("nothing is loaded under") && out.contains(root),
+            "{out}"
+        );
+        let (code, value) = json(&args);
+        assert_eq!((code, &value["loaded"]), (1, &Value::Bool(false)), "{args:?}");
+    }
+}
+
+#[test]
+fn top_needs_a_terminal() {
+    for args in [&["top"][..], &["top", "--output", "json"]] {
+        let (code, out, err) = lbctl(args);
+        assert_eq!((code, out.as_str()), (2, ""), "{args:?}");
+        assert!(err.contains("`lbctl stats --watch`"), "{err}");
+    }
+}
+
+#[test]
 fn programs_say_their_own_name() {
     let (code, out, _) = lbctl(&["--version"]);
     assert_eq!((code, out), (0, format!("lbctl {}\n", env!("CARGO_PKG_VERSION"))));

@@ -9,4 +9,6 @@ mod nexthop;
 mod nodes;
 mod overlay;
 mod trace;
+mod rates;
+mod top;
 mod traces;

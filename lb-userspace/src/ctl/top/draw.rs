@@ -405,7 +405,7 @@ q quit  tab view  s sort (name)  p pause  arrows scroll";
     #[test]
     fn every_size_is_drawn() {
         let model = tests::model();
-        for (width, height) in (0..30).flat_map(|w| (0..20).map(move |h| (w * 5, h))) {
+        for (width, height) in (0..12).flat_map(|w| (0..9).map(move |h| (w * 11, h * 2))) {
             lines(&model, width, height);
         }
         assert!(lines(&model, 20, 3)[0].starts_with("lb1"));
@@ -421,6 +421,15 @@ q quit  tab view  s sort (name)  p pause  arrows scroll";
         let lines = lines(&model, 80, 12);
         assert_eq!(lines[0], "nothing is loaded");
         assert!(!lines.join("").contains("web/be1"));
+    }
+
+    #[test]
+    fn sections_that_give_way_keep_their_distance() {
+        // One line less than all lists take.
+        let want = ["web/be1", "", "STOP REASON", "not_vip", "q quit"];
+        let shown = lines(&tests::model(), 80, 14);
+        let first_words = shown[9..].iter().map(|line| line.split("  ").next().unwrap_or_default());
+        assert_eq!(first_words.collect::<Vec<_>>(), want, "{shown:#?}");
     }
 
     #[test]
