@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::dump;
 use super::view::View;
+use crate::ctl::args::Format;
 use crate::ctl::out::{Output, columns_of, table};
 use crate::dataplane::maps::Maps;
 use crate::dataplane::pin::Root;
@@ -57,25 +58,30 @@ pub(super) fn list(root: &Root) -> Result<Output> {
 }
 
 /// The entries of one of the balancer's maps.
-pub(super) fn entries(maps: &Maps, view: &View, name: &str, all: bool) -> Result<Output> {
+pub(super) fn entries(maps: &Maps, view: &View, name: &str, all: bool, format: Format) -> Result<Output> {
     if !map::ALL.contains(&name) {
         let names: Vec<&str> = map::ALL.into_iter().chain(map::DECAP).collect();
         bail!("no map {name:?}; there are: {}", names.join(", "));
     }
-    Ok(show(name, dump::entries(maps, view, name, all)?))
+    Ok(show(name, dump::entries(maps, view, name, all)?, format))
 }
 
 /// The entries of one of the decapsulator's maps.
-pub(super) fn of_decap(root: &Root, name: &str) -> Result<Output> {
+pub(super) fn of_decap(root: &Root, name: &str, format: Format) -> Result<Output> {
     match decap::status(root) {
-        Ok(status) => Ok(show(name, dump::of_decap(&status, name))),
+        Ok(status) => Ok(show(name, dump::of_decap(&status, name), format)),
         Err(e @ Error::NotLoaded(_)) => Ok(Output::not_loaded(&e)),
         Err(e) => Err(e.into()),
     }
 }
 
-fn show(name: &str, entries: Vec<Value>) -> Output {
-    let text = text(&entries);
+fn show(name: &str, entries: Vec<Value>, format: Format) -> Output {
+    // To lay out a table of all slots takes seconds.
+    let text = if format == Format::Table {
+        text(&entries)
+    } else {
+        String::new()
+    };
     Output::yes(json!({ "map": name, "entries": entries }), text)
 }
 

@@ -43,12 +43,12 @@ pub fn run(args: Args) -> Result<Output> {
         Command::Detach { force } => detach::run(&root, *force),
         Command::Maps { name: None, .. } => maps::list(&root),
         Command::Maps { name: Some(name), .. } if map::DECAP.contains(&name.as_str()) => {
-            maps::of_decap(&root, name)
+            maps::of_decap(&root, name, args.output)
         }
         Command::Maps {
             name: Some(name),
             all,
-        } => with_view(&|maps, view| maps::entries(maps, view, name, *all)),
+        } => with_view(&|maps, view| maps::entries(maps, view, name, *all, args.output)),
         Command::Status => with_view(&|maps, view| status::run(&root, maps, view)),
         Command::Vips => with_view(&vips::run),
         Command::Backends => with_view(&backends::run),

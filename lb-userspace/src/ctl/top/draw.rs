@@ -428,7 +428,9 @@ q quit  tab view  s sort (name)  p pause  arrows scroll";
         // One line less than all lists take.
         let want = ["web/be1", "", "STOP REASON", "not_vip", "q quit"];
         let shown = lines(&tests::model(), 80, 14);
-        let first_words = shown[9..].iter().map(|line| line.split("  ").next().unwrap_or_default());
+        let first_words = shown[9..]
+            .iter()
+            .map(|line| line.split("  ").next().unwrap_or_default());
         assert_eq!(first_words.collect::<Vec<_>>(), want, "{shown:#?}");
     }
 
