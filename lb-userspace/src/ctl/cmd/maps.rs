@@ -63,22 +63,22 @@ pub(super) fn entries(maps: &Maps, view: &View, name: &str, all: bool, format: F
         let names: Vec<&str> = map::ALL.into_iter().chain(map::DECAP).collect();
         bail!("no map {name:?}; there are: {}", names.join(", "));
     }
-    Ok(show(name, dump::entries(maps, view, name, all)?, format))
+    Ok(show(name, &dump::entries(maps, view, name, all)?, format))
 }
 
 /// The entries of one of the decapsulator's maps.
 pub(super) fn of_decap(root: &Root, name: &str, format: Format) -> Result<Output> {
     match decap::status(root) {
-        Ok(status) => Ok(show(name, dump::of_decap(&status, name), format)),
+        Ok(status) => Ok(show(name, &dump::of_decap(&status, name), format)),
         Err(e @ Error::NotLoaded(_)) => Ok(Output::not_loaded(&e)),
         Err(e) => Err(e.into()),
     }
 }
 
-fn show(name: &str, entries: Vec<Value>, format: Format) -> Output {
+fn show(name: &str, entries: &[Value], format: Format) -> Output {
     // To lay out a table of all slots takes seconds.
     let text = if format == Format::Table {
-        text(&entries)
+        text(entries)
     } else {
         String::new()
     };
