@@ -10,7 +10,7 @@ use lb_userspace::dataplane::pin::Root;
 use lb_userspace::dataplane::trace::Copy;
 use lb_userspace::trace::{Tables, Verdict, trace};
 
-use crate::differential::{CAPACITY, assert_coverage, random_world, seed, services};
+use crate::differential::{CAPACITY, Run, assert_coverage, random_world, services};
 use crate::fixture::{Fixture, request};
 use crate::frame::{TCP, hex};
 use crate::generate::Generator;
@@ -33,7 +33,11 @@ fn same(verdict: Verdict) -> Option<model::Verdict> {
 /// Random frames: stages, copy and reference model agree; the live maps stay as they are, to the last counter.
 #[test]
 fn stages_copy_and_model_agree_and_nothing_changes() {
-    let seed = seed("trace");
+    let rounds = Run {
+        packets: PACKETS,
+        ..Run::new("trace")
+    };
+    let seed = rounds.seed;
     let links = net::enter();
     let mut generator = Generator::new(seed, services());
     let world = random_world(&mut generator, links);
@@ -79,7 +83,7 @@ fn stages_copy_and_model_agree_and_nothing_changes() {
     // A test run always has headroom.
     let reachable: Vec<Stop> = Stop::ALL.iter().copied().filter(|s| *s != Stop::NoRoom).collect();
     let forwarded = [model::Verdict::Tx, model::Verdict::Redirect];
-    assert_coverage(&seen, &reachable, &forwarded, PACKETS);
+    assert_coverage(&seen, &reachable, &forwarded, &rounds);
     kernel.counters().assert_equals(&counters, "the live program's");
     assert!(kernel.maps.contents().expect("maps") == contents);
 }
