@@ -80,6 +80,11 @@ impl Run {
         )
     }
 
+    /// Whether so many packets must have reached everything; the replay of a failure may be short.
+    fn is_long(&self) -> bool {
+        self.packets >= 10_000
+    }
+
     /// The command that runs the first `packets` of these packets again.
     fn replay(&self, packets: usize) -> String {
         let Self { what, seed, .. } = self;
@@ -167,6 +172,9 @@ pub(crate) fn assert_coverage<S: Copy + Debug + PartialEq>(
     run: &Run,
 ) {
     println!("{seen:#?}");
+    if !run.is_long() {
+        return;
+    }
     let least = run.packets / 2000;
     let wanted = stops
         .iter()
@@ -223,7 +231,9 @@ fn balancer() {
         reachable.retain(|s| *s != Stop::NoRoom);
     }
     assert_coverage(&seen, &reachable, &[Verdict::Tx, Verdict::Redirect], &run);
-    every_vip_and_most_backends(&world, &expected.vips, &expected.backends, &run);
+    if run.is_long() {
+        every_vip_and_most_backends(&world, &expected.vips, &expected.backends, &run);
+    }
 }
 
 /// The packets have reached what they should tell apart.
@@ -238,10 +248,7 @@ fn every_vip_and_most_backends(world: &World, vips: &[Counter], backends: &[Coun
         );
     }
     let reached = backends.iter().filter(|c| c.packets > 0).count();
-    assert!(
-        reached * 1000 > 500 * run.packets.min(1000),
-        "{run}: only {reached} backends were reached"
-    );
+    assert!(reached > 500, "{run}: only {reached} backends were reached");
 }
 
 #[test]
