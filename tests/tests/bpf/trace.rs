@@ -33,10 +33,8 @@ fn same(verdict: Verdict) -> Option<model::Verdict> {
 /// Random frames: stages, copy and reference model agree; the live maps stay as they are, to the last counter.
 #[test]
 fn stages_copy_and_model_agree_and_nothing_changes() {
-    let rounds = Run {
-        packets: PACKETS,
-        ..Run::new("trace")
-    };
+    let mut rounds = Run::new("trace");
+    rounds.packets = PACKETS;
     let seed = rounds.seed;
     let links = net::enter();
     let mut generator = Generator::new(seed, services());
