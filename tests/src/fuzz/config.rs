@@ -14,6 +14,7 @@ use lb_userspace::state::diff::diff;
 use lb_userspace::state::ids::assign;
 use lb_userspace::state::reduce::{World, reduce, targets};
 use lb_userspace::state::ring::Cache;
+use lb_userspace::state::standing::Standings;
 
 /// Rings take milliseconds each; models with more pools are reduced no further.
 const POOLS: usize = 3;
@@ -53,7 +54,7 @@ fn shows_key(message: &str) -> bool {
 fn follow(model: &Model) {
     let targets = targets(model);
     let mut applied = Contents::default();
-    let mut cache = Cache::default();
+    let (mut cache, standings) = (Cache::default(), Standings::default());
     for every in [1, 2] {
         let hops: Vec<NextHop> = targets
             .iter()
@@ -65,6 +66,7 @@ fn follow(model: &Model) {
             model,
             ids: &ids,
             hops: &hops,
+            standings: &standings,
             applied: &applied,
         };
         let desired = reduce(&world, &mut cache);
