@@ -1,0 +1,107 @@
+//! How many new entries a CPU may write: what keeps a flood from washing handshakes out of an LRU map.
+
+use crate::be::wire;
+use crate::tick::Tick;
+
+/// Ticks of one window, as a shift: 1.07 s.
+const WINDOW: u32 = 4;
+
+/// Windows that five seconds can touch.
+const TOUCHED: u32 = 6;
+
+wire! {
+    /// What one CPU has written in its present window. Starts as zeros.
+    #[derive(Default)]
+    #[repr(C)]
+    pub struct Budget {
+        /// The window's number.
+        pub window: u32,
+        /// Entries written in it.
+        pub used: u32,
+    }
+}
+
+impl Budget {
+    /// Takes one entry out of a budget of `limit` per window; `None` where it is used up.
+    #[inline(always)]
+    pub const fn take(self, limit: u32, now: Tick) -> Option<Self> {
+        let window = now.0 >> WINDOW;
+        let used = if self.window == window { self.used } else { 0 };
+        if used < limit {
+            Some(Self {
+                window,
+                used: used + 1,
+            })
+        } else {
+            None
+        }
+    }
+}
+
+/// Entries per window and CPU by which an admitted SYN outlives its handshake: in any five seconds at most
+/// `capacity` are written, the entries of the LRU map that this CPU can use. For a map without a common list that is
+/// its size divided by the number of *possible* CPUs.
+pub const fn handshakes(capacity: u32) -> u32 {
+    capacity / TOUCHED
+}
+
+/// Entries per window and CPU by which a noted miss is still there when its flow comes again after `idle` ticks.
+pub const fn misses(capacity: u32, idle: u32) -> u32 {
+    capacity / ((idle >> WINDOW) + 2)
+}
+
+const _: () = assert!(size_of::<Budget>() == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tick;
+
+    /// The most entries that are admitted in any `span` ticks when every tick asks for `per_tick`.
+    fn most(limit: u32, span: u32, per_tick: u32) -> u32 {
+        let mut budget = Budget::default();
+        let admitted: Vec<u32> = (0..span * 3)
+            .map(|t| {
+                let mut n = 0;
+                for _ in 0..per_tick {
+                    if let Some(next) = budget.take(limit, Tick(u32::MAX - span).after(t)) {
+                        budget = next;
+                        n += 1;
+                    }
+                }
+                n
+            })
+            .collect();
+        let sums = admitted.windows(span as usize).map(|w| w.iter().sum());
+        sums.max().unwrap()
+    }
+
+    #[test]
+    fn an_admitted_syn_outlives_its_handshake() {
+        let five = tick::seconds(5);
+        for capacity in [600, 4_096, 16_384] {
+            let most = most(handshakes(capacity), five, 1_000);
+            assert!(most <= capacity, "{most} of {capacity} within five seconds");
+            assert!(most > capacity / 2, "{most} of {capacity}: the budget is used");
+        }
+        assert!(
+            most(1_000, five, 1_000) > 4_096,
+            "a budget that is too large is noticed"
+        );
+    }
+
+    #[test]
+    fn a_noted_miss_outlives_the_idle_timeout() {
+        let idle = tick::seconds(60);
+        let most = most(misses(8_192, idle), idle, 100);
+        assert!(most <= 8_192 && most > 4_096, "{most}");
+    }
+
+    #[test]
+    fn a_new_window_has_the_whole_budget() {
+        let full = Budget { window: 0, used: 3 };
+        assert_eq!(full.take(3, Tick(15)), None);
+        assert_eq!(full.take(3, Tick(16)), Some(Budget { window: 1, used: 1 }));
+        assert_eq!(full.take(0, Tick(16)), None);
+    }
+}
