@@ -149,10 +149,20 @@ impl Entry {
         self.state == PROBATION && now.since(self.since) < HOLD
     }
 
-    /// Whether a peer's record replaces this entry where it is held: the newest announcement counts, but a SYN never
-    /// displaces a flow that answered, nor another handshake that may be under way.
-    pub const fn yields_to(&self, record: &Self, now: Tick) -> bool {
-        record.state != PROBATION || self.state == PROBATION && (self.isn == record.isn || !self.is_held(now))
+    /// Whether a peer's record displaces this entry, which is held beside it (own) or instead of it (replica). The
+    /// newest announcement counts, but a SYN displaces neither a flow that answered and lives, nor another handshake
+    /// that may be under way, unless the entry's owner itself has forgotten it: it is the announcer, or gone
+    /// (`orphan`). Where it says the same backend there is nothing to gain: a forged one would make it forgettable.
+    pub const fn yields_to(&self, record: &Self, orphan: bool, now: Tick) -> bool {
+        if record.state != PROBATION {
+            return true;
+        }
+        let is_forgotten = self.owner != OWN && (orphan || self.owner == record.owner);
+        match self.state {
+            PROBATION => is_forgotten || self.isn == record.isn || !self.is_held(now),
+            CLOSED => self.backend != record.backend,
+            _ => is_forgotten && self.backend != record.backend,
+        }
     }
 
     /// Whether the sweep deletes this entry; `idle` is its VIP's idle timeout, ticks.
@@ -282,13 +292,41 @@ mod tests {
     #[test]
     fn a_record_of_a_syn_displaces_little() {
         let now = Tick(10);
-        let syn = |isn, since| Entry::probation(7, isn, Tick(since));
-        let open = syn(1, 10).confirmed(now);
-        assert!(open.yields_to(&open, now) && open.yields_to(&open.closed(now), now));
-        assert!(!open.yields_to(&syn(1, 10), now) && !open.closed(now).yields_to(&syn(2, 10), now));
-        assert!(syn(1, 10).yields_to(&syn(1, 10), now) && syn(1, 10).yields_to(&open, now));
-        assert!(!syn(1, 10).yields_to(&syn(2, 10), now));
-        assert!(syn(1, 10).yields_to(&syn(2, 10), now.after(HOLD)));
+        let syn = |backend, isn, owner| Entry {
+            owner,
+            ..Entry::probation(backend, isn, now)
+        };
+        let open = |owner| Entry {
+            owner,
+            ..syn(7, 1, owner).confirmed(now)
+        };
+        let closed = |owner| Entry {
+            owner,
+            ..open(owner).closed(now)
+        };
+        let other = |owner| syn(8, 2, owner);
+        for (held, record, orphan, expected) in [
+            (open(OWN), open(2), false, true),
+            (open(OWN), closed(2), false, true),
+            (syn(7, 1, OWN), open(2), false, true),
+            (open(OWN), other(2), false, false),
+            (open(3), other(2), false, false),
+            (open(2), other(2), false, true),
+            (open(3), other(2), true, true),
+            (open(OWN), other(2), true, false),
+            (open(2), syn(7, 2, 2), false, false),
+            (closed(OWN), other(2), false, true),
+            (closed(OWN), syn(7, 2, 2), false, false),
+            (syn(7, 1, OWN), syn(7, 1, 2), false, true),
+            (syn(7, 1, OWN), other(2), true, false),
+            (syn(7, 1, 3), other(2), false, false),
+            (syn(7, 1, 3), other(2), true, true),
+            (syn(7, 1, 2), other(2), false, true),
+        ] {
+            let yields = held.yields_to(&record, orphan, now);
+            assert_eq!(yields, expected, "{held:?} {record:?} {orphan}");
+        }
+        assert!(syn(7, 1, 3).yields_to(&other(2), false, now.after(HOLD)));
     }
 
     #[test]

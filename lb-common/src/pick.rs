@@ -5,7 +5,7 @@
 //! flow that has an own entry, all of them for one that has none.
 
 use crate::flow::{CLOSED, CONFIRMED, Entry, PROBATION, REOPEN, TOUCH};
-use crate::retire::STAMP_EVERY;
+use crate::retire::Uses;
 use crate::slot::{NO_BACKEND, Slot};
 use crate::tcp::{Kind, Segment};
 use crate::tick::{self, Tick};
@@ -62,15 +62,16 @@ pub trait Flows {
     /// Writes an entry in probation and announces it; `false` if it may not be (budget, a full table) or the write
     /// failed.
     fn enter(&mut self, entry: Entry) -> bool;
-    /// Writes a first own entry, out of probation or taken over, and announces it. If that fails the flow's next
-    /// packet tries again.
+    /// Writes a first own entry, out of probation or taken over, and announces it. Removes what it came from: the
+    /// flow's entry in probation would open a closed flow again, its replica would outlive the entry. If the write
+    /// fails both stay, and the flow's next packet tries again.
     fn confirm(&mut self, entry: Entry);
     /// Replaces the own entry; announced if its state changed.
     fn update(&mut self, entry: Entry);
-    /// When `origin` of this slot was last stamped.
-    fn stamped(&mut self) -> Option<Tick>;
-    /// Stamps it.
-    fn stamp(&mut self, now: Tick);
+    /// Who used `origin` of this slot.
+    fn uses(&mut self) -> Uses;
+    /// Somebody did.
+    fn set_uses(&mut self, uses: Uses);
     /// When a miss of this flow was noted.
     fn missed(&mut self) -> Option<Tick>;
     /// Notes one; `false` if it may not be or the write failed.
@@ -126,11 +127,15 @@ fn syn<F: Flows>(slot: Slot, isn: u32, now: Tick, flows: &mut F) -> Result<Pick,
     for (entry, by) in [(replica, By::Replica), (probation, By::Probation)] {
         if let Some(entry) = entry {
             if entry.isn == isn {
+                // Entered anew before it expires, and announced: a peer may have forgotten it.
+                if !entry.is_held(now) {
+                    flows.enter(Entry::probation(entry.backend, isn, now));
+                }
                 return Ok(follow(entry, by));
             }
             // Two handshakes of one flow: only the first can be remembered, so the other may not need to be.
             if entry.is_held(now) {
-                return refused(slot);
+                return refused(slot, now, flows);
             }
         }
     }
@@ -140,7 +145,7 @@ fn syn<F: Flows>(slot: Slot, isn: u32, now: Tick, flows: &mut F) -> Result<Pick,
     } else if flows.enter(Entry::probation(backend, isn, now)) {
         Ok(Pick { backend, by: By::New })
     } else {
-        refused(slot)
+        refused(slot, now, flows)
     }
 }
 
@@ -156,18 +161,26 @@ fn reuse<F: Flows>(entry: Entry, isn: u32, now: Tick, flows: &mut F) {
     }
 }
 
-/// A flow without an entry is at `origin`, so that is where one that can't be entered has to go. While the slot
-/// retires, `origin` may be another one on another node.
+/// A flow without an entry is at `origin`, so that is where one that can't be entered has to go, and its slot has to
+/// stay tracked from now on. While the slot retires, `origin` may be another one on another node.
 #[inline(always)]
-const fn refused(slot: Slot) -> Result<Pick, NoEntry> {
+fn refused<F: Flows>(slot: Slot, now: Tick, flows: &mut F) -> Result<Pick, NoEntry> {
     if slot.is_closing() {
-        Err(NoEntry)
-    } else {
-        Ok(Pick {
-            backend: slot.origin(),
-            by: By::Refused,
-        })
+        return Err(NoEntry);
     }
+    if is_apart(slot) && !Uses::is_fresh(flows.uses().stamp, now) {
+        flows.set_uses(Uses::by_flow(now));
+    }
+    Ok(Pick {
+        backend: slot.origin(),
+        by: By::Refused,
+    })
+}
+
+/// Whether it matters who uses `origin`.
+#[inline(always)]
+const fn is_apart(slot: Slot) -> bool {
+    slot.is_tracked() && slot.origin() != slot.current()
 }
 
 /// Any other segment: follows its entry, else it is at `origin`.
@@ -255,8 +268,11 @@ fn next(entry: Entry, kind: Kind, now: Tick) -> Option<Entry> {
 /// Where the miss can't be noted it counts at once: slots stay tracked for longer, but no flow is forgotten.
 #[inline(always)]
 fn miss<F: Flows>(slot: Slot, kind: Kind, now: Tick, flows: &mut F) {
-    let matters = slot.is_tracked() && slot.origin() != slot.current();
-    if !matters || kind != Kind::Data || flows.stamped().is_some_and(|at| now.since(at) < STAMP_EVERY) {
+    if !is_apart(slot) || kind != Kind::Data {
+        return;
+    }
+    let uses = flows.uses();
+    if Uses::is_fresh(uses.stamp, now) {
         return;
     }
     let lives = match flows.missed() {
@@ -264,7 +280,9 @@ fn miss<F: Flows>(slot: Slot, kind: Kind, now: Tick, flows: &mut F) {
         None => !flows.note(now),
     };
     if lives {
-        flows.stamp(now);
+        flows.set_uses(Uses::by_flow(now));
+    } else if !Uses::is_fresh(uses.seen, now) {
+        flows.set_uses(uses.by_somebody(now));
     }
 }
 

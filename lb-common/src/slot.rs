@@ -174,57 +174,55 @@ impl Slot {
     }
 
     /// This node's own view of the backends changed, for the worse or back: new flows go to `to`, old ones stay.
-    /// Needs nobody, and is possible at any time: a retirement in progress moves `origin` nevertheless, and then
-    /// leaves the slot tracked ([`Slot::finish`]).
-    pub const fn suspect(self, to: u16) -> Self {
+    /// Needs nobody.
+    ///
+    /// # Errors
+    /// [`Refused::Closing`]: members have voted that nothing is elsewhere than at `current`. Try again when the
+    /// retirement has ended.
+    pub const fn suspect(self, to: u16) -> Result<Self, Refused> {
         if self.current() == to {
+            Ok(self)
+        } else if self.is_closing() {
+            Err(Refused::Closing)
+        } else {
+            Ok(self.track().with_current(to))
+        }
+    }
+
+    /// A peer's record for a flow of this slot, at `backend`: the slot as it has to be for the record to count. Where
+    /// the slot alone says the same it stays untracked; the record is kept nevertheless, for the day on which the slot
+    /// is tracked, or the peer and this node would know different flows.
+    pub const fn record(self, backend: u16) -> Self {
+        if backend == self.current() {
             self
         } else {
-            self.track().with_current(to)
+            self.track()
         }
     }
 
-    /// A peer's record for a flow of this slot, at `backend`: the slot as it has to be for the record to count;
-    /// `None` where the slot alone says the same, and the record is dropped.
-    pub const fn record(self, backend: u16) -> Option<Self> {
-        if self.is_tracked() {
-            Some(self)
-        } else if backend == self.current() {
-            None
-        } else {
-            Some(self.track())
-        }
-    }
-
-    /// RETIRE, step 1: this node's vote for `to` ([`crate::retire::vote`]) is yes. An untracked slot has nothing to
-    /// forget and stays as it is; so do the later steps leave it.
+    /// RETIRE, step 1: this node's vote for `to` ([`crate::retire::vote`]) is yes, and `current` stays from now on.
+    /// An untracked slot at `to` has nothing to forget, but has to stay there as well.
     ///
     /// # Errors
     /// [`Refused::OtherCurrent`].
     pub const fn close(self, to: u16) -> Result<Self, Refused> {
-        if self.is_closing() {
-            Ok(self)
-        } else if self.current() != to {
-            Err(Refused::OtherCurrent)
-        } else if self.is_tracked() {
-            Ok(self.with_flags(self.flags() | CLOSING))
+        if self.current() == to {
+            Ok(self.with_flags(self.flags() | TRACKED | CLOSING))
         } else {
-            Ok(self)
+            Err(Refused::OtherCurrent)
         }
     }
 
-    /// The vote on `to` failed: some member said no, so *no* member has made step 2, and none will.
+    /// The vote failed: some member said no. Only while *no* member has made step 2, and none will, which a slot can't
+    /// know by itself: origins that differ are for good.
     ///
     /// # Errors
-    /// [`Refused::NotClosing`]; [`Refused::Closing`] if `origin` is `to`: then step 2 was made, or changes nothing,
-    /// and the retirement is finished.
-    pub const fn reopen(self, to: u16) -> Result<Self, Refused> {
-        if !self.is_closing() {
-            Err(Refused::NotClosing)
-        } else if self.origin() == to {
-            Err(Refused::Closing)
-        } else {
+    /// [`Refused::NotClosing`].
+    pub const fn reopen(self) -> Result<Self, Refused> {
+        if self.is_closing() {
             Ok(self.without(CLOSING))
+        } else {
+            Err(Refused::NotClosing)
         }
     }
 
@@ -243,19 +241,20 @@ impl Slot {
         }
     }
 
-    /// RETIRE, step 3, when every member has made step 2: the slot alone decides again. It stays tracked where this
-    /// node sends new flows elsewhere by now, or knows of flows elsewhere (`elsewhere`: entries of this slot, own,
-    /// replica or in probation, that name another backend than `to`): tracked is harmless, and a later retirement
-    /// finds it again.
+    /// RETIRE, step 3, when every member has made step 2: the slot alone decides again. Not where flows elsewhere are
+    /// known (`elsewhere`: entries of this slot, own, replica or in probation, that name another backend than `to`): a
+    /// member that made this step earlier may have moved on already. Then the slot stays tracked.
     ///
     /// # Errors
-    /// [`Refused::OtherOrigin`].
+    /// [`Refused::NotClosing`]; [`Refused::OtherOrigin`].
     pub const fn finish(self, to: u16, elsewhere: u32) -> Result<Self, Refused> {
-        if self.origin() != to {
-            Err(Refused::OtherOrigin)
-        } else if !self.is_closing() {
+        if !self.is_tracked() && self.origin() == to {
             Ok(self)
-        } else if self.current() == to && elsewhere == 0 {
+        } else if !self.is_closing() {
+            Err(Refused::NotClosing)
+        } else if self.origin() != to || self.current() != to {
+            Err(Refused::OtherOrigin)
+        } else if elsewhere == 0 {
             Ok(self.without(TRACKED | CLOSING | UDP_LEARN))
         } else {
             Ok(self.without(CLOSING))
@@ -374,17 +373,22 @@ mod tests {
             Ok(retired),
             "the next coordinator may repeat a step"
         );
-        assert_eq!(retired.finish(B, 0), Ok(Slot::new(B, B, A, 0)));
+        let done = retired.finish(B, 0).unwrap();
+        assert_eq!(done, Slot::new(B, B, A, 0));
+        assert_eq!(done.finish(B, 0), Ok(done));
         assert_eq!(retired.finish(B, 1), Ok(Slot::new(B, B, A, TRACKED)));
     }
 
     #[test]
-    fn a_suspicion_during_retirement_keeps_the_slot_tracked() {
-        let closing = Slot::new(B, A, 0, TRACKED | CLOSING);
-        let suspicious = closing.suspect(C);
-        assert_eq!(suspicious, Slot::new(C, A, 0, TRACKED | CLOSING));
-        let done = suspicious.retire(B).unwrap().finish(B, 0).unwrap();
-        assert_eq!(done, Slot::new(C, B, A, TRACKED));
+    fn a_suspicion_and_its_end_touch_current_alone() {
+        let suspicious = Slot::untracked(A).suspect(B).unwrap();
+        assert_eq!(suspicious, Slot::new(B, A, 0, TRACKED));
+        assert_eq!(suspicious.suspect(A), Ok(Slot::new(A, A, 0, TRACKED)));
+        assert_eq!(
+            Slot::untracked(A).suspect(A),
+            Ok(Slot::untracked(A)),
+            "nothing to change"
+        );
     }
 
     #[test]
@@ -420,29 +424,35 @@ mod tests {
             (plain.retire(B), NotClosing),
             (tracked.close(A), OtherCurrent),
             (tracked.retire(B), NotClosing),
-            (tracked.finish(B, 0), OtherOrigin),
-            (tracked.reopen(B), NotClosing),
+            (tracked.finish(A, 0), NotClosing),
+            (Slot::new(B, B, 0, TRACKED).finish(B, 0), NotClosing),
+            (plain.finish(B, 0), NotClosing),
+            (tracked.reopen(), NotClosing),
             (closing.commit(C), Closing),
             (closing.abandon(), Closing),
             (closing.dead(A, C), Closing),
             (closing.bury(A, C), Closing),
             (closing.finish(B, 0), OtherOrigin),
-            (closing.retire(B).unwrap().reopen(B), Closing),
+            (closing.suspect(C), Closing),
         ] {
             assert_eq!(result, Err(why));
         }
-        assert_eq!(closing.reopen(B), Ok(tracked));
-        for step in [plain.close(A), plain.retire(A), plain.finish(A, 0)] {
-            assert_eq!(step, Ok(plain), "nothing to forget");
-        }
+        assert_eq!(closing.reopen(), Ok(tracked));
+        let frozen = plain.close(A).unwrap();
+        assert_eq!(
+            frozen.suspect(B),
+            Err(Closing),
+            "it has nothing to forget, but stays where it is"
+        );
+        assert_eq!(frozen.retire(A).unwrap().finish(A, 0), Ok(plain));
     }
 
     #[test]
     fn records_track() {
-        assert_eq!(Slot::untracked(A).record(A), None);
-        assert_eq!(Slot::untracked(A).record(B), Some(Slot::new(A, A, 0, TRACKED)));
+        assert_eq!(Slot::untracked(A).record(A), Slot::untracked(A));
         let tracked = Slot::new(A, A, 0, TRACKED);
-        assert_eq!(tracked.record(A), Some(tracked));
+        assert_eq!(Slot::untracked(A).record(B), tracked);
+        assert_eq!((tracked.record(A), tracked.record(B)), (tracked, tracked));
     }
 
     /// Every transition from every slot that is possible at all: the invariants hold afterwards, `origin` changes in
@@ -453,14 +463,14 @@ mod tests {
         for slot in all() {
             let local = [
                 Some(slot.track()),
-                Some(slot.suspect(B)),
+                slot.suspect(B).ok(),
                 slot.learn(true).ok(),
                 slot.learn(false).ok(),
                 slot.commit(B).ok(),
                 slot.abandon().ok(),
-                slot.record(B),
+                Some(slot.record(B)),
                 slot.close(B).ok(),
-                slot.reopen(B).ok(),
+                slot.reopen().ok(),
                 slot.finish(B, 0).ok(),
                 slot.finish(B, 1).ok(),
                 slot.dead(A, B).ok(),

@@ -27,6 +27,12 @@ impl Tick {
         if ticks > i32::MAX as u32 { 0 } else { ticks }
     }
 
+    /// This moment, or the next one where this is zero, for places in which zero means *never*.
+    #[inline(always)]
+    pub const fn or_one(self) -> Self {
+        if self.0 == 0 { Self(1) } else { self }
+    }
+
     /// The moment `ticks` later.
     #[inline(always)]
     pub const fn after(self, ticks: u32) -> Self {
