@@ -51,6 +51,38 @@ pub mod map {
         IFACE_INFO,
     ];
 
+    /// HASH, preallocated: [`crate::flow::Key`] → [`crate::flow::Entry`], confirmed and closed TCP flows of this node.
+    pub const FLOWS: &str = "lb_flows";
+    /// The same: what peers announced, in any state.
+    pub const REPLICAS: &str = "lb_replicas";
+    /// LRU_HASH without a common list: the same, SYNs of this node.
+    pub const PROBATION: &str = "lb_probation";
+    /// HASH, preallocated: the same, UDP flows.
+    pub const UDP_FLOWS: &str = "lb_udp_flows";
+    /// LRU_HASH without a common list: the same, first packets of UDP flows.
+    pub const UDP_PROBATION: &str = "lb_udp_new";
+    /// LRU_HASH [`crate::flow::Key`] → [`crate::tick::Tick`]: when a flow without an entry was first seen.
+    pub const MISSES: &str = "lb_misses";
+    /// ARRAY pool × 65,536 + slot → [`crate::retire::Uses`], mmap-able.
+    pub const USES: &str = "lb_uses";
+    /// PERCPU_ARRAY → [`crate::admit::Budget`], see [`crate::admit`].
+    pub const BUDGETS: &str = "lb_budgets";
+    /// RINGBUF of [`crate::flow::Event`]s.
+    pub const EVENTS: &str = "lb_events";
+
+    /// The flow table, which `lb_xdp` has beside [`ALL`].
+    pub const FLOW_TABLE: [&str; 9] = [
+        FLOWS,
+        REPLICAS,
+        PROBATION,
+        UDP_FLOWS,
+        UDP_PROBATION,
+        MISSES,
+        USES,
+        BUDGETS,
+        EVENTS,
+    ];
+
     /// LPM_TRIE of outer sources that `lb_decap` takes packets from → IP version, 4 or 6.
     pub const DECAP_ALLOW: &str = "lb_decap_allow";
     /// PERCPU_ARRAY [`crate::stop::DecapStop`] → [`crate::stats::Counter`].
@@ -67,6 +99,33 @@ pub const FLOW_KEY: &str = "FLOW_KEY";
 
 /// The program's constant that tells the size of [`map::VIPS`], see [`crate::vip::shift`].
 pub const VIP_SHIFT: &str = "VIP_SHIFT";
+/// Indexes in [`map::BUDGETS`].
+pub mod budget {
+    /// SYNs entered in [`super::map::PROBATION`].
+    pub const HANDSHAKES: u32 = 0;
+    /// First packets entered in [`super::map::UDP_PROBATION`].
+    pub const UDP: u32 = 1;
+    /// Notes in [`super::map::MISSES`].
+    pub const MISSES: u32 = 2;
+    /// How many there are.
+    pub const COUNT: u32 = 3;
+}
+
+/// Entries of [`map::FLOWS`] where the configuration doesn't say: about 27 MB.
+pub const FLOWS: u32 = 1 << 18;
+/// Entries of [`map::REPLICAS`].
+pub const REPLICAS: u32 = 1 << 19;
+/// Entries of [`map::PROBATION`] that the CPUs with a receive queue can use together; the map needs them times possible
+/// CPUs divided by queues.
+pub const PROBATION: u32 = 1 << 17;
+/// Entries of [`map::UDP_FLOWS`].
+pub const UDP_FLOWS: u32 = 1 << 17;
+/// Entries of [`map::UDP_PROBATION`], counted as those of [`PROBATION`].
+pub const UDP_PROBATION: u32 = 1 << 15;
+/// Entries of [`map::MISSES`].
+pub const MISSES: u32 = 1 << 16;
+/// Bytes of [`map::EVENTS`], a power of two: 65,536 records less their headers.
+pub const EVENTS: u32 = 1 << 22;
 
 /// Interfaces that the program can be attached to at once.
 pub const MAX_INTERFACES: u32 = 64;
@@ -79,6 +138,11 @@ const _: () = {
     let mut i = 0;
     while i < map::ALL.len() {
         assert!(map::ALL[i].len() <= 15);
+        i += 1;
+    }
+    let mut i = 0;
+    while i < map::FLOW_TABLE.len() {
+        assert!(map::FLOW_TABLE[i].len() <= 15);
         i += 1;
     }
     let mut i = 0;

@@ -12,7 +12,7 @@ wire! {
         pub destination_mac: [u8; 6],
         /// That of the interface that packets leave by.
         pub source_mac: [u8; 6],
-        /// [`READY`], [`OUTER_V6`].
+        /// [`READY`], [`OUTER_V6`], [`DEAD`].
         pub flags: u16,
         /// Sum of the constant words of an outer IPv4 header, see [`crate::encap::base`]; 0 for IPv6.
         pub csum_base: u16,
@@ -35,5 +35,7 @@ wire! {
 pub const READY: u16 = 1;
 /// The outer header is IPv6.
 pub const OUTER_V6: u16 = 2;
+/// The group's verdict: flow entries that name this backend count as missing, and nothing is sent to it.
+pub const DEAD: u16 = 4;
 
 const _: () = assert!(size_of::<Entry>() == 64);

@@ -1,4 +1,10 @@
-//! The exhaustive model of tracked slots: one slot, one 5-tuple, two nodes, records between them.
+//! The exhaustive model of tracked slots: one slot, one 5-tuple, two nodes, the records between them, and everything
+//! that can happen in every order. It runs the real transitions, votes and decisions of `lb_common`; no packet of an
+//! established connection may reach another backend than its own while that one lives.
+//!
+//! Two losses are the protocol's own (docs/adr/0007-tracked-slots.md) and aren't counted: a connection that began
+//! elsewhere than at `origin` and whose packets reach a node before its record does, and reuse of a tuple on another
+//! node within that lag.
 
 mod world;
 mod rules;
@@ -14,43 +20,105 @@ use world::World;
 #[test]
 fn no_flow_breaks() {
     for backends in [2, 3] {
-        let begun = std::time::Instant::now();
-        match search(World::start(backends), &rules::ALL, 4_000_000) {
-            Found::Nothing(n) => println!("OK {n} worlds (complete), {backends} backends {:?}", begun.elapsed()),
-            Found::GivenUp(n) => println!("more than {n} worlds, {backends} backends {:?}", begun.elapsed()),
-            Found::Broken(story) => panic!("{story}"),
+        match search(World::start(backends), &ALL, 3_000_000) {
+            Found::Nothing(n) => println!("{backends} backends: no flow breaks in {n} worlds (complete)"),
+            Found::GivenUp(n, depth) => {
+                println!("{backends} backends: no flow breaks in {n} worlds, all that {depth} steps lead to");
+                assert!(depth >= 7, "{depth} steps are few");
+            }
+            Found::Broken(story) => panic!("{backends} backends: {story}"),
         }
     }
 }
 
-macro_rules! switches {
-    ($($rule:ident)*) => { &[$((stringify!($rule), |r: &mut Rules| r.$rule = false)),*] };
+#[test]
+fn complete() {
+    let get = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|v| v.parse().ok())
+            .unwrap_or(0u8)
+    };
+    let rules = Rules { deaths: false, ..ALL };
+    let mut start = World::start(2);
+    start.connections = get("USED");
+    let t = std::time::Instant::now();
+    match search(start, &rules, 25_000_000) {
+        Found::Nothing(n) => println!("{n} worlds (complete) {:?}", t.elapsed()),
+        Found::GivenUp(n, depth) => println!("{n} worlds, depth {depth} {:?}", t.elapsed()),
+        Found::Broken(story) => panic!("{story}"),
+    }
 }
 
-const SWITCHES: &[(&str, fn(&mut Rules))] = switches! {
-    group_retire same_members_vote votes_age vote_counts_entries members_restart_idle retire_in_steps finish named
-    closing_freezes closing_drops suspect_keeps_origin track_first prepare_barrier refused_to_origin syn_looks_first
-    syn_holds isn_window probation_replicated record_tracks all_records_kept untrack_looks takeover_removes record_demotes
-    owner_expires join_slots join_entries verdict_in_steps verdict_deletes dead_is_missing dead_records_dropped fence
-    return_by_all
+/// A rule, how to switch it off, and the backends that it takes to see it; 0 where other rules cover for it.
+type Switch = (&'static str, fn(&mut Rules), u8);
+
+macro_rules! switches {
+    ($($rule:ident $backends:literal)*) => {
+        &[$((stringify!($rule), |rules: &mut Rules| rules.$rule = false, $backends)),*]
+    };
+}
+
+const SWITCHES: &[Switch] = switches! {
+    group_retire 2
+    same_members_vote 2
+    votes_age 2
+    vote_counts_entries 2
+    members_restart_idle 2
+    retire_in_steps 2
+    finish 2
+    named 3
+    closing_freezes 2
+    closing_drops 2
+    untrack_looks 2
+    suspect_keeps_origin 2
+    track_first 2
+    // With a record that tracks its slot, the barrier only covers the record's lag.
+    prepare_barrier 0
+    refused_to_origin 2
+    syn_looks_first 2
+    syn_holds 2
+    isn_window 2
+    probation_replicated 2
+    record_tracks 2
+    all_records_kept 2
+    record_demotes 2
+    takeover_removes 2
+    owner_expires 2
+    join_slots 2
+    join_entries 2
+    verdict_in_steps 2
+    verdict_deletes 2
+    // A verdict deletes entries in one step here; in a map it takes a while.
+    dead_is_missing 0
+    dead_records_dropped 2
+    fence 2
+    return_by_all 2
 };
 
 #[test]
 fn each_rule_is_needed() {
-    for (name, off) in SWITCHES {
+    let mut wrong = Vec::new();
+    for (name, off, backends) in SWITCHES {
         let mut rules = ALL;
         off(&mut rules);
-        let mut line = String::new();
-        for backends in [2, 3] {
-            line = match search(World::start(backends), &rules, 2_000_000) {
-                Found::Nothing(n) => format!("OK    {name}: {n} worlds (complete)"),
-                Found::GivenUp(n) => format!("OK    {name}: more than {n} worlds"),
-                Found::Broken(story) => format!("BREAK {name} ({backends}): {story}"),
-            };
-            if line.starts_with("BREAK") {
-                break;
+        let (start, limit) = match backends {
+            0 => (World::start(2), 500_000),
+            n => (World::start(*n), 6_000_000),
+        };
+        let breaks = match search(start, &rules, limit) {
+            Found::Broken(story) => {
+                println!("BREAK without {name}: {story}");
+                true
             }
+            Found::GivenUp(n, _) | Found::Nothing(n) => {
+                println!("OK    without {name}: {n} worlds");
+                false
+            }
+        };
+        if breaks != (*backends > 0) {
+            wrong.push(name);
         }
-        println!("{line}");
     }
+    assert!(wrong.is_empty(), "{wrong:?}");
 }

@@ -63,7 +63,7 @@ fn begin(world: &World, rules: &Rules, next: &mut Next) {
             }
             continue;
         }
-        if members().any(|m| m.slot.current() != backend) {
+        if rules.deaths && members().any(|m| m.slot.current() != backend) {
             let phase = if rules.prepare_barrier {
                 Phase::Prepare(to)
             } else {
@@ -74,7 +74,7 @@ fn begin(world: &World, rules: &Rules, next: &mut Next) {
         if members().any(|m| m.slot.is_tracked()) && members().any(|m| ballot(m, to, rules)) {
             start(Step::Retire(to), Phase::Close(to));
         }
-        for dead in (1..8u8).filter(|b| has(world.known, u16::from(*b)) && *b != to) {
+        for dead in (1..8u8).filter(|b| rules.deaths && has(world.known, u16::from(*b)) && *b != to) {
             if !world.is_condemned(u16::from(dead)) {
                 let verdict = Phase::Dead { backend: dead, to };
                 start(Step::Verdict { backend: dead, to }, verdict);

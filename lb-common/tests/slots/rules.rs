@@ -3,6 +3,9 @@
 /// The rules that are in force.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
+    /// Not a rule: whether backends die and come back, by verdict or for real. Without that the worlds are few enough
+    /// to see them all.
+    pub(crate) deaths: bool,
     /// A slot retires when every member votes for it.
     pub(crate) group_retire: bool,
     /// A change of the members voids the vote.
@@ -71,6 +74,7 @@ pub(crate) struct Rules {
 
 /// All rules.
 pub(crate) const ALL: Rules = Rules {
+    deaths: true,
     group_retire: true,
     untrack_looks: true,
     all_records_kept: true,

@@ -10,8 +10,8 @@ use crate::world::World;
 pub(crate) enum Found {
     /// No flow breaks, and this many worlds can be reached.
     Nothing(usize),
-    /// No flow breaks in the first so many worlds; there are more.
-    GivenUp(usize),
+    /// No flow breaks in the first so many worlds, which are all that so many steps lead to; there are more.
+    GivenUp(usize, usize),
     /// The steps to a broken flow, in words.
     Broken(String),
 }
@@ -125,11 +125,21 @@ pub(crate) fn search(start: World, rules: &Rules, limit: usize) -> Found {
             return Found::Nothing(worlds.len());
         };
         if worlds.len() > limit {
-            return Found::GivenUp(limit);
+            return Found::GivenUp(worlds.len(), depth(&worlds, at));
         }
         steps::all(&reached.world, rules, &mut next);
         at += 1;
     }
+}
+
+/// How many steps lead to a world.
+fn depth(worlds: &[Reached], mut at: usize) -> usize {
+    let mut depth = 0;
+    while at > 0 {
+        at = worlds[at].before as usize;
+        depth += 1;
+    }
+    depth
 }
 
 /// The steps to the last world.

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use lb_common::flow::PROBATION;
 use lb_common::pick::By;
 use lb_common::slot::Slot;
 use lb_common::tcp::{Kind, Segment};
@@ -116,7 +115,9 @@ pub(crate) fn all(world: &World, rules: &Rules, next: &mut Next) {
     }
     records(world, rules, next);
     nodes(world, rules, next);
-    backends(world, rules, next);
+    if rules.deaths {
+        backends(world, rules, next);
+    }
     phases::all(world, rules, next);
 }
 
@@ -147,15 +148,9 @@ fn syn(isn: u8) -> Segment {
     }
 }
 
-/// The client opens a connection. Not where a record of its last one is still on its way, or while only some members
-/// know that its last backend is under the verdict: reuse of a tuple within the lag may cross records.
+/// The client opens a connection, unless that could cross what is left of its last one.
 fn client(world: &World, rules: &Rules, next: &mut Next) {
-    let is_quiet = world
-        .to_other
-        .iter()
-        .all(|channel| channel.records().next().is_none());
-    let is_split = matches!(world.phase, Phase::Dead { .. });
-    if world.flow.is_some() || world.connections == CONNECTIONS || !is_quiet || is_split {
+    if world.flow.is_some() || world.connections == CONNECTIONS || is_crossed(world) {
         return;
     }
     for node in world.up() {
@@ -191,6 +186,25 @@ fn client(world: &World, rules: &Rules, next: &mut Next) {
             add(next, world, rules, Step::Syn { node, admit, to }, after);
         }
     }
+}
+
+/// Whether a record of the last connection is on its way that will count where it arrives, or a member that has not
+/// heard of a verdict yet holds an entry that the verdict deletes: reuse of a tuple within that lag may be lost.
+fn is_crossed(world: &World) -> bool {
+    let counts = |from: usize| {
+        let dead = world.nodes[1 - from].dead;
+        let mut records = world.to_other[from].records();
+        records.any(|record| !has(dead, u16::from(record.backend)))
+    };
+    let holds = |member: &Member, backend: u8| {
+        let held = [member.own, member.replica, member.probation];
+        held.iter().flatten().any(|held| held.backend == backend)
+    };
+    let is_split = match world.phase {
+        Phase::Dead { backend, .. } => world.nodes.iter().any(|member| holds(member, backend)),
+        _ => false,
+    };
+    counts(0) || counts(1) || is_split
 }
 
 /// Segments of the connection, and forged ones.
