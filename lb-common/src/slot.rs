@@ -200,7 +200,8 @@ impl Slot {
         }
     }
 
-    /// RETIRE, step 1: this node's vote for `to` ([`crate::retire::vote`]) is yes, and `current` stays from now on.
+    /// RETIRE, step 1: this node's vote for `to` ([`crate::retire::vote`]) is yes, and `current` stays from now on. Members
+    /// vote once more when all are closing and every earlier record is in.
     /// An untracked slot at `to` has nothing to forget, but has to stay there as well.
     ///
     /// # Errors
@@ -226,7 +227,7 @@ impl Slot {
         }
     }
 
-    /// RETIRE, step 2, when every member has voted yes: flows without an entry are at `to`, which the message names.
+    /// RETIRE, step 2, when every member has voted yes twice: flows without an entry are at `to`, which the message names.
     /// Making it twice changes nothing more.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ pub(crate) fn name(phase: Phase) -> String {
         Phase::Prepare(_) => "PREPARE".to_owned(),
         Phase::Commit(to) => format!("COMMIT to {}", steps::name(to)),
         Phase::Close(to) => format!("CLOSING for {}", steps::name(to)),
+        Phase::Vote(to) => format!("vote for {}", steps::name(to)),
         Phase::Reopen(_) => "REOPEN".to_owned(),
         Phase::Origin(to) => format!("RETIRE: origin {}", steps::name(to)),
         Phase::Untrack(_) => "RETIRE: untrack".to_owned(),
@@ -63,7 +64,7 @@ fn begin(world: &World, rules: &Rules, next: &mut Next) {
             }
             continue;
         }
-        if rules.deaths && members().any(|m| m.slot.current() != backend) {
+        if rules.changes && members().any(|m| m.slot.current() != backend) {
             let phase = if rules.prepare_barrier {
                 Phase::Prepare(to)
             } else {
@@ -74,7 +75,7 @@ fn begin(world: &World, rules: &Rules, next: &mut Next) {
         if members().any(|m| m.slot.is_tracked()) && members().any(|m| ballot(m, to, rules)) {
             start(Step::Retire(to), Phase::Close(to));
         }
-        for dead in (1..8u8).filter(|b| rules.deaths && has(world.known, u16::from(*b)) && *b != to) {
+        for dead in (1..8u8).filter(|b| rules.changes && has(world.known, u16::from(*b)) && *b != to) {
             if !world.is_condemned(u16::from(dead)) {
                 let verdict = Phase::Dead { backend: dead, to };
                 start(Step::Verdict { backend: dead, to }, verdict);
@@ -136,6 +137,8 @@ fn act(world: &mut World, rules: &Rules, node: Node) {
                 slot
             }
         }
+        Phase::Vote(to) if !ballot(&member, to, rules) => return enter(world, Phase::Reopen(to)),
+        Phase::Vote(_) => slot,
         Phase::Reopen(_) => slot.reopen().unwrap_or(slot),
         Phase::Origin(to) if !rules.retire_in_steps => Slot::untracked(named(to)),
         Phase::Origin(to) => slot.retire(named(to)).unwrap_or(slot),
@@ -217,7 +220,8 @@ pub(crate) fn settle(world: &mut World, rules: &Rules) {
     }
     let next = match world.phase {
         Phase::Prepare(to) => Phase::Commit(to),
-        Phase::Close(to) => Phase::Origin(to),
+        Phase::Close(to) if rules.vote_behind_fence => Phase::Vote(to),
+        Phase::Close(to) | Phase::Vote(to) => Phase::Origin(to),
         Phase::Origin(to) if rules.retire_in_steps => Phase::Untrack(to),
         Phase::Dead { backend, to } if rules.verdict_in_steps => Phase::Bury { backend, to },
         _ => Phase::Idle,

@@ -3,13 +3,15 @@
 /// The rules that are in force.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
-    /// Not a rule: whether backends die and come back, by verdict or for real. Without that the worlds are few enough
-    /// to see them all.
-    pub(crate) deaths: bool,
+    /// Not a rule: whether backends die and come back, by verdict or for real, and planned changes are made. Without,
+    /// what is left (views that move anywhere, retirement, nodes, records) is little enough to see all of it.
+    pub(crate) changes: bool,
     /// A slot retires when every member votes for it.
     pub(crate) group_retire: bool,
     /// A change of the members voids the vote.
     pub(crate) same_members_vote: bool,
+    /// Members vote once more when all are closing and all earlier records are in.
+    pub(crate) vote_behind_fence: bool,
     /// A vote doesn't wait for others for an idle timeout.
     pub(crate) votes_age: bool,
     /// The vote counts entries elsewhere.
@@ -74,8 +76,9 @@ pub(crate) struct Rules {
 
 /// All rules.
 pub(crate) const ALL: Rules = Rules {
-    deaths: true,
+    changes: true,
     group_retire: true,
+    vote_behind_fence: true,
     untrack_looks: true,
     all_records_kept: true,
     takeover_removes: true,

@@ -132,6 +132,19 @@ pub(crate) fn search(start: World, rules: &Rules, limit: usize) -> Found {
     }
 }
 
+/// The world behind some steps, in words as [`Found::Broken`] has them.
+pub(crate) fn replay(start: World, rules: &Rules, story: &str) -> World {
+    story
+        .split("; ")
+        .filter(|words| !words.is_empty())
+        .fold(start, |world, words| {
+            let mut next = Vec::new();
+            steps::all(&world, rules, &mut next);
+            let found = next.into_iter().find(|(step, _)| step.to_string() == words);
+            found.unwrap_or_else(|| panic!("{words}: not possible here")).1
+        })
+}
+
 /// How many steps lead to a world.
 fn depth(worlds: &[Reached], mut at: usize) -> usize {
     let mut depth = 0;

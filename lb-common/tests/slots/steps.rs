@@ -115,7 +115,7 @@ pub(crate) fn all(world: &World, rules: &Rules, next: &mut Next) {
     }
     records(world, rules, next);
     nodes(world, rules, next);
-    if rules.deaths {
+    if rules.changes {
         backends(world, rules, next);
     }
     phases::all(world, rules, next);
@@ -427,7 +427,7 @@ fn join(world: &mut World, rules: &Rules, node: Node) {
 }
 
 fn members_changed(world: &mut World, rules: &Rules) {
-    if let Phase::Close(to) = world.phase
+    if let Phase::Close(to) | Phase::Vote(to) = world.phase
         && rules.same_members_vote
     {
         phases::enter(world, Phase::Reopen(to));
@@ -439,7 +439,7 @@ fn members_changed(world: &mut World, rules: &Rules) {
 
 /// An idle timeout without changes passes; a living flow has sent something in it.
 fn idle(world: &mut World, rules: &Rules) {
-    if let Phase::Close(to) = world.phase
+    if let Phase::Close(to) | Phase::Vote(to) = world.phase
         && rules.votes_age
     {
         phases::enter(world, Phase::Reopen(to));

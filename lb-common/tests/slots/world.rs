@@ -138,6 +138,7 @@ pub(crate) enum Phase {
     Prepare(u8),
     Commit(u8),
     Close(u8),
+    Vote(u8),
     Reopen(u8),
     Origin(u8),
     Untrack(u8),
