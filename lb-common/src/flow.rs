@@ -150,7 +150,7 @@ impl Entry {
     }
 
     /// Whether a peer's record displaces this entry, which is held beside it (own) or instead of it (replica). The
-    /// newest announcement counts, but a SYN displaces neither a flow that answered and lives, nor another handshake
+    /// newest announcement counts, but a SYN displaces neither a flow that answered, nor another handshake
     /// that may be under way, unless the entry's owner itself has forgotten it: it is the announcer, or gone
     /// (`orphan`). Where it says the same backend there is nothing to gain: a forged one would make it forgettable.
     pub const fn yields_to(&self, record: &Self, orphan: bool, now: Tick) -> bool {
@@ -160,7 +160,6 @@ impl Entry {
         let is_forgotten = self.owner != OWN && (orphan || self.owner == record.owner);
         match self.state {
             PROBATION => is_forgotten || self.isn == record.isn || !self.is_held(now),
-            CLOSED => self.backend != record.backend,
             _ => is_forgotten && self.backend != record.backend,
         }
     }
@@ -315,7 +314,8 @@ mod tests {
             (open(3), other(2), true, true),
             (open(OWN), other(2), true, false),
             (open(2), syn(7, 2, 2), false, false),
-            (closed(OWN), other(2), false, true),
+            (closed(OWN), other(2), false, false),
+            (closed(2), other(2), false, true),
             (closed(OWN), syn(7, 2, 2), false, false),
             (syn(7, 1, OWN), syn(7, 1, 2), false, true),
             (syn(7, 1, OWN), other(2), true, false),
