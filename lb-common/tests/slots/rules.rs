@@ -52,6 +52,8 @@ pub(crate) struct Rules {
     pub(crate) all_records_kept: bool,
     /// A slot stays tracked at a member that knows of flows elsewhere by then.
     pub(crate) untrack_looks: bool,
+    /// A record that displaces an entry for another backend stamps `origin`.
+    pub(crate) displacing_stamps: bool,
     /// A takeover removes the replica.
     pub(crate) takeover_removes: bool,
     /// An owner's expiry deletes replicas, and these don't expire before.
@@ -78,6 +80,7 @@ pub(crate) struct Rules {
 pub(crate) const ALL: Rules = Rules {
     changes: true,
     group_retire: true,
+    displacing_stamps: true,
     vote_behind_fence: true,
     untrack_looks: true,
     all_records_kept: true,

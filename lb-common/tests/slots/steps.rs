@@ -286,10 +286,14 @@ fn receive(world: &mut World, rules: &Rules, node: Node, record: Held) {
     let entry = record.entry(1);
     let yields =
         |held: Option<Held>, owner| held.is_none_or(|held| held.entry(owner).yields_to(&entry, false, NOW));
-    if yields(member.own, 0) && rules.record_demotes {
+    let (own, replica) = (yields(member.own, 0), yields(member.replica, 1));
+    let displaced = [member.own.filter(|_| own), member.replica.filter(|_| replica)];
+    // Whose entry goes may be at `origin` without one from now on, and has not been seen there.
+    member.busy |= rules.displacing_stamps && displaced.iter().flatten().any(|held| !held.names(backend));
+    if own && rules.record_demotes {
         member.own = None;
     }
-    if yields(member.replica, 1) {
+    if replica {
         member.replica = Some(record);
     }
 }
