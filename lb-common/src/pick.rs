@@ -116,28 +116,19 @@ fn syn<F: Flows>(slot: Slot, isn: u32, now: Tick, flows: &mut F) -> Result<Pick,
         reuse(entry, isn, now, flows);
         return Ok(follow(entry, By::Own));
     }
-    let replica = live(flows.replica(), flows);
-    if let Some(entry) = replica
-        && entry.state != PROBATION
-    {
-        reuse(entry, isn, now, flows);
-        return Ok(follow(entry, By::Replica));
-    }
-    let probation = live(flows.probation(), flows);
-    for (entry, by) in [(replica, By::Replica), (probation, By::Probation)] {
-        if let Some(entry) = entry {
-            if entry.isn == isn {
-                // Entered anew before it expires, and announced: a peer may have forgotten it.
-                if !entry.is_held(now) {
-                    flows.enter(Entry::probation(entry.backend, isn, now));
-                }
-                return Ok(follow(entry, by));
-            }
-            // Two handshakes of one flow: only the first can be remembered, so the other may not need to be.
-            if entry.is_held(now) {
-                return refused(slot, now, flows);
-            }
+    if let Some(entry) = live(flows.replica(), flows) {
+        if entry.state != PROBATION {
+            reuse(entry, isn, now, flows);
+            return Ok(follow(entry, By::Replica));
         }
+        if let Some(result) = again(slot, entry, By::Replica, isn, now, flows) {
+            return result;
+        }
+    }
+    if let Some(entry) = live(flows.probation(), flows)
+        && let Some(result) = again(slot, entry, By::Probation, isn, now, flows)
+    {
+        return result;
     }
     let backend = slot.current();
     if backend == NO_BACKEND {
@@ -146,6 +137,30 @@ fn syn<F: Flows>(slot: Slot, isn: u32, now: Tick, flows: &mut F) -> Result<Pick,
         Ok(Pick { backend, by: By::New })
     } else {
         refused(slot, now, flows)
+    }
+}
+
+/// A SYN where one is in probation: the same one follows it, and another one counts as refused while that is young,
+/// since only one handshake of a flow can be remembered. `None`: it begins anew.
+#[inline(always)]
+fn again<F: Flows>(
+    slot: Slot,
+    entry: Entry,
+    by: By,
+    isn: u32,
+    now: Tick,
+    flows: &mut F,
+) -> Option<Result<Pick, NoEntry>> {
+    if entry.isn == isn {
+        // Entered anew before it expires, and announced: a peer may have forgotten it.
+        if !entry.is_held(now) {
+            flows.enter(Entry::probation(entry.backend, isn, now));
+        }
+        Some(Ok(follow(entry, by)))
+    } else if entry.is_held(now) {
+        Some(refused(slot, now, flows))
+    } else {
+        None
     }
 }
 
@@ -186,25 +201,32 @@ const fn is_apart(slot: Slot) -> bool {
 /// Any other segment: follows its entry, else it is at `origin`.
 #[inline(always)]
 fn later<F: Flows>(slot: Slot, segment: Segment, now: Tick, flows: &mut F) -> Pick {
-    let own = flows.own();
-    if let Some(entry) = live(own, flows) {
-        if entry.state == CLOSED
-            && let Some(pick) = handshake(segment, now, flows)
-        {
-            return pick;
+    // Not read from the entries at the end: a field of an entry that is not there is no number to the verifier.
+    let mut by = By::Origin;
+    if let Some(entry) = flows.own() {
+        if flows.is_dead(entry.backend) {
+            by = By::Rehomed;
+        } else {
+            if entry.state == CLOSED
+                && let Some(pick) = handshake(segment, now, flows)
+            {
+                return pick;
+            }
+            if let Some(next) = next(entry, segment.kind, now) {
+                flows.update(next);
+            }
+            return follow(entry, By::Own);
         }
-        if let Some(next) = next(entry, segment.kind, now) {
-            flows.update(next);
-        }
-        return follow(entry, By::Own);
     }
-    let replica = flows.replica();
-    if let Some(entry) = live(replica, flows) {
+    if let Some(entry) = flows.replica() {
+        let is_dead = flows.is_dead(entry.backend);
         if entry.state == PROBATION {
-            if segment.follows(entry.isn) {
+            if !is_dead && segment.follows(entry.isn) {
                 promote(entry, segment.kind, now, flows);
                 return follow(entry, By::Replica);
             }
+        } else if is_dead {
+            by = By::Rehomed;
         } else {
             if entry.state == CLOSED
                 && let Some(pick) = handshake(segment, now, flows)
@@ -220,12 +242,9 @@ fn later<F: Flows>(slot: Slot, segment: Segment, now: Tick, flows: &mut F) -> Pi
     if let Some(pick) = handshake(segment, now, flows) {
         return pick;
     }
-    let by = if own.is_some() || replica.is_some_and(|entry| entry.state != PROBATION) {
-        By::Rehomed
-    } else {
+    if let By::Origin = by {
         miss(slot, segment.kind, now, flows);
-        By::Origin
-    };
+    }
     Pick {
         backend: slot.origin(),
         by,
