@@ -99,6 +99,7 @@ pub const FLOW_KEY: &str = "FLOW_KEY";
 
 /// The program's constant that tells the size of [`map::VIPS`], see [`crate::vip::shift`].
 pub const VIP_SHIFT: &str = "VIP_SHIFT";
+
 /// Indexes in [`map::BUDGETS`].
 pub mod budget {
     /// SYNs entered in [`super::map::PROBATION`].
