@@ -6,6 +6,8 @@ pub mod model;
 pub mod net;
 pub mod config;
 pub mod state;
+pub mod journal;
 pub mod dataplane;
+pub mod api;
 pub mod agent;
 pub mod ctl;
