@@ -187,6 +187,7 @@ pub fn read_after(dir: &Path, seq: u64) -> Result<Vec<Record>, Error> {
     }
     found.retain(|record| record.seq > seq);
     // A rotation between two reads shows a file twice.
+    found.sort_by_key(|record| record.seq);
     found.dedup_by_key(|record| record.seq);
     Ok(found)
 }
