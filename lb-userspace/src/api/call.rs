@@ -97,12 +97,7 @@ impl Calls {
     ///
     /// # Errors
     /// What the agent refuses; [`Refusal::NoAnswer`] where it ends.
-    pub async fn ask<Q, A>(
-        &self,
-        who: Who,
-        make: fn(Ask<Q, A>) -> Command,
-        what: Q,
-    ) -> Result<A, Refusal> {
+    pub async fn ask<Q, A>(&self, who: Who, make: fn(Ask<Q, A>) -> Command, what: Q) -> Result<A, Refusal> {
         let (reply, answer) = oneshot::channel();
         let command = make(Ask { what, reply });
         let sent = self.0.send(Call { who, command }).await;

@@ -69,7 +69,8 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, Error> {
-        self.call(Method::GET, path, "application/json", Bytes::new()).await
+        self.call(Method::GET, path, "application/json", Bytes::new())
+            .await
     }
 
     /// Posts JSON.

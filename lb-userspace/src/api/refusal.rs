@@ -62,6 +62,9 @@ pub enum Refusal {
     /// The configuration has problems.
     #[error("{0}")]
     Config(#[from] config::Error),
+    /// It names what this host doesn't have.
+    #[error("{0:#}")]
+    Host(anyhow::Error),
     /// It changes what is fixed while the data plane lives.
     #[error("{}", .0.join("\n"))]
     Fixed(Vec<String>),
@@ -100,11 +103,10 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::UnknownPool { .. } | Self::UnknownBackend { .. } => StatusCode::NOT_FOUND,
-            Self::Contradiction { .. }
-            | Self::LastOne { .. }
-            | Self::Generation { .. }
-            | Self::Fixed(_) => StatusCode::CONFLICT,
-            Self::Range { .. } | Self::Config(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Contradiction { .. } | Self::LastOne { .. } | Self::Generation { .. } | Self::Fixed(_) => {
+                StatusCode::CONFLICT
+            }
+            Self::Range { .. } | Self::Config(_) | Self::Host(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Forbidden { .. } => StatusCode::FORBIDDEN,
@@ -139,7 +141,9 @@ impl Refusal {
             }
             Self::NoAnswer => "`lbctl status` says whether it lives; its log says what it does".to_owned(),
             Self::TooLarge => "an order has at most 4 KiB, a configuration 16 MiB".to_owned(),
-            Self::Range { .. } | Self::Malformed(_) | Self::Config(_) | Self::Failed(_) => return None,
+            Self::Range { .. } | Self::Malformed(_) | Self::Config(_) | Self::Host(_) | Self::Failed(_) => {
+                return None;
+            }
         };
         Some(hint)
     }

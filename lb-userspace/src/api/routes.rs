@@ -49,14 +49,14 @@ struct Document;
 
 /// What the handlers need.
 #[derive(Clone, Debug)]
-pub struct Context {
+pub struct Api {
     /// The way to the agent.
     pub calls: Calls,
     /// The folder of the journal.
     pub state_dir: Arc<PathBuf>,
 }
 
-fn documented() -> OpenApiRouter<Context> {
+fn documented() -> OpenApiRouter<Api> {
     let orders = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(backends))
         .routes(routes!(drain))
@@ -83,7 +83,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 /// All routes. Requests need a [`Who`] among their extensions.
-pub fn router(context: Context) -> Router {
+pub fn router(context: Api) -> Router {
     let (router, document) = documented().split_for_parts();
     let document = get(move || std::future::ready(Json(document.clone())));
     router
@@ -136,7 +136,7 @@ fn unread(rejection: &BytesRejection) -> Refusal {
 }
 
 async fn order(
-    context: Context,
+    context: Api,
     who: Who,
     (pool, backend): (String, String),
     verb: Verb,
@@ -151,7 +151,7 @@ type Answer<T> = Result<Json<T>, Refusal>;
 
 /// What holds for each backend.
 #[utoipa::path(get, path = "/v1/backends", tag = "backends", responses((status = 200, body = Backends)))]
-async fn backends(State(context): State<Context>, Extension(who): Extension<Who>) -> Answer<Backends> {
+async fn backends(State(context): State<Api>, Extension(who): Extension<Who>) -> Answer<Backends> {
     context.calls.ask(who, Command::Backends, ()).await.map(Json)
 }
 
@@ -160,7 +160,7 @@ async fn backends(State(context): State<Context>, Extension(who): Extension<Who>
     params(("pool" = String, Path), ("backend" = String, Path)), request_body = Drain,
     responses((status = 200, body = Ordered), (status = "default", body = Problem)))]
 async fn drain(
-    State(c): State<Context>,
+    State(c): State<Api>,
     Extension(who): Extension<Who>,
     Path(name): Named,
     raw: Raw,
@@ -179,11 +179,7 @@ async fn drain(
 #[utoipa::path(post, path = "/v1/backends/{pool}/{backend}/undrain", tag = "backends",
     params(("pool" = String, Path), ("backend" = String, Path)),
     responses((status = 200, body = Ordered), (status = "default", body = Problem)))]
-async fn undrain(
-    State(c): State<Context>,
-    Extension(who): Extension<Who>,
-    Path(name): Named,
-) -> Answer<Ordered> {
+async fn undrain(State(c): State<Api>, Extension(who): Extension<Who>, Path(name): Named) -> Answer<Ordered> {
     order(c, who, name, Verb::Undrain).await
 }
 
@@ -192,7 +188,7 @@ async fn undrain(
     params(("pool" = String, Path), ("backend" = String, Path)), request_body = Plain,
     responses((status = 200, body = Ordered), (status = "default", body = Problem)))]
 async fn down(
-    State(c): State<Context>,
+    State(c): State<Api>,
     Extension(who): Extension<Who>,
     Path(name): Named,
     raw: Raw,
@@ -204,7 +200,7 @@ async fn down(
 #[utoipa::path(post, path = "/v1/backends/{pool}/{backend}/up", tag = "backends",
     params(("pool" = String, Path), ("backend" = String, Path)),
     responses((status = 200, body = Ordered), (status = "default", body = Problem)))]
-async fn up(State(c): State<Context>, Extension(who): Extension<Who>, Path(name): Named) -> Answer<Ordered> {
+async fn up(State(c): State<Api>, Extension(who): Extension<Who>, Path(name): Named) -> Answer<Ordered> {
     order(c, who, name, Verb::Up).await
 }
 
@@ -213,7 +209,7 @@ async fn up(State(c): State<Context>, Extension(who): Extension<Who>, Path(name)
     params(("pool" = String, Path), ("backend" = String, Path)), request_body = Weight,
     responses((status = 200, body = Ordered), (status = "default", body = Problem)))]
 async fn weight(
-    State(c): State<Context>,
+    State(c): State<Api>,
     Extension(who): Extension<Who>,
     Path(name): Named,
     raw: Raw,
@@ -226,7 +222,7 @@ async fn weight(
     params(("pool" = String, Path), ("backend" = String, Path)), request_body = Ramp,
     responses((status = 200, body = Ordered), (status = "default", body = Problem)))]
 async fn ramp(
-    State(c): State<Context>,
+    State(c): State<Api>,
     Extension(who): Extension<Who>,
     Path(name): Named,
     raw: Raw,
@@ -249,7 +245,7 @@ async fn ramp(
 
 /// The running configuration.
 #[utoipa::path(get, path = "/v1/config", tag = "config", responses((status = 200, body = Running)))]
-async fn running(State(context): State<Context>, Extension(who): Extension<Who>) -> Answer<Running> {
+async fn running(State(context): State<Api>, Extension(who): Extension<Who>) -> Answer<Running> {
     context.calls.ask(who, Command::Running, ()).await.map(Json)
 }
 
@@ -258,7 +254,7 @@ async fn running(State(context): State<Context>, Extension(who): Extension<Who>)
     request_body(content = String, content_type = "application/yaml"),
     responses((status = 200, body = Planned), (status = "default", body = Problem)))]
 async fn plan(
-    State(c): State<Context>,
+    State(c): State<Api>,
     Extension(who): Extension<Who>,
     naming: Result<Query<Naming>, QueryRejection>,
     raw: Raw,
@@ -272,7 +268,7 @@ async fn plan(
     request_body(content = String, content_type = "application/yaml"),
     responses((status = 200, body = Applied), (status = "default", body = Problem)))]
 async fn apply(
-    State(c): State<Context>,
+    State(c): State<Api>,
     Extension(who): Extension<Who>,
     naming: Result<Query<Naming>, QueryRejection>,
     raw: Raw,
@@ -298,10 +294,7 @@ fn text(naming: Result<Query<Naming>, QueryRejection>, raw: Raw) -> Result<Text,
 /// Records of the journal.
 #[utoipa::path(get, path = "/v1/events", tag = "events", params(Since),
     responses((status = 200, body = Events), (status = "default", body = Problem)))]
-async fn events(
-    State(c): State<Context>,
-    since: Result<Query<Since>, QueryRejection>,
-) -> Answer<Events> {
+async fn events(State(c): State<Api>, since: Result<Query<Since>, QueryRejection>) -> Answer<Events> {
     let Query(since) = since.map_err(|e| Refusal::Malformed(e.body_text()))?;
     let limit = since.limit.unwrap_or(EVENTS_DEFAULT);
     if !(1..=EVENTS_MAX).contains(&limit) {

@@ -99,11 +99,7 @@ pub enum Event {
         slots_moved: u32,
     },
     /// It grew.
-    RampStep {
-        backend: String,
-        step: u16,
-        steps: u16,
-    },
+    RampStep { backend: String, step: u16, steps: u16 },
     /// It is the configured one.
     RampOver { backend: String },
     /// The operator's orders for a backend that left the configuration were dropped.

@@ -127,7 +127,10 @@ impl Ramp {
 
     /// When a step begins.
     fn begins(&self, step: u16) -> Wall {
-        let (gone, last) = (u128::from(step.saturating_sub(1)), u128::from(self.steps.max(2) - 1));
+        let (gone, last) = (
+            u128::from(step.saturating_sub(1)),
+            u128::from(self.steps.max(2) - 1),
+        );
         let millis = (gone * u128::from(self.over_ms)).div_ceil(last);
         Wall(
             self.start
@@ -326,4 +329,3 @@ impl Operator {
 pub fn pause(steps: u16, over: Duration) -> Duration {
     over / u32::from(steps.max(2) - 1)
 }
-

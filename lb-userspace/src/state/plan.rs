@@ -240,8 +240,7 @@ fn backends(here: Option<&model::Pool>, there: Option<&model::Pool>, plan: &mut 
     plan.added.sort_unstable();
     plan.removed.sort_unstable();
     plan.readdressed.sort_unstable();
-    plan.reweighted
-        .sort_unstable_by(|a, b| a.backend.cmp(&b.backend));
+    plan.reweighted.sort_unstable_by(|a, b| a.backend.cmp(&b.backend));
 }
 
 fn other(old: &Model, new: &Model) -> Vec<String> {
