@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::event::Record;
@@ -168,6 +168,12 @@ pub fn read_last(dir: &Path, count: usize) -> Result<Vec<Record>, Error> {
     }
     found.drain(..found.len().saturating_sub(count));
     Ok(found)
+}
+
+/// Differs where something was written since it was taken: the current file and its length.
+pub fn mark(dir: &Path) -> Option<(u64, u64)> {
+    let meta = fs::metadata(dir.join(NAME)).ok()?;
+    Some((meta.ino(), meta.len()))
 }
 
 /// All records with a greater number than `seq`, the oldest first.

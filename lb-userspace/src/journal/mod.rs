@@ -4,4 +4,4 @@ mod event;
 mod file;
 
 pub use event::{Cause, Event, Record};
-pub use file::{Error, FILE_MAX, FILES, Journal, NAME, read_after, read_last};
+pub use file::{Error, FILE_MAX, FILES, Journal, NAME, mark, read_after, read_last};

@@ -7,5 +7,6 @@ mod decap;
 mod kit;
 mod nexthop;
 mod nodes;
+mod operator;
 mod overlay;
 mod traces;

@@ -1,4 +1,4 @@
-//! One file per command. Each reads the maps, or needs none, and returns an [`Output`](super::out::Output).
+//! One file per command. Each reads the maps, asks the agent, or needs neither, and returns an [`Output`](super::out::Output).
 
 mod backends;
 mod completion;
@@ -6,7 +6,10 @@ mod config;
 mod decap;
 mod detach;
 mod dump;
+mod events;
 mod maps;
+mod order;
+mod plan;
 mod ring;
 mod stats;
 mod status;
@@ -37,7 +40,14 @@ pub fn run(args: Args) -> Result<Output> {
         |show: &dyn Fn(&Maps, &View) -> Result<Output>| read(&|maps| show(maps, &View::read(maps)?));
     match &args.command {
         Command::Decap(command) => decap::run(&root, command),
-        Command::Config(command) => config::run(command),
+        Command::Config(command) => config::run(&args.api_socket, command),
+        Command::Drain { .. }
+        | Command::Undrain { .. }
+        | Command::Weight { .. }
+        | Command::Ramp { .. }
+        | Command::Down { .. }
+        | Command::Up { .. } => order::run(&args.api_socket, &args.command),
+        Command::Events { follow, last } => events::run(&args.state_dir, args.output, *follow, *last),
         Command::Completion { shell } => Ok(completion::run(*shell)),
         Command::Detach { force } => detach::run(&root, *force),
         Command::Maps { name } => read(&|maps| maps::run(&root, maps, name.as_deref())),
@@ -47,4 +57,12 @@ pub fn run(args: Args) -> Result<Output> {
         Command::Ring(ring) => with_view(&|maps, view| ring::run(maps, view, ring)),
         Command::Stats => with_view(&stats::run),
     }
+}
+
+/// Waits for an answer of the agent.
+fn wait<T>(answer: impl Future<Output = T>) -> std::io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(answer))
 }
