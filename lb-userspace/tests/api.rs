@@ -28,7 +28,7 @@ struct Served {
 
 impl Served {
     fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("it works");
         let (calls, mut inbox) = channel();
         let api = Api {
             calls,
@@ -40,12 +40,12 @@ impl Served {
             while let Some(call) = inbox.recv().await {
                 notes
                     .lock()
-                    .unwrap()
+                    .expect("it works")
                     .push(format!("{} {:?}", call.who.uid, what(&call.command)));
                 answer(call.command);
             }
         });
-        let listener = Listener::bind(&dir.path().join("run/lbd.sock"), None).unwrap();
+        let listener = Listener::bind(&dir.path().join("run/lbd.sock"), None).expect("it works");
         let server = tokio::spawn(listener.serve(router(api)));
         Self { dir, asked, server }
     }
@@ -59,22 +59,24 @@ impl Served {
     }
 
     fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut self.asked.lock().unwrap())
+        std::mem::take(&mut self.asked.lock().expect("it works"))
     }
 
     /// Writes bytes and reads the whole answer.
     async fn raw(&self, request: Vec<u8>) -> String {
         let path = self.path();
         let talk = move || {
-            let mut stream = UnixStream::connect(path).unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            let mut stream = UnixStream::connect(path).expect("it works");
+            stream
+                .set_read_timeout(Some(Duration::from_secs(20)))
+                .expect("it works");
             // The server may refuse before it has read everything.
             let _ = stream.write_all(&request);
             let mut answer = Vec::new();
             let _ = stream.read_to_end(&mut answer);
             String::from_utf8_lossy(&answer).into_owned()
         };
-        tokio::task::spawn_blocking(talk).await.unwrap()
+        tokio::task::spawn_blocking(talk).await.expect("it works")
     }
 
     async fn http(&self, head: &str, body: &[u8]) -> (u16, Value) {
@@ -406,14 +408,14 @@ async fn a_client_understands_a_server_that_speaks_otherwise() {
 
 async fn talk(path: &Path, answer: &'static str) -> Result<Backends, Error> {
     drop(fs::remove_file(path));
-    let listener = UnixListener::bind(path).unwrap();
+    let listener = UnixListener::bind(path).expect("it works");
     let server = tokio::task::spawn_blocking(move || {
-        let (mut stream, _) = listener.accept().unwrap();
+        let (mut stream, _) = listener.accept().expect("it works");
         let mut request = [0; 4096];
-        assert_ne!(stream.read(&mut request).unwrap(), 0);
-        stream.write_all(answer.as_bytes()).unwrap();
+        assert_ne!(stream.read(&mut request).expect("it works"), 0);
+        stream.write_all(answer.as_bytes()).expect("it works");
     });
     let result = Client::new(path).get("/v1/backends").await;
-    server.await.unwrap();
+    server.await.expect("it works");
     result
 }

@@ -25,9 +25,15 @@ fn seqs(records: &[Record]) -> Vec<u64> {
 }
 
 fn files(dir: &Path) -> Vec<String> {
-    let names = fs::read_dir(dir).unwrap();
+    let names = fs::read_dir(dir).expect("it works");
     let mut names: Vec<String> = names
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .map(|entry| {
+            entry
+                .expect("it works")
+                .file_name()
+                .into_string()
+                .expect("it works")
+        })
         .collect();
     names.sort();
     names

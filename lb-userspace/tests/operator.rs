@@ -15,27 +15,27 @@ const START: Wall = Wall(1_790_000_000_000);
 
 fn model(weights: &[u16]) -> Model {
     let backend = |(i, &weight): (usize, &u16)| Backend {
-        name: format!("be{i}").parse().unwrap(),
+        name: format!("be{i}").parse().expect("it is valid"),
         id: id(i),
-        address: format!("10.0.0.{}", i + 1).parse().unwrap(),
+        address: format!("10.0.0.{}", i + 1).parse().expect("it is valid"),
         weight,
         via: None,
     };
     Model {
         path: "lb.yaml".into(),
         node: Node {
-            name: "lb1".parse().unwrap(),
+            name: "lb1".parse().expect("it is valid"),
             interfaces: vec!["eth0".to_owned()],
             attach: Attach::Auto,
         },
         group: Group {
-            nodes: vec!["lb1".parse().unwrap()],
+            nodes: vec!["lb1".parse().expect("it is valid")],
             key: None,
         },
         capacity: Capacity::default(),
         encap: Encap::default(),
         pools: vec![Pool {
-            name: "web".parse().unwrap(),
+            name: "web".parse().expect("it is valid"),
             backends: weights.iter().enumerate().map(backend).collect(),
         }],
         vips: Vec::new(),
@@ -49,7 +49,7 @@ fn id(backend: usize) -> u64 {
 fn with(operator: &Operator, backend: usize, order: Order, now: Wall) -> Operator {
     operator
         .with(id(backend), &format!("web/be{backend}"), 1, order, now)
-        .unwrap()
+        .expect("it is valid")
 }
 
 fn after(ms: u64) -> Wall {
@@ -60,7 +60,7 @@ fn ring(model: &Model, standings: &Standings) -> Vec<u16> {
     let places = model.pools[0].backends.iter().enumerate().map(|(i, b)| Place {
         id: b.id,
         weight: standings.weight(b.id, b.weight),
-        index: u16::try_from(i + 1).unwrap(),
+        index: u16::try_from(i + 1).expect("it is valid"),
         up: standings.of(b.id).takes_new_flows(),
     });
     Cache::default().ring(places.collect()).to_vec()

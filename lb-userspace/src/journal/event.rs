@@ -130,90 +130,82 @@ impl fmt::Display for Cause {
     }
 }
 
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moved = |f: &mut fmt::Formatter<'_>, slots: &u32| write!(f, "; {slots} slots moved");
+impl Event {
+    /// How many slots got another backend by it, where that is known.
+    pub fn slots_moved(&self) -> Option<u32> {
         match self {
-            Self::Started { version, adopted } => {
-                let how = if *adopted {
-                    "took over the running data plane"
-                } else {
-                    "loaded a new data plane"
-                };
-                write!(f, "agent {version} started, {how}")
-            }
-            Self::Stopped => f.write_str("agent stopped; the data plane goes on"),
-            Self::ConfigApplied {
-                source,
-                slots_moved,
-                changed,
+            Self::ConfigApplied { slots_moved, .. }
+            | Self::Drained { slots_moved, .. }
+            | Self::Undrained { slots_moved, .. }
+            | Self::MarkedDown { slots_moved, .. }
+            | Self::MarkedUp { slots_moved, .. }
+            | Self::WeightSet { slots_moved, .. }
+            | Self::RampStarted { slots_moved, .. } => Some(*slots_moved),
+            _ => None,
+        }
+    }
+
+    fn what(&self) -> String {
+        match self {
+            Self::Started {
+                version,
+                adopted: true,
             } => {
+                format!("agent {version} started, took over the running data plane")
+            }
+            Self::Started { version, .. } => format!("agent {version} started, loaded a new data plane"),
+            Self::Stopped => "agent stopped; the data plane goes on".to_owned(),
+            Self::ConfigApplied { source, changed, .. } => {
                 let same = if *changed { "" } else { ", nothing changed" };
-                write!(f, "configuration of {source} in force{same}")?;
-                moved(f, slots_moved)
+                format!("configuration of {source} in force{same}")
             }
-            Self::ConfigRefused { source, why } => write!(f, "configuration of {source} refused: {why}"),
+            Self::ConfigRefused { source, why } => format!("configuration of {source} refused: {why}"),
             Self::Drained {
-                backend,
-                deadline,
-                slots_moved,
+                backend, deadline, ..
             } => {
-                write!(f, "{backend} drained")?;
-                if let Some(deadline) = deadline {
-                    write!(f, " until {}", deadline.text())?;
-                }
-                moved(f, slots_moved)
+                let until = deadline.map_or(String::new(), |end| format!(" until {}", end.text()));
+                format!("{backend} drained{until}")
             }
-            Self::Undrained { backend, slots_moved } => {
-                write!(f, "{backend} no longer drained")?;
-                moved(f, slots_moved)
-            }
-            Self::DrainOver { backend } => write!(f, "{backend}: its drain is over, it counts as down"),
-            Self::MarkedDown { backend, slots_moved } => {
-                write!(f, "{backend} marked down")?;
-                moved(f, slots_moved)
-            }
-            Self::MarkedUp { backend, slots_moved } => {
-                write!(f, "{backend} no longer marked down")?;
-                moved(f, slots_moved)
-            }
-            Self::WeightSet {
-                backend,
-                weight,
-                slots_moved,
-            } => {
-                match weight {
-                    Some(weight) => write!(f, "{backend} has weight {weight}")?,
-                    None => write!(f, "{backend} has its configured weight")?,
-                }
-                moved(f, slots_moved)
-            }
+            Self::Undrained { backend, .. } => format!("{backend} no longer drained"),
+            Self::DrainOver { backend } => format!("{backend}: its drain is over, it counts as down"),
+            Self::MarkedDown { backend, .. } => format!("{backend} marked down"),
+            Self::MarkedUp { backend, .. } => format!("{backend} no longer marked down"),
+            Self::WeightSet { backend, weight, .. } => match weight {
+                Some(weight) => format!("{backend} has weight {weight}"),
+                None => format!("{backend} has its configured weight"),
+            },
             Self::RampStarted {
                 backend,
                 steps,
                 over_ms,
-                slots_moved,
+                ..
             } => {
                 let over = std::time::Duration::from_millis(*over_ms);
-                write!(f, "{backend}: ramp in {steps} steps over {over:?}")?;
-                moved(f, slots_moved)
+                format!("{backend}: ramp in {steps} steps over {over:?}")
             }
             Self::RampStep { backend, step, steps } => {
-                write!(f, "{backend}: step {step} of {steps} of its ramp")
+                format!("{backend}: step {step} of {steps} of its ramp")
             }
-            Self::RampOver { backend } => write!(f, "{backend}: its ramp is over"),
+            Self::RampOver { backend } => format!("{backend}: its ramp is over"),
             Self::OrdersDropped { backend } => {
-                write!(
-                    f,
-                    "{backend} left the configuration: the operator's orders for it are dropped"
-                )
+                format!("{backend} left the configuration: the operator's orders for it are dropped")
             }
             Self::OrdersUnreadable { kept, why } => {
-                write!(f, "the operator's orders can't be read ({why}), kept as {kept}")
+                format!("the operator's orders can't be read ({why}), kept as {kept}")
             }
-            Self::NextHopFound { backend } => write!(f, "{backend}: next hop found"),
-            Self::NextHopLost { backend, why } => write!(f, "{backend}: no next hop: {why}"),
-            Self::Unknown => f.write_str("an event of a newer version"),
+            Self::NextHopFound { backend } => format!("{backend}: next hop found"),
+            Self::NextHopLost { backend, why } => format!("{backend}: no next hop: {why}"),
+            Self::Unknown => "an event of a newer version".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what())?;
+        match self.slots_moved() {
+            Some(slots) => write!(f, "; {slots} slots moved"),
+            None => Ok(()),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use lb_tests::host::Node;
+use lb_tests::node_config::{BackendSection, NodeConfig};
 use lb_tests::process::Process;
 use lb_tests::{Family, Lab, LabError, command, wait};
 use lb_userspace::dataplane::maps::Maps;
@@ -305,6 +306,25 @@ fn plan(node: &Node, file: &str, code: i32) -> Result<Value, LabError> {
     Ok(serde_json::from_slice(&out.stdout).expect("JSON"))
 }
 
+/// `be2` goes and a backend without next hop comes, `be1` weighs more, a VIP goes, one comes, one gets another pool.
+fn other_than(config: &NodeConfig) -> NodeConfig {
+    let mut config = config.clone();
+    config.pools[0].backends.remove(1);
+    config.pools[0].backends[0].weight = 4;
+    let ghost = config.pools[0].backends[0].clone();
+    config.pools[0].backends.push(BackendSection {
+        name: "ghost".to_owned(),
+        address: "10.9.11.77".parse().expect("an address"),
+        ..ghost
+    });
+    let vip = config.vips.pop().expect("a VIP");
+    config.vips[0].pool = "web6".to_owned();
+    let mut new_vip = vip;
+    new_vip.port = 4443;
+    config.vips.push(new_vip);
+    config
+}
+
 #[test]
 fn a_plan_says_what_apply_then_does() {
     with_node("op-apply", |node| {
@@ -314,22 +334,7 @@ fn a_plan_says_what_apply_then_does() {
         fs::write(&file, &yaml).expect("a file");
         assert_eq!(plan(node, &name, 0)?["plan"]["pools"], serde_json::json!([]));
 
-        let mut config = node.config().clone();
-        config.pools[0].backends.remove(1);
-        config.pools[0].backends[0].weight = 4;
-        let ghost = config.pools[0].backends[0].clone();
-        config.pools[0]
-            .backends
-            .push(lb_tests::node_config::BackendSection {
-                name: "ghost".to_owned(),
-                address: "10.9.11.77".parse().expect("an address"),
-                ..ghost
-            });
-        let vip = config.vips.pop().expect("a VIP");
-        config.vips[0].pool = "web6".to_owned();
-        let mut new_vip = vip;
-        new_vip.port = 4443;
-        config.vips.push(new_vip);
+        let config = other_than(node.config());
         fs::write(&file, config.to_yaml()?).expect("a file");
         node.lbctl_json(&["drain", "web4/be2"])?;
         let before = (
@@ -546,6 +551,27 @@ fn orders_that_cannot_be_read_are_kept_aside() {
         assert!(orders.with_file_name("operator.json.unreadable").exists());
         assert!(told(node)?.contains(&("orders_unreadable".to_owned(), "start".to_owned())));
         node.lbctl_json(&["drain", "web4/be2"])?;
+        Ok(())
+    });
+}
+
+#[test]
+fn without_a_state_folder_there_is_balancing_but_no_order() {
+    with_node("op-no-state", |node| {
+        let home = slots(node);
+        node.stop()?;
+        fs::remove_dir_all(node.state_dir()).expect("a folder");
+        fs::write(node.state_dir(), "in the way").expect("a file");
+        node.start()?;
+        assert_eq!(slots(node), home);
+        says(&node.lbctl(&["drain", "web4/be2"])?, 2, "nothing was changed");
+        assert_eq!(slots(node), home);
+        fs::remove_file(node.state_dir()).expect("a file");
+        node.lbctl_json(&["drain", "web4/be2"])?;
+        assert_eq!(
+            told(node)?.pop(),
+            Some(("drained".to_owned(), "operator".to_owned()))
+        );
         Ok(())
     });
 }
