@@ -107,6 +107,8 @@ fn a_drain_moves_its_own_slots_survives_and_comes_back_exactly() {
         );
         assert_eq!(slots(node), drained);
 
+        says(&node.lbctl(&["backends"])?, 0, "web4/be2: drained");
+
         node.kill9()?;
         assert_eq!(slots(node), drained);
         says(&node.lbctl(&["undrain", "web4/be2"])?, 2, "no agent answers");
