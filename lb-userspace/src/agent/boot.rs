@@ -1,16 +1,22 @@
 //! From a command line to a running agent, and out again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 
 use super::args::Args;
 use super::controller::Controller;
+use super::desk::Desk;
 use super::log;
+use crate::api::call::{self, Call};
+use crate::api::routes::{Api, router};
+use crate::api::server::Listener;
 use crate::config;
 use crate::dataplane::load::{Balancer, Plan};
 use crate::dataplane::pin::Root;
@@ -30,7 +36,8 @@ const EXAMPLE_KEY: GroupKey = GroupKey::new(0x0011_2233_4455_6677_8899_aabb_ccdd
 pub async fn run(args: Args) -> Result<()> {
     // First of all: a SIGHUP without a handler ends the process.
     let mut signals = Signals::new()?;
-    let model = config::load(&args.config)?;
+    let text = config::text(&args.config)?;
+    let model = config::parse(&text, &args.config)?;
     if model.group.key.as_ref() == Some(&EXAMPLE_KEY) {
         warn!(
             "the group key is the example's, which everyone knows: make your own with openssl rand -hex 16"
@@ -39,6 +46,13 @@ pub async fn run(args: Args) -> Result<()> {
     let root = Root::new(&args.pin_root);
     root.create()?;
     let _lock = root.lock()?;
+    // Before anything is loaded: a socket that can't be had is no reason to leave half a start behind.
+    let group = args.api_group.as_deref();
+    let listener = args
+        .socket()
+        .map(|path| Listener::bind(path, group))
+        .transpose()?;
+    let (mut desk, operator) = Desk::open(&args, text);
     let plan = Plan {
         capacity: model.capacity,
         key: model.group.key.as_ref(),
@@ -53,7 +67,7 @@ pub async fn run(args: Args) -> Result<()> {
         "{}",
         if balancer.adopted { "took over the running data plane" } else { "loaded a new data plane" }
     );
-    let mut controller = Controller::new(model, balancer, !args.no_attach).await?;
+    let mut controller = Controller::new(model, balancer, !args.no_attach, operator).await?;
     if let Err(e) = controller.start().await {
         if !controller.balancer().adopted {
             // Nothing is attached, and nobody is helped by maps that nothing uses.
@@ -62,10 +76,25 @@ pub async fn run(args: Args) -> Result<()> {
         return Err(e);
     }
     let _log = log::bridge(controller.balancer().ebpf());
+    let adopted = controller.balancer().adopted;
+    desk.started(&mut controller, adopted);
+    desk.time_passed(&mut controller).await;
+    let (calls, mut inbox) = call::channel();
+    let context = Api {
+        calls,
+        state_dir: Arc::new(desk.state_dir().to_owned()),
+    };
+    let server = listener.map(|listener| tokio::spawn(listener.serve(router(context.clone()))));
     notify(&[NotifyState::Ready, NotifyState::Status("forwarding")]);
     info!("ready");
-    serve(&args, &mut controller, &mut signals).await;
+    serve(&mut desk, &mut controller, &mut signals, &mut inbox).await;
     notify(&[NotifyState::Stopping]);
+    desk.stopped(&controller);
+    if let Some(server) = server {
+        // Its end removes the socket.
+        server.abort();
+        drop(server.await);
+    }
     info!("stopped; the data plane goes on without me (`lbctl detach` takes it off)");
     Ok(())
 }
@@ -87,31 +116,44 @@ impl Signals {
     }
 }
 
-async fn serve(args: &Args, controller: &mut Controller, signals: &mut Signals) {
+async fn serve(
+    desk: &mut Desk,
+    controller: &mut Controller,
+    signals: &mut Signals,
+    inbox: &mut mpsc::Receiver<Call>,
+) {
     let mut refresh = interval(REFRESH_EVERY);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut again = interval(LOOK_AGAIN_EVERY);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     again.reset();
     loop {
+        // The wall's clock may be set, so it is looked at again now and then.
+        let due = desk
+            .due(controller)
+            .unwrap_or(LOOK_AGAIN_EVERY)
+            .min(LOOK_AGAIN_EVERY);
         tokio::select! {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
-            _ = signals.hangup.recv() => reload(args, controller).await,
+            _ = signals.hangup.recv() => reload(desk, controller).await,
+            Some(call) = inbox.recv() => desk.call(controller, call).await,
+            () = sleep(due) => desk.time_passed(controller).await,
             _ = refresh.tick() => survive(controller.refresh().await, controller).await,
-            _ = again.tick() => follow(controller).await,
+            _ = again.tick() => follow(desk, controller).await,
             changed = controller.changed() => match changed {
-                Ok(()) => follow(controller).await,
+                Ok(()) => follow(desk, controller).await,
                 failed => survive(failed, controller).await,
             },
         }
     }
 }
 
-async fn follow(controller: &mut Controller) {
+async fn follow(desk: &mut Desk, controller: &mut Controller) {
     if let Err(e) = controller.follow().await {
         error!("could not follow a change of the network: {e:#}");
     }
+    desk.followed(controller);
 }
 
 /// A netlink error is no reason to die: the data plane is fine, and new sockets see everything anew.
@@ -124,13 +166,9 @@ async fn survive(result: Result<(), net::Error>, controller: &mut Controller) {
     }
 }
 
-async fn reload(args: &Args, controller: &mut Controller) {
+async fn reload(desk: &mut Desk, controller: &mut Controller) {
     notify(&[NotifyState::Reloading]);
-    let result = match config::load(&args.config) {
-        Ok(model) => controller.reload(model).await,
-        Err(e) => Err(e.into()),
-    };
-    match result {
+    match desk.reload(controller).await {
         Ok(()) => info!("configuration reloaded"),
         Err(e) => error!("configuration refused, the running one stays:\n{e:#}"),
     }

@@ -9,14 +9,18 @@ use tracing::{error, info, warn};
 use super::report;
 use crate::dataplane::attach::Attached;
 use crate::dataplane::load::Balancer;
+use crate::journal::Event;
 use crate::model::Model;
 use crate::net::{self, Link, NextHop, Resolver};
 use crate::state::contents::Contents;
 use crate::state::diff::diff;
 use crate::state::ids;
+use crate::state::operator::Operator;
+use crate::state::plan::{self, Plan};
 use crate::state::reduce::{World, reduce, targets};
 use crate::state::ring::Cache;
-use crate::state::standing::Standings;
+use crate::state::standing::{Standings, merge};
+use crate::state::wall::{Wall, millis};
 
 /// Owns the state of the data plane.
 pub(super) struct Controller {
@@ -26,6 +30,10 @@ pub(super) struct Controller {
     applied: Contents,
     cache: Cache,
     standings: Standings,
+    /// What the operator ordered.
+    operator: Operator,
+    /// What happened to next hops since it was asked for last.
+    news: Vec<Event>,
     /// Interfaces that the program is attached to; `None` where nothing is to be attached.
     links: Option<Vec<Link>>,
     generation: u64,
@@ -34,7 +42,12 @@ pub(super) struct Controller {
 
 impl Controller {
     /// Takes over a loaded data plane.
-    pub(super) async fn new(model: Model, balancer: Balancer, attach: bool) -> Result<Self> {
+    pub(super) async fn new(
+        model: Model,
+        balancer: Balancer,
+        attach: bool,
+        operator: Operator,
+    ) -> Result<Self> {
         let applied = balancer.maps.contents()?;
         let generation = balancer.maps.meta()?.generation;
         let resolver = Resolver::open().await?;
@@ -47,6 +60,8 @@ impl Controller {
             applied,
             cache,
             standings: Standings::default(),
+            operator,
+            news: Vec::new(),
             links,
             generation,
             said,
@@ -140,11 +155,111 @@ impl Controller {
         &mut self.balancer
     }
 
-    /// What can't change while the data plane lives.
+    /// The running configuration.
+    pub(super) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// How many configurations were accepted.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What the maps hold.
+    pub(super) fn applied(&self) -> &Contents {
+        &self.applied
+    }
+
+    /// What the operator ordered.
+    pub(super) fn operator(&self) -> &Operator {
+        &self.operator
+    }
+
+    /// What each backend may get, all views together.
+    pub(super) fn standings(&self) -> Standings {
+        self.standings_under(&self.model, &self.operator)
+    }
+
+    fn standings_under(&self, model: &Model, operator: &Operator) -> Standings {
+        merge(&operator.standings(model, now()), &self.standings)
+    }
+
+    /// What happened to next hops since this was called last.
+    pub(super) fn take_news(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// What the maps would hold under another model and other orders. Nothing is changed; neighbours that are new are
+    /// asked for.
+    pub(super) async fn foresee(&mut self, model: &Model, operator: &Operator) -> Result<Contents> {
+        // With those of the running model, which the resolver would forget otherwise.
+        let mut wanted = targets(model);
+        let asked = wanted.len();
+        wanted.extend(targets(&self.model));
+        let hops = self.resolver.resolve(&wanted).await?;
+        let ids = ids::assign(model, &self.applied);
+        let world = World {
+            model,
+            ids: &ids,
+            hops: &hops[..asked],
+            standings: &self.standings_under(model, operator),
+            applied: &self.applied,
+        };
+        Ok(reduce(&world, &mut self.cache))
+    }
+
+    /// Refuses a model that names interfaces which this host doesn't have.
+    pub(super) async fn check_links(&self, model: &Model) -> Result<()> {
+        Self::links_of(model, self.links.is_some()).await?.complete()
+    }
+
+    /// What a reload would change. Nothing is changed.
+    pub(super) async fn plan(&mut self, model: &Model) -> Result<Plan> {
+        let refused = self.fixed(model)?;
+        if !refused.is_empty() {
+            return Ok(Plan {
+                refused,
+                ..Plan::default()
+            });
+        }
+        let operator = self.operator.clone();
+        let after = self.foresee(model, &operator).await?;
+        Ok(plan::plan(&self.model, model, &self.applied, &after))
+    }
+
+    /// Replaces the operator's orders, or leaves everything as it is.
+    pub(super) async fn obey(&mut self, operator: Operator) -> Result<()> {
+        let hops = self.resolver.resolve(&targets(&self.model)).await?;
+        let before = std::mem::replace(&mut self.operator, operator);
+        if let Err(e) = self.program(&hops) {
+            self.operator = before;
+            if let Err(back) = self.program(&hops) {
+                error!("the orders of before could not be restored: {back:#}");
+            }
+            return Err(e);
+        }
+        Ok(())
+    }
+
+    /// Orders that say the same for this moment, such as without a ramp that is over: nothing is written.
+    pub(super) fn tidy_orders(&mut self, operator: Operator) {
+        self.operator = operator;
+    }
+
+    /// Refuses what can't change while the data plane lives.
     fn check_fixed(&self, model: &Model) -> Result<()> {
         const HOW: &str = "withdraw this node, stop lbd, run `lbctl detach` and start lbd";
+        if let Some(why) = self.fixed(model)?.first() {
+            bail!("{why}; to change it, {HOW}");
+        }
+        Ok(())
+    }
+
+    /// What of a model can't be had while the data plane lives.
+    pub(super) fn fixed(&self, model: &Model) -> Result<Vec<String>> {
+        let mut fixed = Vec::new();
         if model.capacity != self.model.capacity {
-            bail!("`capacity` is fixed while the data plane lives; to change it, {HOW}");
+            fixed.push("`capacity` is fixed while the data plane lives".to_owned());
         }
         let meta = self.balancer.maps.meta()?;
         if model
@@ -153,9 +268,9 @@ impl Controller {
             .as_ref()
             .is_some_and(|key| *key.bytes() != meta.group_key)
         {
-            bail!("`group.key` can't be changed by a reload, it would move every flow; to change it, {HOW}");
+            fixed.push("`group.key` can't be changed by a reload, it would move every flow".to_owned());
         }
-        Ok(())
+        Ok(fixed)
     }
 
     /// Computes Desired and writes what differs.
@@ -165,7 +280,7 @@ impl Controller {
             model: &self.model,
             ids: &ids,
             hops,
-            standings: &self.standings,
+            standings: &self.standings(),
             applied: &self.applied,
         };
         let desired = reduce(&world, &mut self.cache);
@@ -183,7 +298,7 @@ impl Controller {
             }
         }
         self.balancer.maps.settle();
-        report::next_hops(&self.applied, &desired);
+        self.news.extend(report::next_hops(&self.applied, &desired));
         self.applied = desired;
         if !ops.is_empty() {
             info!(writes = ops.len(), slots, "data plane updated");
@@ -194,12 +309,9 @@ impl Controller {
     /// Counts an accepted configuration.
     fn commit(&mut self) -> Result<()> {
         self.generation += 1;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_secs());
         self.balancer
             .maps
-            .commit(self.generation, now, &self.model.node.name)?;
+            .commit(self.generation, now().0 / 1000, &self.model.node.name)?;
         Ok(())
     }
 
@@ -250,6 +362,12 @@ impl Controller {
         }
         Ok(wanted)
     }
+}
+
+/// The time on the wall.
+pub(super) fn now() -> Wall {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Wall(since.map_or(0, millis))
 }
 
 /// The configured interfaces, as they are on this host.

@@ -2,9 +2,12 @@
 
 pub mod args;
 mod boot;
+mod command;
 mod controller;
+mod desk;
 mod log;
 mod report;
+pub mod store;
 
 pub use boot::run;
 pub use log::init as init_log;

@@ -7,6 +7,7 @@ use lb_common::encap::outer_len;
 use lb_common::info::{next_hop, untext};
 use tracing::{info, warn};
 
+use crate::journal::Event;
 use crate::model::Model;
 use crate::net::Link;
 use crate::state::contents::{Backend, Contents};
@@ -17,8 +18,8 @@ const INTERNET_MTU: u32 = 1500;
 /// So many backends are named one by one; of more, their number.
 const NAMED: usize = 20;
 
-/// Logs backends whose next hop came, went or changed.
-pub(super) fn next_hops(before: &Contents, after: &Contents) {
+/// Logs backends whose next hop came, went or changed, and gives the same as events.
+pub(super) fn next_hops(before: &Contents, after: &Contents) -> Vec<Event> {
     let told = |index: &u16, backend: &Backend| {
         let old = before
             .backends
@@ -51,6 +52,14 @@ pub(super) fn next_hops(before: &Contents, after: &Contents) {
             lost.len() - NAMED
         );
     }
+    let found = found.iter().map(|backend| Event::NextHopFound {
+        backend: name(after, backend),
+    });
+    let lost = lost.iter().map(|backend| Event::NextHopLost {
+        backend: name(after, backend),
+        why: untext(&backend.info.why).to_owned(),
+    });
+    found.chain(lost).collect()
 }
 
 fn name(contents: &Contents, backend: &Backend) -> String {

@@ -32,11 +32,23 @@ pub const FILE_MAX: u64 = 16 << 20;
 /// # Errors
 /// All problems of the file, or the one that keeps it from being read.
 pub fn load(path: &Path) -> Result<Model, Error> {
-    let text = read(path).map_err(|problem| Error {
+    parse(&text(path)?, path)
+}
+
+/// Reads a file's text, unchecked, for [`parse`].
+///
+/// # Errors
+/// The problem that keeps it from being read.
+pub fn text(path: &Path) -> Result<String, Error> {
+    read(path).map_err(|problem| Error {
         file: path.to_owned(),
         problems: vec![*problem],
-    })?;
-    parse(&text, path)
+    })
+}
+
+/// A configuration's text as it may be shown: the group's key, and whatever near it could be one, is masked.
+pub fn masked(text: &str) -> String {
+    Source::new(text).masked()
 }
 
 /// Checks a file's text. `path` stands in messages and is where a relative `key_file` starts from.

@@ -8,6 +8,7 @@ use std::fmt;
 
 use super::error::Snippet;
 use super::raw::SECTIONS;
+use crate::model::GroupKey;
 
 /// The shortest run of hex digits that is masked; groups of IPv6 addresses have 4, of MACs 2.
 const MASKED_RUN: usize = 8;
@@ -53,11 +54,16 @@ impl fmt::Display for Excerpt {
 
 /// `text` with every long run of hex digits as asterisks, one for one.
 pub(super) fn masked(text: &str) -> String {
+    masked_runs(text, MASKED_RUN)
+}
+
+/// The same for runs of at least `shortest`.
+fn masked_runs(text: &str, shortest: usize) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while !rest.is_empty() {
         let run = rest.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len());
-        if run >= MASKED_RUN {
+        if run >= shortest {
             shown.extend(std::iter::repeat_n('*', run));
         } else {
             shown.push_str(&rest[..run]);
@@ -141,6 +147,21 @@ impl<'t> Source<'t> {
         text.char_indices().nth(column).map(|(offset, _)| &text[offset..])
     }
 
+    /// The whole text. In lines that may hold the key, long runs of hex digits are masked; where such a line has an
+    /// escape, by which digits could be written otherwise, everything after the field's name is. Elsewhere a run is
+    /// masked that is as long as a key.
+    pub(super) fn masked(&self) -> String {
+        let lines = self.lines.iter().map(|&(line, shown)| match shown {
+            true => masked_runs(line, GroupKey::DIGITS),
+            false if line.contains('\\') => {
+                let name = line.find(':').map_or("", |at| &line[..=at]);
+                format!("{name} ****")
+            }
+            false => masked(line),
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     fn line(&self, line: u32) -> Option<(&'t str, bool)> {
         let index = usize::try_from(line.checked_sub(1)?).ok()?;
         self.lines.get(index).copied()
@@ -197,6 +218,36 @@ mod tests {
         let secret: Vec<u32> = (1..=8).filter(|line| source.is_secret(*line)).collect();
         assert_eq!(secret, [2, 3, 4, 5, 6]);
         assert!(source.is_secret(99));
+    }
+
+    #[test]
+    fn a_whole_text_keeps_all_but_the_key() {
+        let key = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+        let stars = "*".repeat(32);
+        let pool = "pools:\n  - name: deadbeef01 # mine\n";
+        for (group, want) in [
+            (
+                format!("group:\n  nodes: [a]\n  key: {key}\n"),
+                format!("group:\n  nodes: [a]\n  key: {stars}\n"),
+            ),
+            (
+                format!("group: {{key: \"{key}\"}}\n"),
+                format!("group: {{key: \"{stars}\"}}\n"),
+            ),
+            (
+                format!("group:\n  key: \"\\x30{}\"\n", &key[1..]),
+                "group:\n  key: ****\n".to_owned(),
+            ),
+        ] {
+            assert_eq!(
+                Source::new(&format!("{group}{pool}")).masked(),
+                format!("{want}{pool}")
+            );
+        }
+        assert_eq!(
+            Source::new(&format!("pools: {key}")).masked(),
+            format!("pools: {stars}")
+        );
     }
 
     #[test]

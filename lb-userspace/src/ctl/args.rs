@@ -3,24 +3,34 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::IpNet;
 
+use crate::api::dto::LONGEST_MS;
+use crate::api::{DEFAULT_SOCKET, DEFAULT_STATE};
 use crate::dataplane::pin::DEFAULT_ROOT;
 use crate::model::{Attach, Protocol};
 
-/// Looks inside Tandem's data plane; works when the agent is dead.
+/// Looks inside Tandem's data plane, which works when the agent is dead, and commands the agent.
 ///
-/// Exit codes: 0 yes or done, 1 no (nothing loaded, nothing attached), 2 wrong usage or an error.
+/// Exit codes: 0 yes or done, 1 no (nothing loaded, nothing attached; `config plan`: something would change), 2 wrong
+/// usage, refused or an error.
 #[derive(Debug, Parser)]
 #[command(name = "lbctl", version)]
 pub struct Args {
     /// The folder of pins that lbd was started with.
     #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_ROOT)]
     pub pin_root: PathBuf,
+    /// The socket that lbd listens on, for commands.
+    #[arg(long, global = true, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    pub api_socket: PathBuf,
+    /// The folder of state that lbd was started with, for `events`.
+    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_STATE)]
+    pub state_dir: PathBuf,
     /// Tables for people, JSON for machines.
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     pub output: Format,
@@ -66,6 +76,72 @@ pub enum Command {
         /// Each slot of lb_slots by itself, where slots that hold the same are else one entry.
         #[arg(long, requires = "name")]
         all: bool,
+    },
+    /// Gives a backend no new flows; old ones stay.
+    ///
+    /// It survives restarts of the agent, and `undrain` ends it. With a deadline the backend counts as down from then
+    /// on: its remaining flows are sent to others, which reset them.
+    Drain {
+        /// The backend, `POOL/BACKEND`.
+        backend: Target,
+        /// After so long it counts as down, such as `10m` or `1h 30m`.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        deadline: Option<Duration>,
+        /// Also where the pool then has nobody left for new flows.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Ends a drain: the backend's own slots come back to it.
+    Undrain {
+        /// The backend, `POOL/BACKEND`.
+        backend: Target,
+    },
+    /// Sets a backend's weight until further notice; ends a ramp.
+    Weight {
+        /// The backend, `POOL/BACKEND`.
+        backend: Target,
+        /// 0 to 65535, or `default` for the configuration's.
+        #[arg(value_parser = weight)]
+        weight: NewWeight,
+        /// Also where the pool then has nobody left for new flows.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Lets a backend's weight grow in even steps to the configured one, for servers that start cold.
+    ///
+    /// The first step is taken at once, the last after the whole time. While it grows, the weights of the whole pool
+    /// are shown multiplied by a power of two, so that small weights have steps too; that moves no slot.
+    Ramp {
+        /// The backend, `POOL/BACKEND`.
+        backend: Target,
+        /// How many steps, 2 to 1000.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(2..=1000))]
+        steps: u16,
+        /// From the first step to the last.
+        #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+        over: Duration,
+    },
+    /// Treats a backend as dead at once: its flows are sent to others, which reset them. `up` ends it.
+    Down {
+        /// The backend, `POOL/BACKEND`.
+        backend: Target,
+        /// Also where the pool then has nobody left for new flows.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Ends `down`.
+    Up {
+        /// The backend, `POOL/BACKEND`.
+        backend: Target,
+    },
+    /// The journal: every change with its cause. Works when the agent is dead.
+    Events {
+        /// Stay, and show what comes.
+        #[arg(long, short)]
+        follow: bool,
+        /// Only the last so many.
+        #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+        last: usize,
     },
     /// Takes the balancer off this host: traffic for the VIPs is no longer balanced here.
     Detach {
@@ -201,6 +277,61 @@ pub enum Decap {
     Status,
 }
 
+/// A backend by its pool's name and its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The pool.
+    pub pool: String,
+    /// The backend.
+    pub backend: String,
+}
+
+impl FromStr for Target {
+    type Err = NotATarget;
+
+    fn from_str(text: &str) -> Result<Self, NotATarget> {
+        let split = text
+            .split_once('/')
+            .filter(|(pool, name)| !pool.is_empty() && !name.is_empty());
+        let (pool, backend) = split.ok_or(NotATarget)?;
+        Ok(Self {
+            pool: pool.to_owned(),
+            backend: backend.to_owned(),
+        })
+    }
+}
+
+/// Not of the form `POOL/BACKEND`.
+#[derive(Debug, thiserror::Error)]
+#[error("POOL/BACKEND is needed, such as web/be1; `lbctl backends` names them")]
+pub struct NotATarget;
+
+/// A weight, or the configuration's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewWeight(pub Option<u16>);
+
+fn weight(text: &str) -> Result<NewWeight, NotAWeight> {
+    match text {
+        "default" => Ok(NewWeight(None)),
+        number => number.parse().map(|n| NewWeight(Some(n))).map_err(|_| NotAWeight),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a number from 0 to 65535 or `default` is needed")]
+struct NotAWeight;
+
+/// A time span of 1 ms to 31 days.
+fn duration(text: &str) -> Result<Duration, NotADuration> {
+    let parsed = humantime::parse_duration(text).map_err(|_| NotADuration)?;
+    let range = Duration::from_millis(1)..=Duration::from_millis(LONGEST_MS);
+    range.contains(&parsed).then_some(parsed).ok_or(NotADuration)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a time from 1ms to 31days is needed, such as 30s, 10m or 1h 30m")]
+struct NotADuration;
+
 /// What `lbctl config` can do.
 #[derive(Debug, Subcommand)]
 pub enum Config {
@@ -209,6 +340,25 @@ pub enum Config {
         /// The file.
         file: PathBuf,
     },
+    /// What a file would change, by the running agent, without touching anything; exit code 0 nothing, 1 something, 2 it
+    /// would be refused.
+    ///
+    /// A backend that is new is looked for in the network meanwhile.
+    Plan {
+        /// The file; `-` reads stdin.
+        file: PathBuf,
+    },
+    /// Puts a file into effect as a whole, and writes it over the agent's own, of which a copy is kept; or refuses it
+    /// as a whole.
+    Apply {
+        /// The file; `-` reads stdin.
+        file: PathBuf,
+        /// Only where the running configuration has this generation, as `plan` and `show` say it.
+        #[arg(long, value_name = "N")]
+        generation: Option<u64>,
+    },
+    /// The running configuration as YAML, with the group's key masked.
+    Show,
     /// Writes the JSON Schema of the file to stdout, for editors.
     Schema,
     /// What a field means, its type, default and values; all fields where none is named.

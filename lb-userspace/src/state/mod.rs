@@ -6,5 +6,8 @@ pub mod contents;
 pub mod ids;
 pub mod ring;
 pub mod standing;
+pub mod wall;
+pub mod operator;
 pub mod reduce;
 pub mod diff;
+pub mod plan;

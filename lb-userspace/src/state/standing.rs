@@ -53,3 +53,51 @@ impl Standings {
         self.weights.get(&id).copied().unwrap_or(configured)
     }
 }
+
+/// Both views as one. An admin state is a floor: no probe lifts it, though a drained backend that dies is dead. Weights
+/// are the operator's where both name one.
+pub fn merge(operator: &Standings, health: &Standings) -> Standings {
+    let mut merged = health.clone();
+    for (&id, &standing) in &operator.standing {
+        let seen = merged.standing.entry(id).or_default();
+        *seen = standing.max(*seen);
+    }
+    merged.weights.extend(&operator.weights);
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_admin_state_is_a_floor() {
+        use Standing::{Dead, Draining, Suspect, Up};
+        for (operator, health, want) in [
+            (Up, Up, Up),
+            (Draining, Up, Draining),
+            (Dead, Up, Dead),
+            (Up, Suspect, Suspect),
+            (Draining, Dead, Dead),
+            (Dead, Draining, Dead),
+        ] {
+            let of = |standing| Standings {
+                standing: BTreeMap::from([(7, standing)]),
+                weights: BTreeMap::new(),
+            };
+            assert_eq!(merge(&of(operator), &of(health)).of(7), want);
+            assert_eq!(merge(&Standings::default(), &of(health)).of(7), health);
+            assert_eq!(merge(&of(operator), &Standings::default()).of(7), operator);
+        }
+    }
+
+    #[test]
+    fn the_operators_weight_wins() {
+        let of = |weights: &[(u64, u16)]| Standings {
+            standing: BTreeMap::new(),
+            weights: weights.iter().copied().collect(),
+        };
+        let merged = merge(&of(&[(1, 5), (2, 0)]), &of(&[(2, 9), (3, 4)]));
+        assert_eq!(merged.weights, of(&[(1, 5), (2, 0), (3, 4)]).weights);
+    }
+}

@@ -27,6 +27,8 @@ pub struct Node {
     pin_root: PathBuf,
     config: NodeConfig,
     config_file: PathBuf,
+    state_dir: PathBuf,
+    api_socket: PathBuf,
     log: PathBuf,
     agent: Option<Process>,
 }
@@ -37,12 +39,16 @@ impl Node {
         let name = config.node.name.clone();
         let config_file = dir.join(format!("{name}.yaml"));
         let log = dir.join(format!("{name}.log"));
+        let state_dir = dir.join(format!("{name}.state"));
+        let api_socket = dir.join(format!("{name}.sock"));
         Self {
             name,
             namespace,
             pin_root,
             config,
             config_file,
+            state_dir,
+            api_socket,
             log,
             agent: None,
         }
@@ -61,6 +67,21 @@ impl Node {
     /// Its folder in bpffs.
     pub fn pin_root(&self) -> &Path {
         &self.pin_root
+    }
+
+    /// Its configuration file.
+    pub fn config_file(&self) -> &Path {
+        &self.config_file
+    }
+
+    /// The folder of what survives its agent.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// The socket of its agent.
+    pub fn api_socket(&self) -> &Path {
+        &self.api_socket
     }
 
     /// The config that it was made with, to be changed and given to [`Node::reload`].
@@ -85,7 +106,11 @@ impl Node {
             .arg("--config")
             .arg(&self.config_file)
             .arg("--pin-root")
-            .arg(&self.pin_root);
+            .arg(&self.pin_root)
+            .arg("--state-dir")
+            .arg(&self.state_dir)
+            .arg("--api-socket")
+            .arg(&self.api_socket);
         self.agent = Some(Process::spawn(&self.name, command, &self.log)?);
         Ok(())
     }
@@ -168,10 +193,17 @@ impl Node {
         }
     }
 
-    fn lbctl_command(&self) -> Result<Command, LabError> {
-        // It goes by pins, so it need not be inside the namespace.
+    /// `lbctl` for this node, to be run in another way than [`Node::lbctl`] does.
+    pub fn lbctl_command(&self) -> Result<Command, LabError> {
+        // It goes by pins and files, so it need not be inside the namespace.
         let mut command = Command::new(binary::find("lbctl")?);
-        command.arg("--pin-root").arg(&self.pin_root);
+        command
+            .arg("--pin-root")
+            .arg(&self.pin_root)
+            .arg("--state-dir")
+            .arg(&self.state_dir)
+            .arg("--api-socket")
+            .arg(&self.api_socket);
         Ok(command)
     }
 

@@ -49,6 +49,8 @@ fn lbd(node: &Node, under: &[&str], yaml: &str, dir: &tempfile::TempDir) -> Comm
     };
     command.arg("--config").arg(config(dir, yaml));
     command.arg("--pin-root").arg(node.pin_root());
+    command.arg("--state-dir").arg(dir.path().join("state"));
+    command.args(["--api-socket", "none"]);
     command
 }
 

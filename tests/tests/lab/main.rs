@@ -8,6 +8,7 @@ mod inspect;
 mod kit;
 mod nexthop;
 mod nodes;
+mod operator;
 mod overlay;
 mod trace;
 mod rates;

@@ -1,26 +1,34 @@
-//! `lbctl backends`: weights, shares, next hops, counters.
+//! `lbctl backends`: weights, shares, next hops, counters, and what the operator ordered where an agent tells.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use anyhow::Result;
 use lb_common::info::{next_hop, untext};
 use lb_common::slot::SLOTS;
 use serde_json::json;
 
+use super::states;
 use super::view::View;
 use crate::ctl::name::mac;
 use crate::ctl::out::{Output, percent, table};
 use crate::dataplane::maps::Maps;
 
-pub(super) fn run(maps: &Maps, view: &View) -> Result<Output> {
+pub(super) fn run(maps: &Maps, view: &View, socket: &Path) -> Result<Output> {
+    let states = states::ask(socket);
     let (mut json, mut rows, mut notes) = (Vec::new(), Vec::new(), Vec::new());
     for (index, backend) in view.backends() {
         let (info, entry) = (&backend.info, &backend.entry);
         let counter = maps.backend_counter(index)?;
         let slots = view.slots.get(&index).copied().unwrap_or(0);
         let (pool, name, why) = (view.pool(info.pool), untext(&info.name), untext(&info.why));
+        let state = states
+            .iter()
+            .flatten()
+            .find(|state| state.pool == pool && state.name == name);
+        notes.extend(state.and_then(states::note));
         json.push(json!({
-            "pool": pool, "name": name, "address": IpAddr::from(info.address), "weight": info.weight,
+            "state": state, "pool": pool, "name": name, "address": IpAddr::from(info.address), "weight": info.weight,
             "slots": slots, "index": index, "id": format!("{:016x}", info.id),
             "next_hop": { "state": next_hop::name(info.next_hop), "why": why, "ifindex": entry.ifindex,
                           "mac": mac(&entry.destination_mac), "mtu": entry.mtu,

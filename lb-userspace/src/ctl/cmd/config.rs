@@ -1,16 +1,20 @@
-//! `lbctl config`: the configuration file, without agent or maps.
+//! `lbctl config`: the configuration file, alone or with the agent.
 
 use std::path::Path;
 
 use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
+use super::plan;
 use crate::config::{self, Error, Field, Problem, What};
 use crate::ctl::args::Config;
 use crate::ctl::out::{Output, table};
 
-pub(super) fn run(command: &Config) -> Result<Output> {
+pub(super) fn run(socket: &Path, command: &Config) -> Result<Output> {
     match command {
+        Config::Plan { file } => plan::plan(socket, file),
+        Config::Apply { file, generation } => plan::apply(socket, file, *generation),
+        Config::Show => plan::show(socket),
         Config::Check { file } => check(file),
         Config::Schema => schema(),
         Config::Explain { field: Some(field) } => explain(field),

@@ -1,5 +1,5 @@
-//! One file per command. Each reads the maps, or needs none, and returns an [`Output`]; those that go on until they
-//! are ended write by themselves.
+//! One file per command. Each reads the maps, asks the agent, or needs neither, and returns an [`Output`]; those that
+//! go on until they are ended write by themselves.
 
 mod backends;
 mod completion;
@@ -7,8 +7,12 @@ mod config;
 mod decap;
 mod detach;
 mod dump;
+mod events;
 mod maps;
+mod order;
+mod plan;
 mod ring;
+mod states;
 mod stats;
 mod status;
 mod trace;
@@ -38,7 +42,14 @@ pub fn run(args: Args) -> Result<Output> {
         |show: &dyn Fn(&Maps, &View) -> Result<Output>| read(&|maps| show(maps, &View::read(maps)?));
     match &args.command {
         Command::Decap(command) => decap::run(&root, command),
-        Command::Config(command) => config::run(command),
+        Command::Config(command) => config::run(&args.api_socket, command),
+        Command::Drain { .. }
+        | Command::Undrain { .. }
+        | Command::Weight { .. }
+        | Command::Ramp { .. }
+        | Command::Down { .. }
+        | Command::Up { .. } => order::run(&args.api_socket, &args.command),
+        Command::Events { follow, last } => events::run(&args.state_dir, args.output, *follow, *last),
         Command::Completion { shell } => Ok(completion::run(*shell)),
         Command::Detach { force } => detach::run(&root, *force),
         Command::Maps { name: None, .. } => maps::list(&root),
@@ -51,7 +62,7 @@ pub fn run(args: Args) -> Result<Output> {
         } => with_view(&|maps, view| maps::entries(maps, view, name, *all, args.output)),
         Command::Status => with_view(&|maps, view| status::run(&root, maps, view)),
         Command::Vips => with_view(&vips::run),
-        Command::Backends => with_view(&backends::run),
+        Command::Backends => with_view(&|maps, view| backends::run(maps, view, &args.api_socket)),
         Command::Ring(ring) => with_view(&|maps, view| ring::run(maps, view, ring)),
         Command::Trace(trace) => trace::run(&root, trace),
         Command::Stats(args::Stats { watch: None, .. }) => with_view(&stats::run),
@@ -61,4 +72,12 @@ pub fn run(args: Args) -> Result<Output> {
         }) => watch::run(&root, *every, *count, args.output),
         Command::Top { interval } => top::run(&root, *interval, args.output),
     }
+}
+
+/// Waits for an answer of the agent.
+fn wait<T>(answer: impl Future<Output = T>) -> std::io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(answer))
 }

@@ -76,6 +76,10 @@ fn docs(root: &Path) -> Result<Vec<Doc>> {
             path: "docs/config.schema.json",
             text: config::schema()?,
         },
+        Doc {
+            path: "docs/openapi.json",
+            text: serde_json::to_string_pretty(&lb_userspace::api::routes::openapi())? + "\n",
+        },
     ])
 }
 

@@ -1,0 +1,143 @@
+//! `lbctl config plan`, `apply` and `show`: configurations, with the running agent.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use lb_common::slot::SLOTS;
+
+use crate::api::client::{Client, escaped};
+use crate::api::dto::{Applied, Planned, Running};
+use crate::config::FILE_MAX;
+use crate::ctl::cmd::wait;
+use crate::ctl::out::{Output, percent};
+use crate::state::plan::{Change, Plan, PoolPlan};
+use crate::state::wall::Wall;
+
+pub(super) fn plan(socket: &Path, file: &Path) -> Result<Output> {
+    let text = read(file)?;
+    let path = format!("/v1/config/plan?name={}", name(file));
+    let planned: Planned = wait(Client::new(socket).post_yaml(&path, text))??;
+    if !planned.plan.refused.is_empty() {
+        bail!(
+            "{}\n  hint: withdraw this node, stop lbd, run `lbctl detach` and start lbd",
+            planned.plan.refused.join("\n")
+        );
+    }
+    let json = serde_json::to_value(&planned)?;
+    let text = describe(&planned.plan);
+    if planned.plan.is_empty() {
+        return Ok(Output::yes(json, format!("nothing would change\n{text}")));
+    }
+    let text = format!("{text}\nfrom generation {}", planned.generation);
+    Ok(Output::no(json, text))
+}
+
+pub(super) fn apply(socket: &Path, file: &Path, generation: Option<u64>) -> Result<Output> {
+    let text = read(file)?;
+    let mut path = format!("/v1/config/apply?name={}", name(file));
+    if let Some(generation) = generation {
+        path.push_str(&format!("&generation={generation}"));
+    }
+    let applied: Applied = wait(Client::new(socket).post_yaml(&path, text))??;
+    let mut text = if applied.plan.is_empty() {
+        "nothing changed\n".to_owned()
+    } else {
+        describe(&applied.plan)
+    };
+    text.push_str(&format!(
+        "\nin force as generation {}, written to {}",
+        applied.generation, applied.file
+    ));
+    if let Some(backup) = &applied.backup {
+        text.push_str(&format!("; what was there is in {backup}"));
+    }
+    Ok(Output::yes(serde_json::to_value(&applied)?, text))
+}
+
+pub(super) fn show(socket: &Path) -> Result<Output> {
+    let running: Running = wait(Client::new(socket).get("/v1/config"))??;
+    let differs = if running.file_differs {
+        "; that file now says something else"
+    } else {
+        ""
+    };
+    let text = format!(
+        "# generation {} since {}, from {} by {}{differs}\n{}",
+        running.generation,
+        Wall(running.since).text(),
+        running.file,
+        running.source,
+        running.text
+    );
+    Ok(Output::yes(serde_json::to_value(&running)?, text))
+}
+
+/// The text of a file, or of stdin; the agent judges it.
+fn read(file: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = if file == Path::new("-") {
+        io::stdin().lock().take(FILE_MAX + 1).read_to_end(&mut bytes)
+    } else {
+        File::open(file).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes))
+    };
+    read.with_context(|| file.display().to_string())?;
+    if bytes.len() as u64 > FILE_MAX {
+        bail!("{}: longer than {} MiB", file.display(), FILE_MAX >> 20);
+    }
+    String::from_utf8(bytes).with_context(|| format!("{}: not UTF-8", file.display()))
+}
+
+/// The file's name as messages of the agent shall have it, for a query.
+fn name(file: &Path) -> String {
+    match file.to_string_lossy().as_ref() {
+        "-" => escaped("(stdin)"),
+        name => escaped(name),
+    }
+}
+
+fn describe(plan: &Plan) -> String {
+    let mut lines: Vec<String> = plan.pools.iter().flat_map(pool).collect();
+    lines.extend(plan.vips_added.iter().map(|vip| format!("+ VIP {vip}")));
+    lines.extend(plan.vips_removed.iter().map(|vip| format!("- VIP {vip}")));
+    lines.extend(
+        plan.vips_repointed
+            .iter()
+            .map(|r| format!("~ VIP {}: pool {} instead of {}", r.vip, r.to, r.from)),
+    );
+    lines.extend(plan.interfaces_added.iter().map(|i| format!("+ interface {i}")));
+    lines.extend(plan.interfaces_removed.iter().map(|i| format!("- interface {i}")));
+    lines.extend(plan.other.iter().map(|section| format!("~ {section}")));
+    lines.extend(
+        plan.next_hops_missing
+            .iter()
+            .map(|missing| format!("! no next hop for {}: {}", missing.backend, missing.why)),
+    );
+    lines.join("\n")
+}
+
+fn pool(plan: &PoolPlan) -> Vec<String> {
+    let mut lines = vec![match plan.change {
+        Change::Added => format!("+ pool {}", plan.name),
+        Change::Removed => format!("- pool {}", plan.name),
+        Change::Changed => format!(
+            "~ pool {}: {} of its slots move",
+            plan.name,
+            percent(f64::from(plan.slots_moved), SLOTS as f64)
+        ),
+    }];
+    lines.extend(plan.added.iter().map(|name| format!("    + {name}")));
+    lines.extend(plan.removed.iter().map(|name| format!("    - {name}")));
+    lines.extend(
+        plan.reweighted
+            .iter()
+            .map(|r| format!("    ~ {}: weight {} instead of {}", r.backend, r.to, r.from)),
+    );
+    lines.extend(
+        plan.readdressed
+            .iter()
+            .map(|name| format!("    ~ {name}: another address or next hop")),
+    );
+    lines
+}

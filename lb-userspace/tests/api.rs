@@ -1,0 +1,421 @@
+//! The API over a real Unix socket, with an agent that notes what it is asked.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use lb_userspace::api::call::{Command, Verb, channel};
+use lb_userspace::api::client::{Client, Error, escaped};
+use lb_userspace::api::dto::{BackendState, Backends, Drain, Events, Ordered, Planned};
+use lb_userspace::api::refusal::Refusal;
+use lb_userspace::api::routes::{Api, openapi, router};
+use lb_userspace::api::server::{self, Listener};
+use lb_userspace::journal::{Cause, Event, Journal, Record};
+use lb_userspace::state::plan::Plan;
+use lb_userspace::state::wall::Wall;
+use serde_json::Value;
+
+/// A served socket, in a folder of its own.
+struct Served {
+    dir: tempfile::TempDir,
+    asked: Arc<Mutex<Vec<String>>>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Served {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().expect("it works");
+        let (calls, mut inbox) = channel();
+        let api = Api {
+            calls,
+            state_dir: Arc::new(dir.path().to_owned()),
+        };
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let notes = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Some(call) = inbox.recv().await {
+                notes
+                    .lock()
+                    .expect("it works")
+                    .push(format!("{} {:?}", call.who.uid, what(&call.command)));
+                answer(call.command);
+            }
+        });
+        let listener = Listener::bind(&dir.path().join("run/lbd.sock"), None).expect("it works");
+        let server = tokio::spawn(listener.serve(router(api)));
+        Self { dir, asked, server }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("run/lbd.sock")
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.path())
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().expect("it works"))
+    }
+
+    /// Writes bytes and reads the whole answer.
+    async fn raw(&self, request: Vec<u8>) -> String {
+        let path = self.path();
+        let talk = move || {
+            let mut stream = UnixStream::connect(path).expect("it works");
+            stream
+                .set_read_timeout(Some(Duration::from_secs(20)))
+                .expect("it works");
+            // The server may refuse before it has read everything.
+            let _ = stream.write_all(&request);
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer);
+            String::from_utf8_lossy(&answer).into_owned()
+        };
+        tokio::task::spawn_blocking(talk).await.expect("it works")
+    }
+
+    async fn http(&self, head: &str, body: &[u8]) -> (u16, Value) {
+        let request = format!(
+            "{head} HTTP/1.1\r\nhost: lbd\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let answer = self.raw([request.as_bytes(), body].concat()).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .unwrap_or(0);
+        let json = serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}"));
+        (status, json)
+    }
+}
+
+fn what(command: &Command) -> String {
+    match command {
+        Command::Order(ask) => format!("{:?}", ask.what),
+        Command::Backends(_) => "backends".to_owned(),
+        Command::Plan(ask) => format!("plan {:?}", ask.what),
+        Command::Apply(ask) => format!("apply {:?}", ask.what),
+        Command::Running(_) => "running".to_owned(),
+    }
+}
+
+fn state(pool: &str, name: &str) -> BackendState {
+    BackendState {
+        pool: pool.to_owned(),
+        name: name.to_owned(),
+        standing: "up".to_owned(),
+        admin: None,
+        deadline: None,
+        configured_weight: 1,
+        weight: None,
+        ramp: None,
+        slots: 65_536,
+    }
+}
+
+/// Backends called `gone` are unknown, `last` is the last one, and a configuration kills the agent.
+fn answer(command: Command) {
+    match command {
+        Command::Order(ask) => {
+            let reply = match ask.what.backend.as_str() {
+                "gone" => Err(Refusal::UnknownBackend {
+                    pool: ask.what.pool,
+                    name: "gone".to_owned(),
+                    near: vec!["be1".to_owned()],
+                }),
+                "last" => Err(Refusal::LastOne { pool: ask.what.pool }),
+                _ => Ok(Ordered {
+                    changed: !matches!(ask.what.verb, Verb::Up),
+                    slots_moved: 7,
+                    backend: state(&ask.what.pool, &ask.what.backend),
+                }),
+            };
+            drop(ask.reply.send(reply));
+        }
+        Command::Backends(ask) => drop(ask.reply.send(Ok(Backends {
+            backends: vec![state("web", "be1")],
+        }))),
+        Command::Plan(ask) => drop(ask.reply.send(Ok(Planned {
+            generation: 1,
+            plan: Plan::default(),
+        }))),
+        Command::Apply(ask) => drop(ask),
+        Command::Running(ask) => drop(ask.reply.send(Err(Refusal::NoAnswer))),
+    }
+}
+
+#[tokio::test]
+async fn orders_reach_the_agent_with_who_gave_them() {
+    let served = Served::start();
+    let client = served.client();
+    let drain = Drain {
+        deadline_ms: Some(600_000),
+        force: true,
+    };
+    let done: Ordered = client.post("/v1/backends/web/be1/drain", &drain).await.unwrap();
+    assert_eq!(
+        (done.changed, done.slots_moved, done.backend.name.as_str()),
+        (true, 7, "be1")
+    );
+    let uid = rustix::process::getuid().as_raw();
+    let want =
+        format!("{uid} \"About {{ pool: \\\"web\\\", backend: \\\"be1\\\", verb: Drain({drain:?}) }}\"");
+    assert_eq!(served.asked(), [want]);
+    // Without a body, and with names that need escapes.
+    let (status, json) = served.http("POST /v1/backends/web/be1/up", b"").await;
+    assert_eq!((status, &json["changed"]), (200, &false.into()));
+    let odd = format!("/v1/backends/{}/{}/undrain", escaped(".."), escaped("a/b %?#é"));
+    let done: Ordered = client.post(&odd, &Drain::default()).await.unwrap();
+    assert_eq!(
+        (done.backend.pool.as_str(), done.backend.name.as_str()),
+        ("..", "a/b %?#é")
+    );
+    let planned: Planned = client
+        .post_yaml("/v1/config/plan?name=lb.yaml&generation=3", "node: {}".to_owned())
+        .await
+        .unwrap();
+    assert_eq!(planned.generation, 1);
+    let asked = served.asked().pop().unwrap();
+    assert!(
+        asked.contains("lb.yaml") && asked.contains("Some(3)") && asked.contains("node: {}"),
+        "{asked}"
+    );
+}
+
+#[tokio::test]
+async fn refusals_say_what_and_what_to_do() {
+    let served = Served::start();
+    let client = served.client();
+    let refused = |result: Result<Ordered, Error>| match result {
+        Err(Error::Refused { status, problem }) => {
+            (status.as_u16(), problem.error, problem.hint.unwrap_or_default())
+        }
+        other => panic!("{other:?}"),
+    };
+    let drain = Drain::default();
+    let (status, error, hint) = refused(client.post("/v1/backends/web/gone/drain", &drain).await);
+    assert_eq!(
+        (status, error.as_str(), hint.as_str()),
+        (404, "pool web has no backend \"gone\"", "did you mean be1?")
+    );
+    let (status, _, hint) = refused(client.post("/v1/backends/web/last/drain", &drain).await);
+    assert_eq!((status, hint.as_str()), (409, "--force does it all the same"));
+    // The agent ends while it is asked.
+    let (status, error, _) = refused(client.post_yaml("/v1/config/apply", String::new()).await);
+    assert_eq!((status, error.as_str()), (503, "the agent gave no answer"));
+}
+
+#[tokio::test]
+async fn odd_requests_get_an_error_and_never_the_agent() {
+    let served = Served::start();
+    let long = vec![b'x'; 5000];
+    let huge = vec![b'x'; (16 << 20) + 1];
+    let order = "POST /v1/backends/web/be1";
+    for (head, body, want) in [
+        ("GET /".to_owned(), b"".as_slice(), 404),
+        ("GET /v2/backends".to_owned(), b"", 404),
+        ("POST /v1/backends/a/b/c/drain".to_owned(), b"", 404),
+        ("POST /v1/backends/%ff/be1/drain".to_owned(), b"", 400),
+        ("DELETE /v1/backends".to_owned(), b"", 405),
+        (format!("GET {}/drain", &order[5..]), b"", 405),
+        (format!("{order}/drain"), b"{", 400),
+        (format!("{order}/drain"), b"[[[[", 400),
+        (format!("{order}/drain"), b"\xff\xfe", 400),
+        (format!("{order}/drain"), b"{\"deadline\": 1}", 400),
+        (format!("{order}/drain"), b"{\"deadline_ms\": -1}", 400),
+        (format!("{order}/drain"), b"{\"deadline_ms\": 1e99}", 400),
+        (format!("{order}/drain"), b"{\"deadline_ms\": 2678400001}", 422),
+        (format!("{order}/drain"), &long, 413),
+        (format!("{order}/weight"), b"{\"weight\": 65536}", 400),
+        (format!("{order}/ramp"), b"{\"steps\": 1}", 422),
+        (format!("{order}/ramp"), b"{\"steps\": 1001}", 422),
+        (format!("{order}/ramp"), b"{\"over_ms\": 0}", 422),
+        ("POST /v1/config/plan".to_owned(), b"\xff", 400),
+        ("POST /v1/config/plan".to_owned(), &huge, 413),
+        ("POST /v1/config/plan?generation=x".to_owned(), b"", 400),
+        ("POST /v1/config/plan?nmae=x".to_owned(), b"", 400),
+        (
+            format!("POST /v1/config/plan?name={}", "x".repeat(4097)),
+            b"",
+            422,
+        ),
+        ("GET /v1/events?limit=0".to_owned(), b"", 422),
+        ("GET /v1/events?limit=10001".to_owned(), b"", 422),
+    ] {
+        let (status, json) = served.http(&head, body).await;
+        assert_eq!(status, want, "{head}: {json}");
+        assert!(
+            json["error"].as_str().is_some_and(|error| !error.is_empty()),
+            "{head}: {json}"
+        );
+    }
+    assert_eq!(served.asked(), [""; 0]);
+    for garbage in [
+        b"\0\0\0\r\n\r\n".to_vec(),
+        b"GET\r\n\r\n".to_vec(),
+        vec![b'A'; 1 << 20],
+    ] {
+        let answer = served.raw(garbage).await;
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    let all: Backends = served.client().get("/v1/backends").await.unwrap();
+    assert_eq!(all.backends.len(), 1, "it still answers");
+}
+
+#[tokio::test]
+async fn many_at_once_are_all_answered() {
+    let served = Served::start();
+    // Connections that say nothing take places, but not all.
+    let idle: Vec<_> = (0..20)
+        .map(|_| UnixStream::connect(served.path()).unwrap())
+        .collect();
+    let mut tasks = Vec::new();
+    for at in 0..200 {
+        let client = served.client();
+        tasks.push(tokio::spawn(async move {
+            let path = format!("/v1/backends/web/be{at}/undrain");
+            client
+                .post::<Ordered>(&path, &Drain::default())
+                .await
+                .unwrap()
+                .backend
+                .name
+        }));
+    }
+    for (at, task) in tasks.into_iter().enumerate() {
+        assert_eq!(task.await.unwrap(), format!("be{at}"));
+    }
+    drop(idle);
+}
+
+#[tokio::test]
+async fn events_are_read_from_the_journal() {
+    let served = Served::start();
+    let mut journal = Journal::open(served.dir.path()).unwrap();
+    for backend in 1..=3 {
+        let record = Record {
+            seq: 0,
+            time: Wall(5),
+            generation: 1,
+            cause: Cause::Health,
+            event: Event::NextHopFound {
+                backend: format!("web/be{backend}"),
+            },
+        };
+        journal.append(record).unwrap();
+    }
+    for (query, want) in [
+        ("", vec![1, 2, 3]),
+        ("?limit=1", vec![3]),
+        ("?after=1", vec![2, 3]),
+        ("?after=1&limit=1", vec![2]),
+        ("?after=9", vec![]),
+    ] {
+        let read: Events = served.client().get(&format!("/v1/events{query}")).await.unwrap();
+        let seqs: Vec<u64> = read.events.iter().map(|record| record.seq).collect();
+        assert_eq!(seqs, want, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn the_document_is_served_and_names_every_route() {
+    let served = Served::start();
+    let document: Value = served.client().get("/v1/openapi.json").await.unwrap();
+    assert_eq!(document, serde_json::to_value(openapi()).unwrap());
+    let paths = document["paths"].as_object().unwrap();
+    for path in [
+        "backends/{pool}/{backend}/drain",
+        "backends/{pool}/{backend}/ramp",
+        "config/apply",
+        "events",
+    ] {
+        assert!(paths.contains_key(&format!("/v1/{path}")), "{path}");
+    }
+    assert!(document["openapi"].as_str().unwrap().starts_with("3."));
+    // Every reference leads somewhere.
+    let text = document.to_string();
+    for name in text.split("#/components/schemas/").skip(1) {
+        let name = name.split('"').next().unwrap();
+        assert!(document["components"]["schemas"][name].is_object(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_socket_is_private_replaced_when_stale_and_refused_when_alive() {
+    let served = Served::start();
+    let path = served.path();
+    let meta = fs::metadata(&path).unwrap();
+    assert_eq!(meta.permissions().mode() & 0o777, 0o660);
+    assert_eq!(meta.uid(), rustix::process::geteuid().as_raw());
+    assert!(matches!(
+        Listener::bind(&path, None),
+        Err(server::Error::InUse(_))
+    ));
+    assert!(
+        served.client().get::<Backends>("/v1/backends").await.is_ok(),
+        "the living one is left alone"
+    );
+    // It takes its file with it.
+    served.server.abort();
+    while path.exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let gone = served.client().get::<Backends>("/v1/backends").await.unwrap_err();
+    assert!(gone.to_string().contains("no agent answers on"), "{gone}");
+    // One that nobody listens on any more.
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    drop(Listener::bind(&path, None).unwrap());
+    assert!(!path.exists());
+    fs::write(&path, "a file").unwrap();
+    let refused = Listener::bind(&path, None).unwrap_err();
+    assert!(matches!(refused, server::Error::NotASocket(_)), "{refused}");
+    assert_eq!(fs::read(&path).unwrap(), b"a file");
+    let other = path.with_file_name("other.sock");
+    let refused = Listener::bind(&other, Some("no-such-group")).unwrap_err();
+    assert!(matches!(refused, server::Error::NoGroup(_)), "{refused}");
+    assert!(!other.exists());
+    let own = rustix::process::getegid().as_raw().to_string();
+    let listener = Listener::bind(&other, Some(&own)).unwrap();
+    assert_eq!(fs::metadata(&other).unwrap().gid().to_string(), own);
+    drop(listener);
+}
+
+#[tokio::test]
+async fn a_client_understands_a_server_that_speaks_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.sock");
+    for answer in [
+        "",
+        "SSH-2.0-x\r\n",
+        "HTTP/1.1 500 no\r\ncontent-length: 3\r\n\r\nabc",
+        "HTTP/1.1 200 ok\r\ncontent-length: 2\r\n\r\n{}",
+    ] {
+        let error = talk(&path, answer).await.unwrap_err();
+        assert!(
+            matches!(error, Error::Broken(_) | Error::Refused { .. }),
+            "{answer}: {error:?}"
+        );
+    }
+}
+
+async fn talk(path: &Path, answer: &'static str) -> Result<Backends, Error> {
+    drop(fs::remove_file(path));
+    let listener = UnixListener::bind(path).expect("it works");
+    let server = tokio::task::spawn_blocking(move || {
+        let (mut stream, _) = listener.accept().expect("it works");
+        let mut request = [0; 4096];
+        assert_ne!(stream.read(&mut request).expect("it works"), 0);
+        stream.write_all(answer.as_bytes()).expect("it works");
+    });
+    let result = Client::new(path).get("/v1/backends").await;
+    server.await.expect("it works");
+    result
+}
