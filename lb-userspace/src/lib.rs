@@ -6,6 +6,8 @@ pub mod model;
 pub mod net;
 pub mod config;
 pub mod state;
+pub mod probe;
+pub mod health;
 pub mod dataplane;
 pub mod agent;
 pub mod ctl;
