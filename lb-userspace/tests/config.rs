@@ -8,8 +8,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lb_userspace::config::{self, Error, KeyFileError, What};
-use lb_userspace::model::{Attach, Capacity, KeyError, Model, Protocol, Via};
+use lb_userspace::config::{self, Error, KeyFileError, What, WrongHealth};
+use lb_userspace::model::health::{Flap, From, Grpc, Http, Method, Probe, Tls, Trust, Udp};
+use lb_userspace::model::{Attach, Capacity, Health, KeyError, Model, Protocol, Via};
 
 const NODE: &str = "node: {name: lb1, interfaces: [eth0]}\n";
 const KEY: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
@@ -94,6 +95,13 @@ fn the_example_is_accepted_and_read_right() {
     );
     assert_eq!(web.backends[0].id, lb_common::id::stable("web", "be1"));
     assert_ne!(web.backends[0].id, model.pools[1].backends[0].id);
+    let health = web.health.as_ref().unwrap();
+    assert_eq!(health.probe.name(), "https");
+    assert_eq!(
+        (health.rise, health.fall, health.interval),
+        (2, 3, Duration::from_secs(2))
+    );
+    assert_eq!(model.pools[1].health.as_ref().unwrap().probe, Probe::Icmp);
     let vips: Vec<_> = model
         .vips
         .iter()
@@ -521,5 +529,155 @@ mod random {
                 prop_assert!(!error.to_string().is_empty());
             }
         }
+    }
+}
+
+fn health(text: &str) -> Result<Health, Error> {
+    let file = format!(
+        "{NODE}pools: [{{name: p, backends: [{{name: b, address: 198.51.100.1}}], health: {{{text}}}}}]\n"
+    );
+    parse(&file).map(|mut model| model.pools.remove(0).health.expect("a check"))
+}
+
+#[test]
+fn checks_get_their_defaults() {
+    let health = health("type: tcp, port: 80").unwrap();
+    let want = Health {
+        probe: Probe::Tcp { port: 80 },
+        from: From::default(),
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(1),
+        rise: 2,
+        fall: 3,
+        jitter: 10,
+        death_grace: Duration::from_secs(3),
+        flap: Flap {
+            limit: 3,
+            half_life: Duration::from_secs(60),
+        },
+        fail_open: 50,
+    };
+    assert_eq!(health, want);
+    assert_eq!(parse(NODE).unwrap().pools, []);
+}
+
+#[test]
+fn a_short_interval_shortens_the_default_timeout() {
+    let health = health("type: icmp, interval: 200ms").unwrap();
+    assert_eq!(health.timeout, Duration::from_millis(200));
+}
+
+#[test]
+fn every_type_of_check_is_read() {
+    let plain = Http {
+        port: 80,
+        method: Method::Get,
+        path: "/".into(),
+        host: None,
+        status: vec![200..=399],
+        body: None,
+        tls: None,
+    };
+    let system = Tls {
+        trust: Trust::System,
+        server_name: None,
+    };
+    let grpc = Grpc {
+        port: 50051,
+        service: String::new(),
+        host: None,
+        tls: None,
+    };
+    let udp = |request: &[u8], response: Option<&[u8]>| {
+        Probe::Udp(Udp {
+            port: 53,
+            request: request.to_vec(),
+            response: response.map(<[u8]>::to_vec),
+        })
+    };
+    for (text, want) in [
+        ("type: icmp", Probe::Icmp),
+        ("type: http, port: 80", Probe::Http(plain.clone())),
+        (
+            "type: http, port: 80, method: HEAD, path: /a?b=c, host: \"w.example:8080\", status: [200, 404-405]",
+            Probe::Http(Http {
+                method: Method::Head,
+                path: "/a?b=c".into(),
+                host: Some("w.example:8080".into()),
+                status: vec![200..=200, 404..=405],
+                ..plain.clone()
+            }),
+        ),
+        (
+            "type: https, port: 80",
+            Probe::Http(Http {
+                tls: Some(system.clone()),
+                ..plain.clone()
+            }),
+        ),
+        (
+            "type: https, port: 80, body: ok, tls: {verify: false, server_name: w.example}",
+            Probe::Http(Http {
+                body: Some("ok".into()),
+                tls: Some(Tls {
+                    trust: Trust::Anyone,
+                    server_name: Some("w.example".into()),
+                }),
+                ..plain
+            }),
+        ),
+        ("type: udp, port: 53, request: hi", udp(b"hi", None)),
+        (
+            "type: udp, port: 53, request_hex: \"00ff\", response_hex: \"0D0a\"",
+            udp(&[0, 255], Some(b"\r\n")),
+        ),
+        ("type: grpc, port: 50051", Probe::Grpc(grpc.clone())),
+        (
+            "type: grpc, port: 50051, service: shop.Cart, tls: {}",
+            Probe::Grpc(Grpc {
+                service: "shop.Cart".into(),
+                tls: Some(system),
+                ..grpc
+            }),
+        ),
+    ] {
+        let health = health(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(health.probe, want, "{text}");
+    }
+}
+
+#[test]
+fn authorities_are_read_with_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = rcgen::generate_simple_self_signed(["w.example".to_owned()])
+        .unwrap()
+        .cert;
+    let pem = certificate.pem();
+    fs::write(folder.path().join("ca.pem"), format!("{pem}{pem}")).unwrap();
+    fs::write(folder.path().join("none.pem"), "hello\n").unwrap();
+    let text = |file: &str| {
+        format!(
+            "{NODE}pools: [{{name: p, backends: [{{name: b, address: 198.51.100.1}}],\n\
+             health: {{type: https, port: 443, tls: {{ca_file: {file}}}}}}}]\n"
+        )
+    };
+    let parse = |file: &str| config::parse(&text(file), &folder.path().join("lb.yaml"));
+    let model = parse("ca.pem").unwrap_or_else(|error| panic!("{error}"));
+    let Some(Probe::Http(http)) = model.pools[0].health.as_ref().map(|health| &health.probe) else {
+        panic!("an https check");
+    };
+    let der = certificate.der().to_vec();
+    let trust = &http.tls.as_ref().unwrap().trust;
+    assert_eq!(*trust, Trust::Authorities(vec![der.clone(), der]));
+    for (file, why) in [
+        ("none.pem", WrongHealth::NoCertificate),
+        (
+            "missing.pem",
+            WrongHealth::Unreadable(std::io::ErrorKind::NotFound),
+        ),
+        (".", WrongHealth::NoCertificate),
+    ] {
+        let error = parse(file).expect_err("must be refused");
+        assert_eq!(*only(&error), What::Health(why), "{file}");
     }
 }

@@ -24,4 +24,7 @@ pub struct Args {
     /// The folder for pins, on a BPF file system.
     #[arg(long, value_name = "DIR", default_value = DEFAULT_ROOT)]
     pub pin_root: PathBuf,
+    /// The folder for what the next agent takes over.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/tandem")]
+    pub state_dir: PathBuf,
 }

@@ -10,10 +10,12 @@ use tracing::{error, info, warn};
 
 use super::args::Args;
 use super::controller::Controller;
+use super::health;
 use super::log;
 use crate::config;
 use crate::dataplane::load::{Balancer, Plan};
 use crate::dataplane::pin::Root;
+use crate::health::task::Checks;
 use crate::model::GroupKey;
 use crate::net::{self, REFRESH_EVERY};
 
@@ -53,7 +55,9 @@ pub async fn run(args: Args) -> Result<()> {
         "{}",
         if balancer.adopted { "took over the running data plane" } else { "loaded a new data plane" }
     );
+    let mut checks = health::start(&model, &args.state_dir)?;
     let mut controller = Controller::new(model, balancer, !args.no_attach).await?;
+    controller.health(checks.taken_over());
     if let Err(e) = controller.start().await {
         if !controller.balancer().adopted {
             // Nothing is attached, and nobody is helped by maps that nothing uses.
@@ -64,7 +68,7 @@ pub async fn run(args: Args) -> Result<()> {
     let _log = log::bridge(controller.balancer().ebpf());
     notify(&[NotifyState::Ready, NotifyState::Status("forwarding")]);
     info!("ready");
-    serve(&args, &mut controller, &mut signals).await;
+    serve(&args, &mut controller, &mut checks, &mut signals).await;
     notify(&[NotifyState::Stopping]);
     info!("stopped; the data plane goes on without me (`lbctl detach` takes it off)");
     Ok(())
@@ -87,7 +91,7 @@ impl Signals {
     }
 }
 
-async fn serve(args: &Args, controller: &mut Controller, signals: &mut Signals) {
+async fn serve(args: &Args, controller: &mut Controller, checks: &mut Checks, signals: &mut Signals) {
     let mut refresh = interval(REFRESH_EVERY);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut again = interval(LOOK_AGAIN_EVERY);
@@ -97,7 +101,12 @@ async fn serve(args: &Args, controller: &mut Controller, signals: &mut Signals) 
         tokio::select! {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
-            _ = signals.hangup.recv() => reload(args, controller).await,
+            _ = signals.hangup.recv() => reload(args, controller, checks).await,
+            update = checks.update() => {
+                health::tell(&update.events);
+                controller.health(&update.standings);
+                follow(controller).await;
+            }
             _ = refresh.tick() => survive(controller.refresh().await, controller).await,
             _ = again.tick() => follow(controller).await,
             changed = controller.changed() => match changed {
@@ -110,7 +119,7 @@ async fn serve(args: &Args, controller: &mut Controller, signals: &mut Signals) 
 
 async fn follow(controller: &mut Controller) {
     if let Err(e) = controller.follow().await {
-        error!("could not follow a change of the network: {e:#}");
+        error!("could not follow a change of the network or of backends: {e:#}");
     }
 }
 
@@ -124,14 +133,17 @@ async fn survive(result: Result<(), net::Error>, controller: &mut Controller) {
     }
 }
 
-async fn reload(args: &Args, controller: &mut Controller) {
+async fn reload(args: &Args, controller: &mut Controller, checks: &Checks) {
     notify(&[NotifyState::Reloading]);
     let result = match config::load(&args.config) {
         Ok(model) => controller.reload(model).await,
         Err(e) => Err(e.into()),
     };
     match result {
-        Ok(()) => info!("configuration reloaded"),
+        Ok(()) => {
+            checks.configure(controller.model());
+            info!("configuration reloaded");
+        }
         Err(e) => error!("configuration refused, the running one stays:\n{e:#}"),
     }
     notify(&[NotifyState::Ready]);

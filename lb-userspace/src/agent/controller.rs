@@ -16,7 +16,7 @@ use crate::state::diff::diff;
 use crate::state::ids;
 use crate::state::reduce::{World, reduce, targets};
 use crate::state::ring::Cache;
-use crate::state::standing::Standings;
+use crate::state::standing::{Standings, merge};
 
 /// Owns the state of the data plane.
 pub(super) struct Controller {
@@ -25,6 +25,9 @@ pub(super) struct Controller {
     resolver: Resolver,
     applied: Contents,
     cache: Cache,
+    /// What the operator says of backends.
+    operator: Standings,
+    /// That and what the health checks say.
     standings: Standings,
     /// Interfaces that the program is attached to; `None` where nothing is to be attached.
     links: Option<Vec<Link>>,
@@ -46,6 +49,7 @@ impl Controller {
             resolver,
             applied,
             cache,
+            operator: Standings::default(),
             standings: Standings::default(),
             links,
             generation,
@@ -108,6 +112,16 @@ impl Controller {
         self.attach(false).await?;
         self.warn().await;
         Ok(())
+    }
+
+    /// Takes what the health checks say now; [`Controller::follow`] puts it into effect.
+    pub(super) fn health(&mut self, health: &Standings) {
+        self.standings = merge(&self.operator, health);
+    }
+
+    /// The configuration in effect.
+    pub(super) const fn model(&self) -> &Model {
+        &self.model
     }
 
     /// Warns of what is right now but will drop packets.

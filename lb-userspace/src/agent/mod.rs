@@ -3,6 +3,7 @@
 pub mod args;
 mod boot;
 mod controller;
+mod health;
 mod log;
 mod report;
 

@@ -330,6 +330,7 @@ fn tls(
         let trail = trail.field("ca_file");
         if verify == Some(false) {
             check.wrong(text, trail, WrongHealth::Unverified);
+            return Vec::new();
         }
         let file = config.parent().unwrap_or(Path::new("")).join(&text.value);
         let read = authorities(&file);
