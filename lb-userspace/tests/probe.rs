@@ -89,7 +89,10 @@ async fn tcp() {
     let port = answering(None).await;
     assert_eq!(ask(&format!("type: tcp, port: {port}")).await, Outcome::Good);
     let port = closed_port().await;
-    assert_eq!(ask(&format!("type: tcp, port: {port}")).await, silent("Connection refused"));
+    assert_eq!(
+        ask(&format!("type: tcp, port: {port}")).await,
+        silent("Connection refused")
+    );
 }
 
 /// A listener whose queue is full drops further SYNs: to a client it looks like a host that is gone.
@@ -101,19 +104,29 @@ async fn a_connection_that_never_comes_about() {
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     let mut waiting = Vec::new();
     for _ in 0..4 {
-        let stream = tokio::time::timeout(Duration::from_millis(100), tokio::net::TcpStream::connect(address));
+        let stream = tokio::time::timeout(
+            Duration::from_millis(100),
+            tokio::net::TcpStream::connect(address),
+        );
         waiting.push(stream.await);
     }
     let start = Instant::now();
     let outcome = ask(&format!("type: tcp, port: {}, timeout: 200ms", address.port())).await;
     assert_eq!(outcome, silent("no answer within 200ms"));
-    assert!((200..1000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert!(
+        (200..1000).contains(&start.elapsed().as_millis()),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test]
 async fn http() {
     let ok = answering(Some(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nall good\n")).await;
-    let busy = answering(Some(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")).await;
+    let busy = answering(Some(
+        b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n",
+    ))
+    .await;
     let endless = answering(Some(b"HTTP/1.1 200 OK\r\n\r\nuntil the connection ends")).await;
     let garbage = answering(Some(b"220 mail.example ESMTP\r\n")).await;
     let nothing = answering(Some(b"")).await;
@@ -132,10 +145,17 @@ async fn http() {
         (mute, "timeout: 100ms", silent("no answer within 100ms")),
         (closed, "", silent("Connection refused")),
     ] {
-        assert_eq!(ask(&format!("type: http, port: {port}, {more}")).await, want, "{more}");
+        assert_eq!(
+            ask(&format!("type: http, port: {port}, {more}")).await,
+            want,
+            "{more}"
+        );
     }
     let outcome = ask(&format!("type: http, port: {garbage}")).await;
-    assert!(matches!(&outcome, Outcome::Refuses(why) if why.starts_with("spoke no HTTP")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, Outcome::Refuses(why) if why.starts_with("spoke no HTTP")),
+        "{outcome:?}"
+    );
 }
 
 #[tokio::test]
@@ -149,7 +169,10 @@ async fn an_http_request_says_what_the_check_says() {
             let mut request = vec![0; 4096];
             let length = stream.read(&mut request).await.unwrap();
             requests.push(String::from_utf8(request[..length].to_vec()).unwrap());
-            stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            stream
+                .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
+                .await
+                .unwrap();
         }
         requests
     });
@@ -159,9 +182,17 @@ async fn an_http_request_says_what_the_check_says() {
     assert_eq!(ask_at(V6, &full).await, Outcome::Good);
     let requests = server.await.unwrap();
     assert!(requests[0].starts_with("GET / HTTP/1.1\r\n"), "{}", requests[0]);
-    assert!(requests[0].contains(&format!("host: [::1]:{port}\r\n")), "{}", requests[0]);
+    assert!(
+        requests[0].contains(&format!("host: [::1]:{port}\r\n")),
+        "{}",
+        requests[0]
+    );
     assert!(requests[0].contains("connection: close\r\n"), "{}", requests[0]);
-    assert!(requests[1].starts_with("POST /a?b=c HTTP/1.1\r\n"), "{}", requests[1]);
+    assert!(
+        requests[1].starts_with("POST /a?b=c HTTP/1.1\r\n"),
+        "{}",
+        requests[1]
+    );
     assert!(requests[1].contains("host: w.example\r\n"), "{}", requests[1]);
 }
 
@@ -211,8 +242,14 @@ impl Pki {
                 let (stream, _) = listener.accept().await.unwrap();
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
-                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                    talk(&mut stream, Some(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")).await;
+                    let Ok(mut stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    talk(
+                        &mut stream,
+                        Some(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+                    )
+                    .await;
                 });
             }
         });
@@ -227,11 +264,20 @@ async fn https() {
     let by_name = pki.https("w.example").await;
     let by_address = pki.https("127.0.0.1").await;
     let expect_tls_error = |outcome: &Outcome| {
-        assert!(matches!(outcome, Outcome::Refuses(why) if why.starts_with("TLS: ")), "{outcome:?}");
+        assert!(
+            matches!(outcome, Outcome::Refuses(why) if why.starts_with("TLS: ")),
+            "{outcome:?}"
+        );
     };
     for (port, more) in [
-        (by_name, format!("body: ok, tls: {{ca_file: {ca}, server_name: w.example}}")),
-        (by_name, format!("host: \"w.example:{by_name}\", tls: {{ca_file: {ca}}}")),
+        (
+            by_name,
+            format!("body: ok, tls: {{ca_file: {ca}, server_name: w.example}}"),
+        ),
+        (
+            by_name,
+            format!("host: \"w.example:{by_name}\", tls: {{ca_file: {ca}}}"),
+        ),
         (by_name, "tls: {verify: false}".to_owned()),
         (by_address, format!("tls: {{ca_file: {ca}}}")),
     ] {
@@ -241,7 +287,10 @@ async fn https() {
     // The wrong name, and an authority that the check doesn't trust.
     expect_tls_error(&ask(&format!("type: https, port: {by_name}, tls: {{ca_file: {ca}}}")).await);
     let stranger = Pki::new();
-    let fields = format!("type: https, port: {by_address}, tls: {{ca_file: {}}}", stranger.ca_file());
+    let fields = format!(
+        "type: https, port: {by_address}, tls: {{ca_file: {}}}",
+        stranger.ca_file()
+    );
     expect_tls_error(&ask(&fields).await);
     // A server without TLS answers, but not what is meant; one that closes or is mute doesn't answer.
     let plain = answering(Some(b"HTTP/1.1 400 Bad Request\r\n\r\n")).await;
@@ -260,20 +309,38 @@ async fn udp() {
         loop {
             let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
             if &buffer[..length] != b"hush" {
-                socket.send_to(&[b"you said ", &buffer[..length]].concat(), from).await.unwrap();
+                socket
+                    .send_to(&[b"you said ", &buffer[..length]].concat(), from)
+                    .await
+                    .unwrap();
             }
         }
     });
     for (more, want) in [
         ("request: ping", Outcome::Good),
         ("request: ping, response: said ping", Outcome::Good),
-        ("request_hex: \"70696e67\", response_hex: \"70696e67\"", Outcome::Good),
-        ("request: ping, response: pong", refuses("unexpected answer `you said ping`")),
+        (
+            "request_hex: \"70696e67\", response_hex: \"70696e67\"",
+            Outcome::Good,
+        ),
+        (
+            "request: ping, response: pong",
+            refuses("unexpected answer `you said ping`"),
+        ),
         ("request: hush, timeout: 100ms", silent("no answer within 100ms")),
     ] {
-        assert_eq!(ask(&format!("type: udp, port: {port}, {more}")).await, want, "{more}");
+        assert_eq!(
+            ask(&format!("type: udp, port: {port}, {more}")).await,
+            want,
+            "{more}"
+        );
     }
-    let closed = UdpSocket::bind((V4, 0)).await.unwrap().local_addr().unwrap().port();
+    let closed = UdpSocket::bind((V4, 0))
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let outcome = ask(&format!("type: udp, port: {closed}, request: ping")).await;
     assert_eq!(outcome, silent("Connection refused"));
 }
@@ -299,14 +366,17 @@ async fn grpc_server(tls: Option<TlsAcceptor>) -> u16 {
 
 async fn serve_grpc(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
     let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    let _ = builder.serve_connection(TokioIo::new(stream), service_fn(answer_grpc)).await;
+    let _ = builder
+        .serve_connection(TokioIo::new(stream), service_fn(answer_grpc))
+        .await;
 }
 
 type GrpcBody = http_body_util::combinators::BoxBody<Bytes, Infallible>;
 
 async fn answer_grpc(request: Request<Incoming>) -> Result<Response<GrpcBody>, Infallible> {
     let (head, body) = request.into_parts();
-    if head.uri.path() != "/grpc.health.v1.Health/Check" || head.headers["content-type"] != "application/grpc" {
+    if head.uri.path() != "/grpc.health.v1.Health/Check" || head.headers["content-type"] != "application/grpc"
+    {
         let mut response = Response::new(Full::default().boxed());
         *response.status_mut() = StatusCode::NOT_FOUND;
         return Ok(response);
@@ -332,7 +402,10 @@ async fn answer_grpc(request: Request<Incoming>) -> Result<Response<GrpcBody>, I
     }
     frames.push(Ok(Frame::trailers(trailers)));
     let body = StreamBody::new(futures_util::stream::iter(frames)).boxed();
-    Ok(Response::builder().header("content-type", "application/grpc").body(body).unwrap())
+    Ok(Response::builder()
+        .header("content-type", "application/grpc")
+        .body(body)
+        .unwrap())
 }
 
 #[tokio::test]
@@ -343,11 +416,19 @@ async fn grpc() {
     for (port, more, want) in [
         (port, "", Outcome::Good),
         (port, "service: busy", refuses("gRPC health NOT_SERVING")),
-        (port, "service: nobody", refuses("gRPC status 5 (unknown service)")),
+        (
+            port,
+            "service: nobody",
+            refuses("gRPC status 5 (unknown service)"),
+        ),
         (mute, "timeout: 100ms", silent("no answer within 100ms")),
         (closed, "", silent("Connection refused")),
     ] {
-        assert_eq!(ask(&format!("type: grpc, port: {port}, {more}")).await, want, "{more}");
+        assert_eq!(
+            ask(&format!("type: grpc, port: {port}, {more}")).await,
+            want,
+            "{more}"
+        );
     }
     let http1 = answering(Some(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")).await;
     let outcome = ask(&format!("type: grpc, port: {http1}")).await;
@@ -378,7 +459,8 @@ async fn a_fault_of_this_host_says_nothing_of_the_backend() {
 async fn the_source_address_is_the_one_that_was_set() {
     let listener = TcpListener::bind((V4, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let asked = tokio::spawn(async move { ask(&format!("type: tcp, port: {port}, source: 127.0.0.99")).await });
+    let asked =
+        tokio::spawn(async move { ask(&format!("type: tcp, port: {port}, source: 127.0.0.99")).await });
     let (_, from) = listener.accept().await.unwrap();
     assert_eq!(from.ip().to_string(), "127.0.0.99");
     assert_eq!(asked.await.unwrap(), Outcome::Good);

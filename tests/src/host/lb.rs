@@ -27,6 +27,7 @@ pub struct Node {
     pin_root: PathBuf,
     config: NodeConfig,
     config_file: PathBuf,
+    state_dir: PathBuf,
     log: PathBuf,
     agent: Option<Process>,
 }
@@ -36,6 +37,7 @@ impl Node {
     pub(crate) fn new(config: NodeConfig, namespace: Netns, pin_root: PathBuf, dir: &Path) -> Self {
         let name = config.node.name.clone();
         let config_file = dir.join(format!("{name}.yaml"));
+        let state_dir = dir.join(format!("{name}.state"));
         let log = dir.join(format!("{name}.log"));
         Self {
             name,
@@ -43,6 +45,7 @@ impl Node {
             pin_root,
             config,
             config_file,
+            state_dir,
             log,
             agent: None,
         }
@@ -61,6 +64,11 @@ impl Node {
     /// Its folder in bpffs.
     pub fn pin_root(&self) -> &Path {
         &self.pin_root
+    }
+
+    /// Where its agent leaves things for the next one.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
     }
 
     /// The config that it was made with, to be changed and given to [`Node::reload`].
@@ -85,7 +93,9 @@ impl Node {
             .arg("--config")
             .arg(&self.config_file)
             .arg("--pin-root")
-            .arg(&self.pin_root);
+            .arg(&self.pin_root)
+            .arg("--state-dir")
+            .arg(&self.state_dir);
         self.agent = Some(Process::spawn(&self.name, command, &self.log)?);
         Ok(())
     }

@@ -4,6 +4,7 @@ mod agent;
 mod attach;
 mod cleanup;
 mod decap;
+mod health;
 mod kit;
 mod nexthop;
 mod nodes;
