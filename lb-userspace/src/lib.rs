@@ -8,6 +8,8 @@ pub mod config;
 pub mod state;
 pub mod probe;
 pub mod health;
+pub mod trace;
+pub mod rate;
 pub mod dataplane;
 pub mod agent;
 pub mod ctl;

@@ -129,6 +129,63 @@ fn explain_of_no_field_lists_all_and_of_a_wrong_one_those_that_may_be_meant() {
     assert!(code == 2 && err.contains("lists all"), "{err}");
 }
 
+/// What is wrong with a packet is told before anything is asked of the kernel.
+#[test]
+fn trace_refuses_what_is_no_packet() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let text = file("text", b"not a capture");
+    // A header of a file without packets: version 2.4, Ethernet.
+    let empty = [
+        &[0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0][..],
+        &[0; 10],
+        &[4, 0, 1, 0, 0, 0],
+    ]
+    .concat();
+    let empty = file("empty", &empty);
+    let flow = |to| vec!["--from", "192.0.2.1:40000", "--to", to];
+    let v4 = flow("203.0.113.1:80");
+    for (args, words) in [
+        (flow("[2001:db8::1]:80"), "are of different families"),
+        (
+            [&v4[..], &["--protocol", "udp", "--syn"]].concat(),
+            "UDP has no SYN",
+        ),
+        (
+            [&v4[..], &["--payload", "70000"]].concat(),
+            "70000 bytes of payload",
+        ),
+        (
+            [&v4[..], &["--payload", "3467"]].concat(),
+            "a frame of 3521 bytes",
+        ),
+        ([&v4[..], &["--hex", "00"]].concat(), "cannot be used with"),
+        ([&v4[..], &["--packet", "2"]].concat(), "cannot be used with"),
+        (vec!["--hex", "00", "--syn"], "cannot be used with"),
+        (vec![], "<--from <A:P>|--file <FILE>|--hex <BYTES>>"),
+        (vec!["--from", "192.0.2.1:1"], "--to"),
+        (
+            vec!["--from", "192.0.2.1", "--to", "203.0.113.1:80"],
+            "invalid socket address",
+        ),
+        (vec!["--hex", "00 0"], "half a byte"),
+        (vec!["--hex", "xy"], "'x' is no hexadecimal digit"),
+        (vec!["--hex", "00"], "a frame of 1 bytes"),
+        (vec!["--file", &text], "neither pcap nor pcapng"),
+        (vec!["--file", &empty], "no packet 1: the file has 0"),
+        (vec!["--file", "nowhere.pcap"], "nowhere.pcap: No such file"),
+        (v4.clone(), "nothing is loaded under /nowhere"),
+    ] {
+        let (code, out, err) = lbctl(&[&["--pin-root", "/nowhere", "trace"], &args[..]].concat());
+        assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
+        assert!(err.contains(words), "{args:?}: {err}");
+    }
+}
+
 #[test]
 fn completion_knows_the_commands() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
@@ -152,6 +209,68 @@ fn completion_works_in_bash() {
         .output();
     let out = bash.expect("bash starts").stdout;
     assert_eq!(String::from_utf8_lossy(&out), "explain\n");
+}
+
+#[test]
+fn options_that_need_others_or_exclude_them() {
+    for args in [
+        &["ring", "--slot", "5"][..],
+        &["ring", "--by-backend"],
+        &["ring", "web", "--slot", "65536"],
+        &["ring", "web", "--slot", "5", "--by-backend"],
+        &["ring", "web", "--tracked", "--slot", "5"],
+        &["ring", "--from", "10.0.0.1:5", "--to", "10.0.0.2:80"],
+        &["maps", "--all"],
+        &["stats", "--count", "3"],
+        &["stats", "--watch", "1", "--count", "0"],
+        &["top", "--interval", "0"],
+    ] {
+        let (code, out, err) = lbctl(args);
+        assert_eq!((code, out.as_str()), (2, ""), "{args:?}");
+        assert!(err.contains("--help"), "{args:?}: {err}");
+    }
+    for text in ["0", "0.09", "86401", "-1", "nan", "inf", "1s", "1e300"] {
+        let (code, _, err) = lbctl(&["stats", &format!("--watch={text}")]);
+        assert_eq!(code, 2, "{text}");
+        assert!(err.contains("from 0.1 to 86400"), "{text}: {err}");
+    }
+}
+
+/// Commands that read maps say so where there are none, and exit with 1; also those that go on until they are ended.
+#[test]
+fn nothing_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("nothing");
+    let root = root.to_str().unwrap();
+    for args in [
+        &["ring"][..],
+        &["ring", "--tracked"],
+        &["ring", "web", "--slot", "5"],
+        &["stats", "--watch"],
+        &["stats", "--watch", "0.1", "--count", "2"],
+        &["maps"],
+        &["maps", "lb_slots"],
+        &["maps", "lb_decap_allow"],
+    ] {
+        let args = [args, &["--pin-root", root]].concat();
+        let (code, out, err) = lbctl(&args);
+        assert_eq!((code, err.as_str()), (1, ""), "{args:?}");
+        assert!(
+            out.contains("nothing is loaded under") && out.contains(root),
+            "{out}"
+        );
+        let (code, value) = json(&args);
+        assert_eq!((code, &value["loaded"]), (1, &Value::Bool(false)), "{args:?}");
+    }
+}
+
+#[test]
+fn top_needs_a_terminal() {
+    for args in [&["top"][..], &["top", "--output", "json"]] {
+        let (code, out, err) = lbctl(args);
+        assert_eq!((code, out.as_str()), (2, ""), "{args:?}");
+        assert!(err.contains("`lbctl stats --watch`"), "{err}");
+    }
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub mod command;
 pub mod demo;
 pub mod diag;
 pub mod error;
+pub mod fuzz;
 pub mod host;
 pub mod lab;
 pub mod model;

@@ -1,9 +1,12 @@
 //! Deadlines and conditions in place of bare sleeps.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::LabError;
 
@@ -49,6 +52,44 @@ pub fn until_ok(
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
+    /// From now on Ctrl-C, SIGTERM and a closed terminal only raise the interrupt: cleaning up is the caller's own.
+    ///
+    /// # Errors
+    /// When the handlers can't be installed.
+    pub fn on_signals() -> io::Result<Self> {
+        let interrupt = Self::default();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let mut signals = {
+            let _inside = runtime.enter();
+            [
+                SignalKind::interrupt(),
+                SignalKind::terminate(),
+                SignalKind::hangup(),
+            ]
+            .map(signal)
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?
+        };
+        let raised = interrupt.clone();
+        std::thread::spawn(move || {
+            runtime.block_on(async {
+                let (one, rest) = signals.split_first_mut().expect("three signals");
+                let (two, three) = rest.split_first_mut().expect("two more");
+                loop {
+                    tokio::select! {
+                        _ = one.recv() => {}
+                        _ = two.recv() => {}
+                        _ = three[0].recv() => {}
+                    }
+                    raised.raise();
+                }
+            });
+        });
+        Ok(interrupt)
+    }
+
     /// Asks everyone to stop.
     pub fn raise(&self) {
         self.0.store(true, Ordering::Relaxed);

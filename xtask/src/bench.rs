@@ -12,7 +12,7 @@ use std::process::Command;
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Args {
-    /// `xdp` or `ring`, and options; `--help` lists them
+    /// `xdp`, `lab` or `ring`, and options; `--help` lists them
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,
@@ -48,6 +48,9 @@ pub(crate) fn bench(root: &Path, args: &Args) -> Result<()> {
         }
         words.extend(["--root".into(), root.into()]);
         words.extend(against(root, &args.bench)?);
+    }
+    if first == Some(OsStr::new("lab")) && !asks_help(&words) {
+        host::need_root("bench lab")?;
     }
     // Rings are built by this program; what XDP costs is the kernel's affair, so that needs no optimised build.
     let profile = if first == Some(OsStr::new("ring")) {

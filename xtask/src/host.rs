@@ -69,13 +69,21 @@ fn sudo_line(task: &str) -> String {
     )
 }
 
-/// Installs what is missing of [`TOOLS`]; touches nothing when all are there.
+/// As [`need_programs`], for the tools of tests and labs.
+///
+/// # Errors
+/// See there.
+pub(crate) fn need_tools() -> Result<()> {
+    need_programs(&TOOLS)
+}
+
+/// Installs what is missing of some (program, Debian package) pairs; touches nothing when all are there.
 ///
 /// # Errors
 /// With the names of what is missing, when it can't be installed.
-pub(crate) fn need_tools() -> Result<()> {
+pub(crate) fn need_programs(programs: &[(&str, &str)]) -> Result<()> {
     let missing = || {
-        TOOLS
+        programs
             .iter()
             .filter(|(program, _)| step::find_program(program).is_none())
     };

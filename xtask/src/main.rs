@@ -5,6 +5,7 @@ mod build_ebpf;
 mod ci;
 mod debian;
 mod docs;
+mod fuzz;
 mod host;
 #[path = "../../lb-ebpf/manifest.rs"]
 mod manifest;
@@ -14,6 +15,7 @@ mod step;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -39,6 +41,8 @@ enum Command {
     Run(run::Args),
     /// Run all tests, or those of one level (needs root, but for `unit`)
     Test(test::Args),
+    /// Look for bytes that break the configuration's reader or the reference model
+    Fuzz(fuzz::Args),
     /// Check the rules that no compiler knows: module order, sizes, purity, docs
     Tidy,
     /// Write the docs that are made from the code: configuration, stop reasons, maps
@@ -75,6 +79,7 @@ fn command(root: &Path) -> Result<()> {
         Command::BuildEbpf(args) => build_ebpf::build_ebpf(root, &args),
         Command::Run(args) => run::run(root, &args),
         Command::Test(args) => test::test(root, &args),
+        Command::Fuzz(args) => fuzz::fuzz(root, &args),
         Command::Tidy => tidy::tidy(root),
         Command::Docs(args) => docs::docs(root, &args),
         Command::Man => docs::man(root),

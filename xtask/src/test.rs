@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every test, or those of one level.
 
-use crate::{host, step};
+use crate::{host, step, vm};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use std::path::Path;
@@ -15,6 +15,15 @@ pub(crate) struct Args {
     /// Only tests whose name contains this
     #[arg(requires = "level")]
     filter: Option<String>,
+    /// Random packets for each program (bpf, long, vm)
+    #[arg(long, value_name = "N")]
+    packets: Option<u64>,
+    /// Makes the random packets of an earlier run again (bpf, long, vm)
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Version of a kernel that Debian has, more than once if you like (vm) [default: 6.1]
+    #[arg(long, value_name = "VERSION")]
+    kernel: Vec<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -25,16 +34,26 @@ enum Level {
     Bpf,
     /// Real nodes and real traffic in network namespaces: needs root
     Lab,
+    /// Millions of random packets, model against kernel (not part of `test` alone): needs root
+    Long,
+    /// `bpf` and some labs in another kernel under qemu (not part of `test` alone): needs root
+    Vm,
 }
 
+/// Random packets of [`Level::Long`].
+const LONG: u64 = 5_000_000;
+
 impl Level {
-    const ALL: [Self; 3] = [Self::Unit, Self::Bpf, Self::Lab];
+    /// What a change must pass.
+    const DEFAULT: [Self; 3] = [Self::Unit, Self::Bpf, Self::Lab];
 
     fn name(self) -> &'static str {
         match self {
             Self::Unit => "unit",
             Self::Bpf => "bpf",
             Self::Lab => "lab",
+            Self::Long => "long",
+            Self::Vm => "vm",
         }
     }
 
@@ -58,18 +77,22 @@ impl Level {
                 &["build", "--package", "lb-userspace", "--bins"],
                 &["test", "--package", "lb-tests", "--test", "lab"],
             ],
+            Self::Long => &[&["test", "--release", "--package", "lb-tests", "--test", "bpf"]],
+            // Built and run by `vm`.
+            Self::Vm => &[],
         }
     }
 }
 
-/// Runs all levels that are asked for, also after a failure, and sums up.
+/// Runs the levels that are asked for, also after a failure, and sums up.
 ///
 /// # Errors
 /// When root, a tool or a level fails.
 pub(crate) fn test(root: &Path, args: &Args) -> Result<()> {
+    fits(args)?;
     let levels = args
         .level
-        .map_or_else(|| Level::ALL.to_vec(), |level| vec![level]);
+        .map_or_else(|| Level::DEFAULT.to_vec(), |level| vec![level]);
     let typed = args
         .level
         .map_or_else(|| "test".to_owned(), |level| format!("test {}", level.name()));
@@ -82,15 +105,46 @@ pub(crate) fn test(root: &Path, args: &Args) -> Result<()> {
         .into_iter()
         .map(|level| {
             let start = Instant::now();
-            let result = run_level(root, level, args.filter.as_deref());
+            let result = run_level(root, level, args);
             (level, result, start.elapsed())
         })
         .collect();
     sum_up(&results)
 }
 
-fn run_level(root: &Path, level: Level, filter: Option<&str>) -> Result<()> {
+/// Options that would change nothing are mistakes.
+fn fits(args: &Args) -> Result<()> {
+    let random = matches!(args.level, Some(Level::Bpf | Level::Long | Level::Vm));
+    if (args.packets.is_some() || args.seed.is_some()) && !random {
+        bail!("--packets and --seed are for `test bpf`, `test long` and `test vm`");
+    }
+    if !args.kernel.is_empty() && args.level != Some(Level::Vm) {
+        bail!("--kernel is for `test vm`");
+    }
+    Ok(())
+}
+
+fn run_level(root: &Path, level: Level, args: &Args) -> Result<()> {
     println!("\n=== {} tests", level.name());
+    let mut filter = args.filter.as_deref();
+    if level == Level::Vm {
+        let default = [vm::KERNEL.to_owned()];
+        let kernels = if args.kernel.is_empty() {
+            &default[..]
+        } else {
+            &args.kernel
+        };
+        let options = vm::Options {
+            kernels,
+            filter,
+            packets: args.packets,
+            seed: args.seed,
+        };
+        return vm::test(root, &options);
+    }
+    if level == Level::Long {
+        filter = filter.or(Some("differential::"));
+    }
     if let Some(filter) = filter {
         need_match(root, level, filter)?;
     }
@@ -99,7 +153,7 @@ fn run_level(root: &Path, level: Level, filter: Option<&str>) -> Result<()> {
         let mut cargo = step::cargo(root);
         cargo.args(*call);
         if call[0] == "test" {
-            pass_to_tests(&mut cargo, level, filter);
+            pass_to_tests(&mut cargo, level, filter, args);
         }
         let result = step::run(&mut cargo);
         if first_failure.is_ok() {
@@ -128,7 +182,14 @@ fn need_match(root: &Path, level: Level, filter: &str) -> Result<()> {
     bail!("no {} test has {filter:?} in its name", level.name());
 }
 
-fn pass_to_tests(cargo: &mut Command, level: Level, filter: Option<&str>) {
+fn pass_to_tests(cargo: &mut Command, level: Level, filter: Option<&str>, args: &Args) {
+    let packets = args.packets.or((level == Level::Long).then_some(LONG));
+    let variables = [("LB_PACKETS", packets), ("LB_SEED", args.seed)];
+    cargo.envs(
+        variables
+            .iter()
+            .filter_map(|(name, value)| Some((name, value.as_ref()?.to_string()))),
+    );
     cargo.arg("--").args(filter);
     if level == Level::Lab {
         // Each lab wants the whole machine: its deadlines are about packets, not about the neighbour's load.

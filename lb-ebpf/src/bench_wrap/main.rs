@@ -46,7 +46,7 @@ fn restore(ctx: &XdpContext) -> Option<u32> {
     packet.write(4, b)?;
     packet.write(8, c)?;
     packet.write(ETHERTYPE, case.ethertype.raw())?;
-    let (client, port) = case.next();
+    let (client, port) = case.flows.next();
     let (client, beside) = (u64::from(client), u64::from(case.beside));
     // Stores as wide as any load that follows: a load of more than was just stored waits for the cache, which no
     // frame out of a network card makes it do.

@@ -1,9 +1,11 @@
 //! The command line of `lbctl`.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Args as Group, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::IpNet;
 
@@ -32,7 +34,7 @@ pub struct Args {
 pub enum Format {
     /// For people.
     Table,
-    /// One JSON document.
+    /// One JSON document; one per line where there are many.
     Json,
 }
 
@@ -45,14 +47,25 @@ pub enum Command {
     Vips,
     /// Backends with weights, shares, next hops and counters.
     Backends,
-    /// A pool's ring: each backend's share, and who holds a flow.
+    /// Rings: each backend's share, which slots it holds, what stands in a slot, who holds a flow.
     Ring(Ring),
-    /// All counters: VIPs, backends, stop reasons.
-    Stats,
-    /// The pinned maps, or the entries of one.
+    /// What becomes of a packet, stage by stage; changes nothing. Exit code 0 forwarded, 1 not forwarded, 2 an error.
+    Trace(Trace),
+    /// All counters: VIPs, backends, stop reasons; or their rates.
+    Stats(Stats),
+    /// Rates, shares and stops on the whole terminal, until `q`.
+    Top {
+        /// Seconds between two looks.
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+        interval: Duration,
+    },
+    /// The pinned maps, or every entry of one by name.
     Maps {
         /// Name of a map, such as `lb_vips`.
         name: Option<String>,
+        /// Each slot of lb_slots by itself, where slots that hold the same are else one entry.
+        #[arg(long, requires = "name")]
+        all: bool,
     },
     /// Takes the balancer off this host: traffic for the VIPs is no longer balanced here.
     Detach {
@@ -76,10 +89,20 @@ pub enum Command {
 /// Arguments of `lbctl ring`.
 #[derive(Debug, Group)]
 pub struct Ring {
-    /// Name of the pool.
-    pub pool: String,
+    /// Name of the pool; all pools in short where none is named.
+    pub pool: Option<String>,
+    /// What stands in this slot, 0 to 65535.
+    #[arg(long, value_name = "N", requires = "pool")]
+    pub slot: Option<u16>,
+    /// Which slots each backend holds, or this one alone.
+    #[arg(long, value_name = "BACKEND", num_args = 0..=1, default_missing_value = "", requires = "pool",
+          conflicts_with_all = ["slot", "from"])]
+    pub by_backend: Option<String>,
+    /// The tracked slots and what stands in them; of all pools where none is named.
+    #[arg(long, conflicts_with_all = ["slot", "from", "by_backend"])]
+    pub tracked: bool,
     /// The client of a flow, `ADDRESS:PORT`.
-    #[arg(long, value_name = "A:P", requires = "to")]
+    #[arg(long, value_name = "A:P", requires_all = ["to", "pool"])]
     pub from: Option<SocketAddr>,
     /// The VIP of a flow, `ADDRESS:PORT`.
     #[arg(long, value_name = "V:Q", requires = "from")]
@@ -87,6 +110,52 @@ pub struct Ring {
     /// The protocol of a flow.
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub protocol: Transport,
+}
+
+/// Arguments of `lbctl trace`.
+///
+/// The packet is built from a flow, read from a capture file, or written in hexadecimal digits.
+#[derive(Debug, Group)]
+#[command(group(ArgGroup::new("source").required(true).args(["from", "file", "hex"])))]
+pub struct Trace {
+    /// The client of a flow, `ADDRESS:PORT`.
+    #[arg(long, value_name = "A:P", requires = "to")]
+    pub from: Option<SocketAddr>,
+    /// The VIP of a flow, `ADDRESS:PORT`.
+    #[arg(long, value_name = "V:Q", requires = "from")]
+    pub to: Option<SocketAddr>,
+    /// The protocol of a flow.
+    #[arg(long, value_enum, conflicts_with_all = ["file", "hex"], default_value_t = Transport::Tcp)]
+    pub protocol: Transport,
+    /// The flow's first packet: TCP with SYN alone, else with ACK alone.
+    #[arg(long, conflicts_with_all = ["file", "hex"])]
+    pub syn: bool,
+    /// Bytes of payload in the flow's packet.
+    #[arg(long, value_name = "BYTES", conflicts_with_all = ["file", "hex"], default_value_t = 0)]
+    pub payload: usize,
+    /// A capture file, pcap or pcapng, of Ethernet frames.
+    #[arg(long)]
+    pub file: Option<PathBuf>,
+    /// Which packet of the file, from 1 on.
+    #[arg(long, value_name = "N", conflicts_with_all = ["from", "hex"], default_value_t = 1)]
+    pub packet: usize,
+    /// An Ethernet frame in hexadecimal digits.
+    #[arg(long, value_name = "BYTES")]
+    pub hex: Option<String>,
+    /// The interface that the packet comes in by; the first one that lb_xdp is attached to, if none is named.
+    #[arg(long)]
+    pub interface: Option<String>,
+}
+
+/// Arguments of `lbctl stats`.
+#[derive(Debug, Group)]
+pub struct Stats {
+    /// Rates instead of totals, every so many seconds, until Ctrl-C; with `--output json` one document per line.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
+    pub watch: Option<Duration>,
+    /// Ends after so many intervals.
+    #[arg(long, value_name = "N", requires = "watch")]
+    pub count: Option<NonZeroU64>,
 }
 
 /// A protocol on the command line.
@@ -179,3 +248,21 @@ fn prefix(text: &str) -> Result<IpNet, NotAPrefix> {
 #[derive(Debug, thiserror::Error)]
 #[error("an address or a prefix such as 192.0.2.0/28 is needed")]
 struct NotAPrefix;
+
+/// Seconds from one look to the next.
+fn seconds(text: &str) -> Result<Duration, NotAnInterval> {
+    let seconds = text
+        .parse()
+        .ok()
+        .and_then(|s| Duration::try_from_secs_f64(s).ok());
+    seconds
+        .filter(|s| (SHORTEST..=LONGEST).contains(s))
+        .ok_or(NotAnInterval)
+}
+
+const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+#[derive(Debug, thiserror::Error)]
+#[error("a number of seconds from 0.1 to 86400 is needed")]
+struct NotAnInterval;

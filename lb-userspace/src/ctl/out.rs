@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::args::Format;
 
@@ -17,6 +17,8 @@ pub struct Output {
     pub text: String,
     /// Exit with 0 (yes, done) or 1 (no).
     pub yes: bool,
+    /// It was written while it came about; nothing is left to write.
+    pub written: bool,
 }
 
 impl Output {
@@ -26,6 +28,7 @@ impl Output {
             json,
             text: text.into(),
             yes: true,
+            written: false,
         }
     }
 
@@ -35,11 +38,29 @@ impl Output {
             json,
             text: text.into(),
             yes: false,
+            written: false,
         }
+    }
+
+    /// A positive result that was written while it came about.
+    pub fn written() -> Self {
+        Self {
+            written: true,
+            ..Self::yes(Value::Null, "")
+        }
+    }
+
+    /// No data plane, as `error` says.
+    pub fn not_loaded(error: &dyn std::error::Error) -> Self {
+        let text = error.to_string();
+        Self::no(json!({ "loaded": false, "error": text }), text)
     }
 
     /// Writes it to stdout. A reader that has left is no error.
     pub fn print(self, format: Format) -> io::Result<ExitCode> {
+        if self.written {
+            return Ok(ExitCode::SUCCESS);
+        }
         let text = match format {
             Format::Table => self.text,
             Format::Json => serde_json::to_string_pretty(&self.json)?,
@@ -58,11 +79,16 @@ impl Output {
 
 /// A table; columns that begin with `>` stand to the right.
 pub fn table<const N: usize>(columns: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    columns_of(&columns, rows.into_iter().map(Vec::from))
+}
+
+/// The same where the number of columns is known at run time alone.
+pub(super) fn columns_of(columns: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(columns.map(|c| c.trim_start_matches('>').to_owned()));
+    table.set_header(columns.iter().map(|c| c.trim_start_matches('>').to_owned()));
     for row in rows {
-        table.add_row(row.map(Cell::new));
+        table.add_row(row.into_iter().map(Cell::new));
     }
     for (column, name) in table.column_iter_mut().zip(columns) {
         column.set_padding((0, 2));

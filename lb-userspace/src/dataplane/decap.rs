@@ -30,8 +30,8 @@ type Counters = PerCpuArray<MapData, Plain<Counter>>;
 pub struct Status {
     /// Interfaces that it is attached to.
     pub interfaces: Vec<String>,
-    /// Outer sources that it takes packets from.
-    pub allow: Vec<IpNet>,
+    /// Outer sources that it takes packets from, with the IP version of their headers.
+    pub allow: Vec<(IpNet, u32)>,
     /// Packets whose outer header was removed.
     pub removed: Counter,
     /// Packets that were left alone or dropped, by reason.
@@ -161,14 +161,17 @@ pub fn status(root: &Root) -> Result<Status, Error> {
     let trie: Allow = open(&root, map::DECAP_ALLOW)?;
     let stats: Counters = open(&root, map::DECAP_STATS)?;
     let stops: Counters = open(&root, map::DECAP_STOPS)?;
-    let keys: Vec<_> = trie
-        .keys()
+    let rows: Vec<_> = trie
+        .iter()
         .collect::<Result<_, _>>()
         .map_err(Error::map(map::DECAP_ALLOW))?;
     let stop = |&stop: &DecapStop| Ok((stop, sum(&stops, stop as u32)?));
     Ok(Status {
         interfaces: root.linked()?,
-        allow: keys.iter().filter_map(net).collect(),
+        allow: rows
+            .iter()
+            .filter_map(|(key, version)| Some((net(key)?, *version)))
+            .collect(),
         removed: sum(&stats, 0).map_err(Error::map(map::DECAP_STATS))?,
         stops: DecapStop::ALL
             .iter()

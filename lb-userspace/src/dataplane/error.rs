@@ -53,6 +53,10 @@ pub enum Error {
     },
     #[error("the object holds no program {0}")]
     NoProgram(&'static str),
+    #[error("the object holds no map {0}")]
+    NoMap(&'static str),
+    #[error("the program returned {0}, which is no verdict")]
+    Verdict(u32),
     #[error("XDP: {name}")]
     Program { name: String, source: Box<ProgramError> },
     #[error(

@@ -18,6 +18,8 @@ use crate::model::Capacity;
 
 /// The maps of a loaded data plane.
 pub struct Maps {
+    /// The kernel's number of the map of facts, and so of them all.
+    pub(super) id: u32,
     pub(super) capacity: Capacity,
     pub(super) vips: Table,
     pub(super) slots: Memory,
@@ -80,6 +82,7 @@ impl Maps {
             return Err(Error::Incomplete(root.path().to_owned()));
         }
         Ok(Self {
+            id: id(root)?,
             capacity,
             vips: Table::new(
                 words(root, map::VIPS, Table::words(capacity.vips))?,
@@ -102,6 +105,11 @@ impl Maps {
     pub fn capacity(&self) -> Capacity {
         self.capacity
     }
+}
+
+fn id(root: &Root) -> Result<u32, Error> {
+    let info = MapData::from_pin(root.map(map::META)).and_then(|data| data.info());
+    info.map(|info| info.id()).map_err(Error::map(map::META))
 }
 
 /// A pinned array of so many words as memory.

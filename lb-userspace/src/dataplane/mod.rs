@@ -13,7 +13,9 @@ pub mod maps;
 pub mod load;
 pub mod attach;
 pub mod read;
+mod counters;
 pub mod write;
 pub mod decap;
+pub mod trace;
 
 pub use error::Error;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use lb_common::bench::Flows;
 use lb_common::header::proto;
 
 /// The VIPs of every case; port 80, TCP and UDP.
@@ -13,7 +14,7 @@ pub const PORT: u16 = 80;
 /// An address that is no VIP.
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 99));
 /// Last word of the first client's address.
-pub const CLIENT: u32 = 0xc633_6400;
+const CLIENT: u32 = 0xc633_6400;
 
 /// What is sent to the program, again and again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,15 @@ impl Case {
     /// The case that the reference, which knows IPv4 alone, is measured with.
     pub const fn for_reference(self) -> Self {
         if self.v6 { ALL[0] } else { self }
+    }
+
+    /// Its flows, drawn from this seed on.
+    pub const fn drawn(&self, seed: u64) -> Flows {
+        Flows {
+            random: seed,
+            mask: self.flows - 1,
+            client: CLIENT,
+        }
     }
 
     /// The frame, in its shortest form. The wrapper varies source address and port, so checksums are left out:

@@ -1,4 +1,4 @@
-//! What the data plane costs: nanoseconds per packet, milliseconds per ring, instructions and memory per program.
+//! What the data plane costs: nanoseconds per packet, packets per second, milliseconds per ring, instructions and memory per program.
 //!
 //! How it is measured and why so: docs/adr/0006-bench.md.
 
@@ -9,6 +9,7 @@ pub mod world;
 pub mod programs;
 pub mod against;
 pub mod xdp;
+pub mod lab;
 pub mod ring;
 pub mod verify;
 

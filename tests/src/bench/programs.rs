@@ -19,12 +19,12 @@ use rustix::time::{ClockId, clock_gettime};
 use zerocopy::IntoBytes;
 
 use super::against::{self, Other};
-use super::case::{CLIENT, Case};
+use super::case::Case;
 use super::{object, world};
 use crate::pins::Pins;
 
 /// Every node of every run steers alike.
-const GROUP_KEY: [u8; 16] = *b"the bench's key.";
+pub(super) const GROUP_KEY: [u8; 16] = *b"the bench's key.";
 
 /// `XDP_PASS` and `XDP_TX` (linux/bpf.h).
 const PASS: u32 = 2;
@@ -82,7 +82,7 @@ impl Programs {
             log_level: 0,
         };
         let mut balancer = Balancer::load(&pins.0, &plan).context("can't load lb_xdp")?;
-        for op in diff(&Contents::default(), &world::contents()) {
+        for op in diff(&Contents::default(), &world::contents(world::LOOPBACK)) {
             balancer.maps.apply(&op).with_context(|| format!("{op:?}"))?;
         }
         let flow_key = hash::Key::expand(&GROUP_KEY);
@@ -192,11 +192,9 @@ impl Programs {
         let beside_at = 30;
         let ports_at = if case.v6 { 54 } else { 34 };
         let case = bench::Case {
-            random: seed,
+            flows: case.drawn(seed),
             program: callee as u32,
             frame_len: frame.len() as u32,
-            mask: case.flows - 1,
-            client: CLIENT,
             ethertype: be16(12),
             macs: [word(0), word(4), word(8)],
             beside: word(beside_at),

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 /// Numbers of backends.
 const SIZES: [usize; 3] = [10, 100, 1000];
-/// One backend in so many has no next hop when the overlay is measured.
+/// One backend in so many has no next hop when the overlay for many is measured.
 const DOWN: usize = 10;
 
 /// All results.
@@ -30,7 +30,9 @@ pub struct RingResult {
     pub backends: usize,
     /// The ring itself ([`maglev::fill`]).
     pub build: Times,
-    /// Stand-ins for one backend in ten ([`overlay::apply`]).
+    /// Stand-ins for one backend, of middle weight ([`overlay::apply`]).
+    pub overlay_one: Times,
+    /// Stand-ins for one backend in ten.
     pub overlay: Times,
 }
 
@@ -60,19 +62,24 @@ fn measure_ring(backends: usize, rounds: u32) -> RingResult {
             weight: 1 + (i % 3) as u16,
         })
         .collect();
-    let up: Vec<bool> = (0..backends).map(|i| i % DOWN != 0).collect();
+    let one: Vec<bool> = (0..backends).map(|i| i != 1).collect();
+    let tenth: Vec<bool> = (0..backends).map(|i| i % DOWN != 0).collect();
     let mut scratch = vec![Cursor::default(); backends];
     let (mut home, mut slots) = (Box::new([maglev::NONE; SLOTS]), Box::new([maglev::NONE; SLOTS]));
     let build = times(rounds, || {
         maglev::fill(black_box(&members), &mut scratch, &mut home).expect("identities differ");
     });
-    let overlay = times(rounds, || {
-        overlay::apply(black_box(&home), &members, &up, &mut slots);
-    });
-    black_box(&slots);
+    let mut overlay = |up: &[bool]| {
+        times(rounds, || {
+            overlay::apply(black_box(&home), &members, up, &mut slots);
+            black_box(&slots);
+        })
+    };
+    let (overlay_one, overlay) = (overlay(&one), overlay(&tenth));
     RingResult {
         backends,
         build,
+        overlay_one,
         overlay,
     }
 }
@@ -110,6 +117,7 @@ impl Report {
         let rows = self.rings.iter().flat_map(|ring| {
             [
                 row(ring.backends, "build", &ring.build),
+                row(ring.backends, "overlay, 1 down", &ring.overlay_one),
                 row(ring.backends, "overlay, 1 in 10 down", &ring.overlay),
             ]
         });
@@ -128,7 +136,7 @@ mod tests {
         let sizes: Vec<usize> = report.rings.iter().map(|ring| ring.backends).collect();
         assert_eq!(sizes, SIZES);
         for ring in &report.rings {
-            for times in [ring.build, ring.overlay] {
+            for times in [ring.build, ring.overlay_one, ring.overlay] {
                 assert!(
                     0.0 < times.min_ms && times.min_ms <= times.median_ms && times.median_ms <= times.max_ms
                 );

@@ -91,6 +91,8 @@ fn costs() -> Result<Vec<(&'static str, Cost)>> {
         (bench::WRAP, object::WRAP),
         (bench::FLOOR, object::FLOOR),
         (bench::REFERENCE, object::REFERENCE),
+        (bench::GENERATE, object::GENERATE),
+        (bench::SINK, object::SINK),
     ] {
         let mut ebpf = load(object, name)?;
         costs.push((name, cost(program(&mut ebpf, name)?)?));

@@ -25,7 +25,7 @@ pub const CAPACITY: Capacity = Capacity {
 pub const BACKENDS: u16 = 100;
 /// Where a test run without a context says that its frames come from: the loopback interface, which has this
 /// index in every network namespace (`LOOPBACK_IFINDEX`). Backends behind it are answered with `XDP_TX`.
-const LOOPBACK: u32 = 1;
+pub const LOOPBACK: u32 = 1;
 
 /// Outer source of every encapsulated packet.
 const SOURCE_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
@@ -40,8 +40,8 @@ pub fn backend_v4(offset: u16) -> Ipv4Addr {
     Ipv4Addr::from(0x0a00_0100 + u32::from(offset))
 }
 
-/// The contents of the balancer's maps.
-pub fn contents() -> Contents {
+/// The contents of the balancer's maps; all backends are behind the interface with this index.
+pub fn contents(ifindex: u32) -> Contents {
     let mut contents = Contents::default();
     for (pool, vip) in [(0u16, VIP_V4), (1, VIP_V6)] {
         for (i, proto) in (0u16..).zip([proto::TCP, proto::UDP]) {
@@ -57,7 +57,7 @@ pub fn contents() -> Contents {
         }
         let first = 1 + pool * BACKENDS;
         for offset in 0..BACKENDS {
-            let backend = backend(pool == 1, offset);
+            let backend = backend(pool == 1, offset, ifindex);
             contents.backends.insert(first + offset, backend);
         }
         let ring: Vec<u16> = (0..SLOTS).map(|slot| first + holder(slot)).collect();
@@ -68,7 +68,7 @@ pub fn contents() -> Contents {
     contents
 }
 
-fn backend(v6: bool, offset: u16) -> Backend {
+fn backend(v6: bool, offset: u16, ifindex: u32) -> Backend {
     let (source, destination) = if v6 {
         let address = |last| IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, last));
         (address(0), address(1 + offset))
@@ -87,7 +87,7 @@ fn backend(v6: bool, offset: u16) -> Backend {
         },
         src,
         dst,
-        ifindex: LOOPBACK,
+        ifindex,
         entropy: 0,
         mtu: 1500,
         pad: [0; 6],

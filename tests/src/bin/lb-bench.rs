@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
@@ -10,7 +11,9 @@ use lb_tests::bench::against::Other;
 use lb_tests::bench::budget::{Budget, PATH};
 use lb_tests::bench::case::{self, Case};
 use lb_tests::bench::xdp::{self, Effort};
-use lb_tests::bench::{ring, verify};
+use lb_tests::bench::{lab, ring, verify, world};
+use lb_tests::claim;
+use lb_tests::wait::Interrupt;
 use serde::Serialize;
 
 /// Measures what the data plane costs.
@@ -26,6 +29,8 @@ struct Args {
 enum What {
     /// Nanoseconds per packet, beside a floor and a frozen reference program (needs root)
     Xdp(XdpArgs),
+    /// Packets per second and core through a node on veth, beside a program that only answers `XDP_TX` (needs root)
+    Lab(LabArgs),
     /// Milliseconds to build a ring, and to find stand-ins
     Ring {
         /// How often each is done
@@ -79,6 +84,21 @@ struct XdpArgs {
     repository: Repository,
 }
 
+#[derive(clap::Args)]
+struct LabArgs {
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Rounds; in each both programs have their turn
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Time on the CPU of each turn
+    #[arg(long, value_name = "SECONDS", default_value = "0.25", value_parser = seconds)]
+    seconds: Duration,
+    /// Only these cases, in place of tcp4-hot, tcp4-1m, tcp6-hot, tcp6-1m
+    #[arg(long, value_name = "CASE", value_delimiter = ',', value_parser = lab_case_named)]
+    cases: Vec<Case>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     Table,
@@ -91,10 +111,29 @@ fn case_named(name: &str) -> Result<Case, String> {
     found.ok_or_else(|| format!("cases are {}", names()))
 }
 
+fn lab_case_named(name: &str) -> Result<Case, String> {
+    let case = case_named(name)?;
+    if case.vip {
+        Ok(case)
+    } else {
+        Err("no frame for another address comes back".to_owned())
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().map_err(|_| "no number")?;
+    if (0.01..=60.0).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("0.01 to 60".to_owned())
+    }
+}
+
 fn main() -> ExitCode {
     let result = match Args::parse().what {
         What::Xdp(args) if args.gate => gate(&args.repository.root),
         What::Xdp(args) => xdp(&args).map(|()| true),
+        What::Lab(args) => measure_lab(&args).map(|()| true),
         What::Ring { rounds, output } => {
             let report = ring::measure(rounds);
             print(output, &report, || report.table()).map(|()| true)
@@ -133,6 +172,25 @@ fn xdp(args: &XdpArgs) -> Result<()> {
         repetitions: args.repetitions,
     };
     let report = xdp::measure(cases, effort, other.as_ref(), |case| {
+        eprintln!("measuring {}", case.name);
+    })?;
+    print(args.output, &report, || report.table())
+}
+
+fn measure_lab(args: &LabArgs) -> Result<()> {
+    let interrupt = Interrupt::on_signals()?;
+    claim::remove_abandoned()?;
+    let cases = if args.cases.is_empty() {
+        &lab::CASES[..]
+    } else {
+        &args.cases
+    };
+    let effort = lab::Effort {
+        rounds: args.rounds,
+        turn: args.seconds,
+    };
+    let contents = world::contents(lab::IFINDEX);
+    let report = lab::measure(&contents, cases, effort, &interrupt, |case| {
         eprintln!("measuring {}", case.name);
     })?;
     print(args.output, &report, || report.table())

@@ -10,7 +10,6 @@ use clap::{Parser, Subcommand, ValueEnum};
 use lb_tests::claim::{self, Found};
 use lb_tests::wait::Interrupt;
 use lb_tests::{Lab, LabError, demo, serve, traffic};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs the lab: real traffic through two Tandem nodes until Ctrl-C. Needs root.
 ///
@@ -97,7 +96,7 @@ fn main() -> ExitCode {
 
 /// Whether all went as it has to.
 fn run(args: &RunArgs) -> anyhow::Result<bool> {
-    let interrupt = catch_signals()?;
+    let interrupt = Interrupt::on_signals()?;
     tell(&claim::remove_abandoned()?);
     let start = Instant::now();
     eprintln!(
@@ -162,39 +161,4 @@ fn tell(found: &Found) {
     for id in &found.in_use {
         eprintln!("Lab {id} is in use by another process.");
     }
-}
-
-/// From now on Ctrl-C, SIGTERM and a closed terminal only raise the interrupt: cleaning up is the lab's own.
-fn catch_signals() -> anyhow::Result<Interrupt> {
-    let interrupt = Interrupt::default();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let mut signals = {
-        let _inside = runtime.enter();
-        [
-            SignalKind::interrupt(),
-            SignalKind::terminate(),
-            SignalKind::hangup(),
-        ]
-        .map(signal)
-        .into_iter()
-        .collect::<Result<Vec<_>, _>>()?
-    };
-    let raised = interrupt.clone();
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            let (one, rest) = signals.split_first_mut().expect("three signals");
-            let (two, three) = rest.split_first_mut().expect("two more");
-            loop {
-                tokio::select! {
-                    _ = one.recv() => {}
-                    _ = two.recv() => {}
-                    _ = three[0].recv() => {}
-                }
-                raised.raise();
-            }
-        });
-    });
-    Ok(interrupt)
 }

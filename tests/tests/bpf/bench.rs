@@ -1,12 +1,19 @@
 //! The bench measures what it says: every packet is a first one, and what is not is no measurement.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 use lb_common::header::proto;
 use lb_tests::bench::against::Other;
 use lb_tests::bench::case::{ALL, Case};
+use lb_tests::bench::lab;
 use lb_tests::bench::programs::{Callee, Programs};
 use lb_tests::bench::world;
 use lb_tests::model::{Arrival, Verdict};
+use lb_tests::netns;
+use lb_tests::wait::Interrupt;
 use lb_userspace::dataplane::object::LB_XDP;
+use lb_userspace::state::contents::Contents;
 
 use crate::fixture::{Fixture, request};
 use crate::frame::checksum;
@@ -108,4 +115,84 @@ fn the_reference_encapsulates() {
     let backends = (0..world::BACKENDS).map(|n| world::backend_v4(n).octets());
     assert!(backends.into_iter().any(|b| b == destination), "{destination:?}");
     assert_eq!(left[12..14], [8, 0]);
+}
+
+const SHORT: lab::Effort = lab::Effort {
+    rounds: 1,
+    turn: Duration::from_millis(10),
+};
+
+/// One at a time: they share a CPU, and one of them looks at what is left behind.
+static LAB: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    LAB.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn live_frames_come_back_encapsulated() {
+    let _alone = alone();
+    let contents = world::contents(lab::IFINDEX);
+    let mut begun = Vec::new();
+    let report = lab::measure(&contents, &lab::CASES, SHORT, &Interrupt::default(), |case| {
+        begun.push(case.name);
+    });
+    let report = report.expect("root");
+    assert_eq!(begun, lab::CASES.map(|case| case.name));
+    for (case, result) in lab::CASES.iter().zip(&report.cases) {
+        assert_eq!(result.case, case.name);
+        assert!(result.sent > 0 && result.lost * 10 <= result.sent, "{result:?}");
+        assert!(
+            result.pps_median > 10_000 && result.floor_pps_median > 10_000,
+            "{result:?}"
+        );
+        // Work takes time: the node can't be as fast as one that does nothing, whatever the noise.
+        assert!((0.02..1.1).contains(&result.ratio), "{result:?}");
+    }
+}
+
+#[test]
+fn a_node_that_does_not_serve_has_no_rate() {
+    let _alone = alone();
+    type Spoil = fn(&mut Contents);
+    let spoils: [(Spoil, &str); 3] = [
+        (|contents| contents.vips.clear(), "not_vip"),
+        (|contents| contents.rings.clear(), "no_backend"),
+        (
+            |contents| contents.backends.values_mut().for_each(|b| b.entry.ifindex += 1),
+            "no_device",
+        ),
+    ];
+    for (spoil, wanted) in spoils {
+        let mut contents = world::contents(lab::IFINDEX);
+        spoil(&mut contents);
+        let report = lab::measure(&contents, &lab::CASES[..1], SHORT, &Interrupt::default(), |_| {});
+        let error = format!("{:#}", report.expect_err(wanted));
+        assert!(
+            error.contains("the node stopped frames") && error.contains(wanted),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing() {
+    let _alone = alone();
+    let before = left_behind();
+    let interrupt = Interrupt::default();
+    interrupt.raise();
+    let contents = world::contents(lab::IFINDEX);
+    let report = lab::measure(&contents, &lab::CASES[..1], SHORT, &interrupt, |_| {
+        assert_ne!(left_behind(), before, "the namespaces are this run's");
+    });
+    let error = format!("{:#}", report.expect_err("interrupted"));
+    assert!(error.contains("interrupted"), "{error}");
+    assert_eq!(left_behind(), before);
+}
+
+/// Namespaces of this process.
+fn left_behind() -> Vec<String> {
+    let own = format!("tandem.{}", std::process::id());
+    let mine = netns::list(|name| name.starts_with(&own));
+    mine.iter().map(|n| n.name().to_owned()).collect()
 }

@@ -1,12 +1,13 @@
 //! Random and broken packets: the reference model and the kernel must agree on every verdict, byte and counter.
 //!
-//! `LB_SEED` replays a run, `LB_PACKETS` makes it longer or shorter.
+//! `LB_SEED` replays a run, `LB_PACKETS` makes it longer or shorter; `cargo xtask test long` sets both.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::fmt::{self, Debug, Display, Formatter};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::time::Instant;
 
 use ipnet::IpNet;
 use lb_common::backend::READY;
@@ -22,11 +23,11 @@ use lb_userspace::model::Capacity;
 use crate::decap::Decap;
 use crate::frame::{TCP, UDP, hex, ip, parse};
 use crate::generate::{Generator, Target};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, say};
 use crate::net;
 use crate::world::{World, entry};
 
-const CAPACITY: Capacity = Capacity {
+pub(crate) const CAPACITY: Capacity = Capacity {
     pools: 4,
     vips: 32,
     backends: 1005,
@@ -37,19 +38,74 @@ fn variable<T: FromStr<Err: Debug>>(name: &str) -> Option<T> {
     Some(text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e:?}")))
 }
 
-fn packets() -> usize {
-    variable("LB_PACKETS").unwrap_or(120_000)
+/// One run: which packets and how many.
+pub(crate) struct Run {
+    what: &'static str,
+    pub(crate) seed: u64,
+    pub(crate) packets: usize,
 }
 
-/// The seed of this run, which is printed.
-fn seed(what: &str) -> u64 {
-    let seed = variable("LB_SEED").unwrap_or_else(|| RandomState::new().hash_one(what));
-    println!("{what}: LB_SEED={seed}");
-    seed
+impl Run {
+    /// As the environment has it; says how to replay it.
+    pub(crate) fn new(what: &'static str) -> Self {
+        let run = Self {
+            what,
+            seed: variable("LB_SEED").unwrap_or_else(|| RandomState::new().hash_one(what)),
+            packets: variable("LB_PACKETS").unwrap_or(120_000),
+        };
+        say(&format!("{run}"));
+        run
+    }
+
+    /// The numbers of all packets; says how far it is.
+    fn numbers(&self) -> impl Iterator<Item = usize> {
+        const EVERY: usize = 500_000;
+        let start = Instant::now();
+        (0..self.packets).inspect(move |&number| {
+            if number > 0 && number.is_multiple_of(EVERY) {
+                let (what, packets, seconds) = (self.what, self.packets, start.elapsed().as_secs());
+                say(&format!(
+                    "{what}: {number} of {packets} packets agree after {seconds} s"
+                ));
+            }
+        })
+    }
+
+    /// What a failure at packet `number` says first.
+    fn failure(&self, number: usize) -> String {
+        format!(
+            "{} differs at packet {number}; {}",
+            self.what,
+            self.replay(number + 1)
+        )
+    }
+
+    /// Whether so many packets must have reached everything; the replay of a failure may be short.
+    fn is_long(&self) -> bool {
+        self.packets >= 10_000
+    }
+
+    /// The command that runs the first `packets` of these packets again.
+    fn replay(&self, packets: usize) -> String {
+        let Self { what, seed, .. } = self;
+        format!("replay: cargo xtask test long {what} --seed {seed} --packets {packets}")
+    }
+}
+
+impl Display for Run {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} packets; {}",
+            self.what,
+            self.packets,
+            self.replay(self.packets)
+        )
+    }
 }
 
 /// Services that overlap in every way: exact ports beside every port, one protocol or both, several per pool.
-fn services() -> Vec<Target> {
+pub(crate) fn services() -> Vec<Target> {
     [
         ("192.0.2.10", 80, TCP),
         ("192.0.2.10", 443, TCP),
@@ -71,7 +127,7 @@ fn services() -> Vec<Target> {
 }
 
 /// A thousand backends of every kind, and rings in which neighbouring slots have different ones.
-fn random_world(generator: &mut Generator, [ingress, other]: [u32; 2]) -> World {
+pub(crate) fn random_world(generator: &mut Generator, [ingress, other]: [u32; 2]) -> World {
     let mut world = World::default();
     world.device(ingress);
     world.device(other);
@@ -109,14 +165,17 @@ fn random_world(generator: &mut Generator, [ingress, other]: [u32; 2]) -> World 
 }
 
 /// How often each outcome was seen; fails where one that can be reached was hardly seen.
-fn assert_coverage<S: Copy + Debug + PartialEq>(
+pub(crate) fn assert_coverage<S: Copy + Debug + PartialEq>(
     seen: &BTreeMap<String, usize>,
     stops: &[S],
     verdicts: &[Verdict],
-    packets: usize,
+    run: &Run,
 ) {
     println!("{seen:#?}");
-    let least = packets / 2000;
+    if !run.is_long() {
+        return;
+    }
+    let least = run.packets / 2000;
     let wanted = stops
         .iter()
         .map(|s| format!("{s:?}"))
@@ -124,33 +183,34 @@ fn assert_coverage<S: Copy + Debug + PartialEq>(
     let rare: Vec<String> = wanted
         .filter(|name| seen.get(name).copied().unwrap_or(0) < least)
         .collect();
-    assert!(rare.is_empty(), "seen less than {least} times: {rare:?}");
+    assert!(rare.is_empty(), "{run}: seen less than {least} times: {rare:?}");
 }
 
 #[test]
 fn balancer() {
-    let seed = seed("balancer");
+    let run = Run::new("balancer");
     let links = net::enter();
-    let mut generator = Generator::new(seed, services());
+    let mut generator = Generator::new(run.seed, services());
     let world = random_world(&mut generator, links);
     let kernel = Kernel::load(&world, CAPACITY);
     let tables = world.tables();
+    let least_headroom = kernel.program.least_headroom();
     let mut expected = kernel.counters();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    for number in 0..packets() {
+    for number in run.numbers() {
         let frame = generator.frame();
         let arrival = Arrival {
             frame: &frame,
             ingress: generator.pick(&[links[0], links[0], links[0], links[1], 1]),
-            headroom: generator.headroom(),
+            headroom: generator.headroom().max(least_headroom),
         };
         let want = balance(&arrival, &tables);
         let (verdict, left) = kernel.program.run(&arrival);
         let same_bytes = verdict == Verdict::Drop || left == want.frame;
         assert!(
             verdict == want.verdict && same_bytes,
-            "LB_SEED={seed}, packet {number}, ingress {}, headroom {}:\n{}\nkernel {verdict:?}\n{}\nmodel {:?}, stop {:?}, \
-             backend {:?}\n{}",
+            "{}, ingress {}, headroom {}:\n{}\nkernel {verdict:?}\n{}\nmodel {:?}, stop {:?}, backend {:?}\n{}",
+            run.failure(number),
             arrival.ingress,
             arrival.headroom,
             hex(&frame),
@@ -164,34 +224,36 @@ fn balancer() {
         let outcome = want.stop.map_or(format!("{verdict:?}"), |s| format!("{s:?}"));
         *seen.entry(outcome).or_default() += 1;
     }
-    kernel
-        .counters()
-        .assert_equals(&expected, &format!("LB_SEED={seed}, after {} packets", packets()));
-    assert_coverage(&seen, Stop::ALL, &[Verdict::Tx, Verdict::Redirect], packets());
-    every_vip_and_most_backends(&world, &expected.vips, &expected.backends);
+    kernel.counters().assert_equals(&expected, &run.to_string());
+    let mut reachable = Stop::ALL.to_vec();
+    if least_headroom > 0 {
+        say("NOT RUN: packets without room: frames of a test run always have room on this kernel");
+        reachable.retain(|s| *s != Stop::NoRoom);
+    }
+    assert_coverage(&seen, &reachable, &[Verdict::Tx, Verdict::Redirect], &run);
+    if run.is_long() {
+        every_vip_and_most_backends(&world, &expected.vips, &expected.backends, &run);
+    }
 }
 
 /// The packets have reached what they should tell apart.
-fn every_vip_and_most_backends(world: &World, vips: &[Counter], backends: &[Counter]) {
+fn every_vip_and_most_backends(world: &World, vips: &[Counter], backends: &[Counter], run: &Run) {
     for ((address, port, proto), pool) in services().into_iter().zip(0..) {
         let key = vip::Key::new(Addr::from(address), Be16::new(port), proto);
         let value = world.contents.vips[&key];
         let packets = vips[usize::from(value.index)].packets;
         assert!(
             packets > 0 || pool == 7,
-            "no packet reached {address}:{port}/{proto}"
+            "{run}: no packet reached {address}:{port}/{proto}"
         );
     }
     let reached = backends.iter().filter(|c| c.packets > 0).count();
-    assert!(
-        reached * 1000 > 500 * packets().min(1000),
-        "only {reached} backends were reached"
-    );
+    assert!(reached > 500, "{run}: only {reached} backends were reached");
 }
 
 #[test]
 fn decapsulator() {
-    let seed = seed("decapsulator");
+    let run = Run::new("decapsulator");
     let prefixes = [
         "10.0.0.0/24",
         "10.1.0.0/16",
@@ -217,17 +279,18 @@ fn decapsulator() {
     ]
     .map(ip)
     .to_vec();
-    let mut generator = Generator::new(seed, services());
+    let mut generator = Generator::new(run.seed, services());
     let mut expected = kernel.status();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    for number in 0..packets() {
+    for number in run.numbers() {
         let frame = generator.tunnel(&sources);
         let want = decap(&frame, &allow);
         let (verdict, left) = kernel.run(&frame);
         let same_bytes = verdict == Verdict::Drop || left == want.frame;
         assert!(
             verdict == want.verdict && same_bytes,
-            "LB_SEED={seed}, packet {number}:\n{}\nkernel {verdict:?}\n{}\nmodel {:?}, stop {:?}\n{}",
+            "{}:\n{}\nkernel {verdict:?}\n{}\nmodel {:?}, stop {:?}\n{}",
+            run.failure(number),
             hex(&frame),
             hex(&left),
             want.verdict,
@@ -246,13 +309,13 @@ fn decapsulator() {
         *seen.entry(outcome).or_default() += 1;
     }
     let status = kernel.status();
-    assert_eq!(status.removed, expected.removed, "LB_SEED={seed}: removed");
-    assert_eq!(status.stops, expected.stops, "LB_SEED={seed}: stops");
+    assert_eq!(status.removed, expected.removed, "{run}: removed");
+    assert_eq!(status.stops, expected.stops, "{run}: stops");
     // A whole inner packet is never shorter than an Ethernet header, so removing the outer one can't fail.
     let reachable: Vec<DecapStop> = DecapStop::ALL
         .iter()
         .copied()
         .filter(|s| *s != DecapStop::NoRoom)
         .collect();
-    assert_coverage(&seen, &reachable, &[Verdict::Pass], packets());
+    assert_coverage(&seen, &reachable, &[Verdict::Pass], &run);
 }

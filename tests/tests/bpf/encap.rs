@@ -13,10 +13,11 @@ use lb_userspace::state::contents::Contents;
 use lb_userspace::state::ids::assign;
 use lb_userspace::state::reduce::{World as Reduce, reduce, targets};
 use lb_userspace::state::ring::Cache;
+use lb_userspace::state::standing::Standings;
 
 use crate::fixture::{BACKEND_V4, BACKEND_V6, Fixture, Want, expected, flow_hash, request};
 use crate::frame::{Ip, TCP, UDP, VLAN, checksum, ip, parse, transport};
-use crate::kernel::HEADROOM;
+use crate::kernel::{HEADROOM, say};
 use crate::world::entry;
 
 /// A fixture whose VIPs of both families have backends of both families: pool 0 IPv4, pool 1 IPv6.
@@ -241,6 +242,10 @@ fn the_mtu_to_the_byte() {
 #[test]
 fn headroom_to_the_byte() {
     let fixture = Fixture::new();
+    if fixture.kernel.program.least_headroom() > 0 {
+        say("NOT RUN: encap::headroom_to_the_byte: frames of a test run always have room on this kernel");
+        return;
+    }
     for (v6, outer) in [(false, 20), (true, 40)] {
         let packet = request(v6, TCP);
         let (vip, backend) = expected(v6, TCP);
@@ -267,6 +272,7 @@ fn agents_model() -> Model {
             weight: 1,
             via: None,
         }],
+        health: None,
     };
     let vip = |address: &str, port, protocol, pool| model::Vip {
         address: ip(address),
@@ -321,6 +327,7 @@ fn entries_as_the_agent_writes_them() {
             model: &model,
             ids: &ids,
             hops: &hops,
+            standings: &Standings::default(),
             applied: &Contents::default(),
         };
         contents = reduce(&asked, &mut Cache::default());

@@ -17,6 +17,7 @@ mod stats;
 mod decap;
 mod decap_ecn;
 mod bench;
+mod trace;
 
 mod generate;
 mod mutate;

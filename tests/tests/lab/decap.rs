@@ -51,6 +51,18 @@ fn a_refused_attach_leaves_the_list_of_others_alone() {
                 serde_json::json!(["10.1.0.0/16", "fd00:1::7/128"])
             );
 
+            let entries =
+                |name: &str| Ok::<_, LabError>(node.lbctl_json(&["maps", name])?["entries"].clone());
+            assert_eq!(
+                entries("lb_decap_allow")?,
+                serde_json::json!([
+                    { "key": { "source": "10.1.0.0/16" }, "value": { "ip_version": 4 } },
+                    { "key": { "source": "fd00:1::7/128" }, "value": { "ip_version": 6 } },
+                ])
+            );
+            assert_eq!(entries("lb_decap_stops")?[1]["key"]["reason"], "malformed");
+            assert_eq!(entries("lb_decap_stats")?[0]["value"]["packets"], 0);
+
             // No native XDP on loopback, and no such interface.
             let lo = [
                 "attach",

@@ -4,12 +4,15 @@ use super::rust;
 use super::tree::{Finding, Tree};
 
 /// Files and folders that are pure.
-const PURE: [&str; 5] = [
+const PURE: [&str; 8] = [
     "lb-common/src/",
     "lb-userspace/src/model/",
     "lb-userspace/src/state/",
+    "lb-userspace/src/trace/",
     "lb-userspace/src/net/",
     "lb-userspace/src/health/",
+    "lb-userspace/src/rate.rs",
+    "lb-userspace/src/ctl/top/model.rs",
 ];
 
 /// The files among them that are not: the shells of `net` and `health`, as their modules' pages say.

@@ -7,7 +7,8 @@ use lb_common::info::{next_hop, untext};
 use lb_common::slot::SLOTS;
 use serde_json::json;
 
-use super::view::{View, mac};
+use super::view::View;
+use crate::ctl::name::mac;
 use crate::ctl::out::{Output, percent, table};
 use crate::dataplane::maps::Maps;
 

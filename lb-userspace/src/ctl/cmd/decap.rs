@@ -59,14 +59,14 @@ pub(super) fn run(root: &Root, command: &Decap) -> Result<Output> {
 
 fn show(status: &decap::Status) -> Output {
     let stop = |(stop, counter): &(DecapStop, lb_common::stats::Counter)| json!({ "reason": stop.row().name, "packets": counter.packets, "bytes": counter.bytes });
+    let allow: Vec<String> = status.allow.iter().map(|(net, _)| net.to_string()).collect();
     let json = json!({
         "loaded": true,
         "interfaces": status.interfaces,
-        "allow": status.allow,
+        "allow": allow,
         "decapsulated": { "packets": status.removed.packets, "bytes": status.removed.bytes },
         "stops": status.stops.iter().map(stop).collect::<Vec<_>>(),
     });
-    let allow: Vec<String> = status.allow.iter().map(ToString::to_string).collect();
     let facts = table(
         ["", ""],
         [

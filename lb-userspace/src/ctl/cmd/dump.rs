@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
+use ipnet::IpNet;
 use lb_common::abi::map;
 use lb_common::info::{mode, next_hop, untext};
 use lb_common::slot::Slot;
@@ -10,133 +11,230 @@ use lb_common::stats::Counter;
 use lb_common::stop::Stop;
 use serde_json::{Value, json};
 
-use super::view::{mac, vip_name};
+use super::view::View;
+use crate::ctl::{flag, name, slots};
+use crate::dataplane::decap::Status;
 use crate::dataplane::maps::Maps;
 use crate::state::contents::Backend;
 
-pub(super) fn entries(maps: &Maps, name: &str) -> Result<Vec<Value>> {
+/// The entries of a balancer's map; each slot by itself where `all` is set.
+pub(super) fn entries(maps: &Maps, view: &View, name: &str, all: bool) -> Result<Vec<Value>> {
     Ok(match name {
-        map::VIPS => vips(maps)?,
-        map::SLOTS => slots(maps)?,
-        map::BACKENDS => of_backends(maps, |backend| entry(&backend.entry))?,
-        map::BACKEND_INFO => of_backends(maps, info)?,
+        map::VIPS => vips(view),
+        map::SLOTS if all => each_slot(maps, view),
+        map::SLOTS => grouped_slots(maps, view),
+        map::BACKENDS => {
+            let interfaces = Interfaces::read(maps)?;
+            of_backends(view, |backend| entry(&backend.entry, &interfaces))
+        }
+        map::BACKEND_INFO => infos(view),
         map::BACKEND_STATS => {
-            let indexes = maps.backends()?.0.into_keys();
-            counters(indexes.map(|i| (json!(i), maps.backend_counter(i))))?
+            let row = |&index: &u16| {
+                let key = json!({ "index": index, "backend": view.holder(index) });
+                Ok(pair(key, counter(maps.backend_counter(index)?)))
+            };
+            view.contents.backends.keys().map(row).collect::<Result<_>>()?
         }
         map::VIP_STATS => {
-            let vips = maps.vips()?.into_values().filter(|v| v.is_served());
-            counters(vips.map(|v| (json!(v.index), maps.vip_counter(v.index))))?
+            let row = |(key, value): (&_, &lb_common::vip::Value)| {
+                let key = json!({ "index": value.index, "vip": name::vip(key) });
+                Ok(pair(key, counter(maps.vip_counter(value.index)?)))
+            };
+            view.vips().map(row).collect::<Result<_>>()?
         }
-        map::STOPS => counters(
-            Stop::ALL
-                .iter()
-                .map(|&s| (json!(s.row().name), maps.stop_counter(s))),
-        )?,
-        map::DEVICES => maps
-            .contents()?
-            .devices
-            .iter()
-            .map(|&i| pair(i, json!({ "ifindex": i })))
-            .collect(),
-        map::META => vec![meta(maps)?],
+        map::STOPS => {
+            let row = |&stop: &Stop| {
+                Ok(pair(
+                    reason(stop as u32, stop.row().name),
+                    counter(maps.stop_counter(stop)?),
+                ))
+            };
+            Stop::ALL.iter().map(row).collect::<Result<_>>()?
+        }
+        map::DEVICES => devices(view, &Interfaces::read(maps)?),
+        map::META => vec![meta(view)],
         map::POOL_INFO => {
-            let row =
-                |(i, pool): (u16, lb_common::info::Pool)| pair(i, json!({ "name": untext(&pool.name) }));
-            maps.pools()?.into_iter().map(row).collect()
+            let row = |(index, pool): (&u16, &lb_common::info::Pool)| {
+                pair(json!({ "index": index }), json!({ "name": untext(&pool.name) }))
+            };
+            view.contents.pools.iter().map(row).collect()
         }
         map::IFACE_INFO => interfaces(maps)?,
         _ => Vec::new(),
     })
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "every caller has just made it")]
-fn pair(key: impl Into<Value>, value: Value) -> Value {
-    json!({ "key": key.into(), "value": value })
+/// The entries of a decapsulator's map.
+pub(super) fn of_decap(status: &Status, name: &str) -> Vec<Value> {
+    match name {
+        map::DECAP_ALLOW => {
+            let row = |(source, version): &(IpNet, u32)| {
+                pair(json!({ "source": source }), json!({ "ip_version": version }))
+            };
+            status.allow.iter().map(row).collect()
+        }
+        map::DECAP_STATS => vec![pair(
+            json!({ "index": 0, "counts": "decapsulated" }),
+            counter(status.removed),
+        )],
+        map::DECAP_STOPS => {
+            let stops = status.stops.iter();
+            stops
+                .map(|(s, c)| pair(reason(*s as u32, s.row().name), counter(*c)))
+                .collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
-fn counters(
-    rows: impl Iterator<Item = (Value, Result<Counter, crate::dataplane::Error>)>,
-) -> Result<Vec<Value>> {
-    rows.map(|(key, counter)| {
-        let counter = counter?;
-        Ok(pair(
+#[expect(clippy::needless_pass_by_value, reason = "every caller has just made them")]
+fn pair(key: Value, value: Value) -> Value {
+    json!({ "key": key, "value": value })
+}
+
+fn counter(counter: Counter) -> Value {
+    json!({ "packets": counter.packets, "bytes": counter.bytes })
+}
+
+fn reason(index: u32, name: &str) -> Value {
+    json!({ "index": index, "reason": name })
+}
+
+fn vips(view: &View) -> Vec<Value> {
+    let row = |(key, value): (&lb_common::vip::Key, &lb_common::vip::Value)| {
+        let key = json!({ "vip": name::vip(key) });
+        // What stands in the mark of an address belongs to no VIP.
+        let of_vip = value.is_served();
+        let pool = of_vip.then(|| view.pool(value.pool));
+        let index = of_vip.then_some(value.index);
+        pair(
             key,
-            json!({ "packets": counter.packets, "bytes": counter.bytes }),
-        ))
-    })
-    .collect()
-}
-
-fn vips(maps: &Maps) -> Result<Vec<Value>> {
-    let row = |(key, value): (lb_common::vip::Key, lb_common::vip::Value)| {
-        let value = json!({ "pool": value.pool, "index": value.index, "served": value.is_served() });
-        pair(vip_name(&key), value)
+            json!({ "pool": pool, "index": index, "flags": flag::of_vip(value) }),
+        )
     };
-    Ok(maps.vips()?.into_iter().map(row).collect())
+    view.contents.vips.iter().map(row).collect()
 }
 
-fn slots(maps: &Maps) -> Result<Vec<Value>> {
-    let pools = maps.pools()?.into_keys();
-    let row = |pool: u16, index: usize, slot: Slot| {
-        let value = json!({ "current": slot.current(), "origin": slot.origin(), "previous": slot.previous(),
-                            "flags": slot.flags() });
-        json!({ "key": { "pool": pool, "slot": index }, "value": value })
+fn slot(view: &View, slot: Slot) -> Value {
+    json!({ "current": view.holder(slot.current()), "origin": view.holder(slot.origin()),
+            "previous": view.holder(slot.previous()), "flags": flag::of_slot(slot) })
+}
+
+/// Slots that hold the same as one entry; a pool's index without a name only where its slots are not empty.
+fn grouped_slots(maps: &Maps, view: &View) -> Vec<Value> {
+    let mut entries = Vec::new();
+    for pool in (0..maps.capacity().pools).filter_map(|pool| u16::try_from(pool).ok()) {
+        let ring = maps.ring(pool);
+        let named = view.contents.pools.contains_key(&pool);
+        if !named && ring.iter().all(|slot| slot.0 == 0) {
+            continue;
+        }
+        let name = if named {
+            view.pool(pool).to_owned()
+        } else {
+            format!("#{pool}")
+        };
+        for group in slots::group(ring) {
+            let mut value = slot(view, group.slot);
+            value["count"] = group.count.into();
+            value["slots"] = group.slots().into();
+            entries.push(pair(json!({ "pool": name }), value));
+        }
+    }
+    entries
+}
+
+/// Every slot of the pools that are in use.
+fn each_slot(maps: &Maps, view: &View) -> Vec<Value> {
+    let mut entries = Vec::new();
+    for &pool in view.contents.pools.keys() {
+        let name = view.pool(pool);
+        for (index, value) in maps.ring(pool).into_iter().enumerate() {
+            entries.push(pair(json!({ "pool": name, "slot": index }), slot(view, value)));
+        }
+    }
+    entries
+}
+
+fn of_backends(view: &View, value: impl Fn(&Backend) -> Value) -> Vec<Value> {
+    let row = |(index, backend): (&u16, &Backend)| {
+        pair(
+            json!({ "index": index, "backend": view.holder(*index) }),
+            value(backend),
+        )
     };
-    Ok(pools
-        .flat_map(|pool| {
-            maps.ring(pool)
-                .into_iter()
-                .enumerate()
-                .map(move |(i, slot)| row(pool, i, slot))
-        })
-        .collect())
+    view.contents.backends.iter().map(row).collect()
 }
 
-fn of_backends(maps: &Maps, value: impl Fn(&Backend) -> Value) -> Result<Vec<Value>> {
-    Ok(maps
-        .backends()?
-        .0
-        .iter()
-        .map(|(&index, backend)| pair(index, value(backend)))
-        .collect())
-}
-
-fn entry(entry: &lb_common::backend::Entry) -> Value {
-    use lb_common::backend::{OUTER_V6, READY};
+fn entry(entry: &lb_common::backend::Entry, interfaces: &Interfaces) -> Value {
     json!({
-        "destination_mac": mac(&entry.destination_mac), "source_mac": mac(&entry.source_mac),
-        "ready": entry.flags & READY != 0, "outer": if entry.flags & OUTER_V6 != 0 { "ipv6" } else { "ipv4" },
-        "csum_base": entry.csum_base, "src": IpAddr::from(entry.src), "dst": IpAddr::from(entry.dst),
-        "ifindex": entry.ifindex, "entropy_bits": entry.entropy.count_ones(), "mtu": entry.mtu,
+        "destination_mac": name::mac(&entry.destination_mac), "source_mac": name::mac(&entry.source_mac),
+        "flags": flag::of_backend(entry), "csum_base": format!("{:#06x}", entry.csum_base),
+        "src": IpAddr::from(entry.src), "dst": IpAddr::from(entry.dst), "ifindex": entry.ifindex,
+        "interface": interfaces.name(entry.ifindex), "entropy_bits": entry.entropy.count_ones(), "mtu": entry.mtu,
     })
 }
 
-fn info(backend: &Backend) -> Value {
-    let info = &backend.info;
-    json!({
-        "id": format!("{:016x}", info.id), "pool": info.pool, "name": untext(&info.name),
-        "address": IpAddr::from(info.address), "weight": info.weight,
-        "next_hop": next_hop::name(info.next_hop), "why": untext(&info.why),
-    })
+/// Backends, then free indexes that were in use once.
+fn infos(view: &View) -> Vec<Value> {
+    let named = view.contents.backends.iter().map(|(index, backend)| {
+        let info = &backend.info;
+        let value = json!({
+            "name": untext(&info.name), "pool": view.pool(info.pool), "id": format!("{:016x}", info.id),
+            "address": IpAddr::from(info.address), "weight": info.weight,
+            "next_hop": next_hop::name(info.next_hop), "why": untext(&info.why), "freed": info.freed,
+        });
+        pair(json!({ "index": index }), value)
+    });
+    let free = view.contents.freed.iter().map(|(index, freed)| {
+        let value = json!({
+            "name": null, "pool": null, "id": null, "address": null, "weight": null, "next_hop": null, "why": null,
+            "freed": freed,
+        });
+        pair(json!({ "index": index }), value)
+    });
+    named.chain(free).collect()
 }
 
-fn meta(maps: &Maps) -> Result<Value> {
-    let meta = maps.meta()?;
+fn devices(view: &View, interfaces: &Interfaces) -> Vec<Value> {
+    let row = |&ifindex: &u32| {
+        pair(
+            json!({ "ifindex": ifindex }),
+            json!({ "interface": interfaces.name(ifindex) }),
+        )
+    };
+    view.contents.devices.iter().map(row).collect()
+}
+
+fn meta(view: &View) -> Value {
+    let meta = &view.meta;
     let value = json!({
         "abi": meta.abi, "node": untext(&meta.node), "generation": meta.generation, "applied_at": meta.applied_at,
         "pools": meta.pools, "vips": meta.vips, "backends": meta.backends, "group_key": "masked",
     });
-    Ok(pair(0, value))
+    pair(json!({ "index": 0 }), value)
+}
+
+/// The attached interfaces by index. The host's own names are not asked: the agent may live in another network
+/// namespace than we.
+struct Interfaces(Vec<lb_common::info::Interface>);
+
+impl Interfaces {
+    fn read(maps: &Maps) -> Result<Self> {
+        Ok(Self(maps.interfaces()?))
+    }
+
+    fn name(&self, ifindex: u32) -> Option<&str> {
+        let row = self.0.iter().find(|row| row.ifindex == ifindex)?;
+        Some(untext(&row.name))
+    }
 }
 
 fn interfaces(maps: &Maps) -> Result<Vec<Value>> {
-    let row = |(i, row): (u32, lb_common::info::Interface)| {
+    let row = |(index, row): (u32, lb_common::info::Interface)| {
         let (name, mode) = (untext(&row.name), mode::name(row.mode));
-        pair(
-            i,
-            json!({ "name": name, "ifindex": row.ifindex, "mode": mode, "mtu": row.mtu }),
-        )
+        let value = json!({ "name": name, "ifindex": row.ifindex, "mode": mode, "mtu": row.mtu });
+        pair(json!({ "index": index }), value)
     };
     Ok((0..).zip(maps.interfaces()?).map(row).collect())
 }

@@ -1,4 +1,5 @@
-//! One file per command. Each reads the maps, or needs none, and returns an [`Output`](super::out::Output).
+//! One file per command. Each reads the maps, or needs none, and returns an [`Output`]; those that go on until they
+//! are ended write by themselves.
 
 mod backends;
 mod completion;
@@ -10,14 +11,17 @@ mod maps;
 mod ring;
 mod stats;
 mod status;
+mod trace;
 mod view;
 mod vips;
+mod watch;
 
 use anyhow::Result;
-use serde_json::json;
+use lb_common::abi::map;
 
-use super::args::{Args, Command};
+use super::args::{self, Args, Command};
 use super::out::Output;
+use super::top;
 use crate::dataplane::Error;
 use crate::dataplane::maps::Maps;
 use crate::dataplane::pin::Root;
@@ -27,10 +31,7 @@ use view::View;
 pub fn run(args: Args) -> Result<Output> {
     let root = Root::new(args.pin_root);
     let read = |show: &dyn Fn(&Maps) -> Result<Output>| match Maps::open(&root) {
-        Err(e @ Error::NotLoaded(_)) => {
-            let json = json!({ "loaded": false, "error": e.to_string() });
-            Ok(Output::no(json, e.to_string()))
-        }
+        Err(e @ Error::NotLoaded(_)) => Ok(Output::not_loaded(&e)),
         maps => show(&maps?),
     };
     let with_view =
@@ -40,11 +41,24 @@ pub fn run(args: Args) -> Result<Output> {
         Command::Config(command) => config::run(command),
         Command::Completion { shell } => Ok(completion::run(*shell)),
         Command::Detach { force } => detach::run(&root, *force),
-        Command::Maps { name } => read(&|maps| maps::run(&root, maps, name.as_deref())),
+        Command::Maps { name: None, .. } => maps::list(&root),
+        Command::Maps { name: Some(name), .. } if map::DECAP.contains(&name.as_str()) => {
+            maps::of_decap(&root, name, args.output)
+        }
+        Command::Maps {
+            name: Some(name),
+            all,
+        } => with_view(&|maps, view| maps::entries(maps, view, name, *all, args.output)),
         Command::Status => with_view(&|maps, view| status::run(&root, maps, view)),
         Command::Vips => with_view(&vips::run),
         Command::Backends => with_view(&backends::run),
         Command::Ring(ring) => with_view(&|maps, view| ring::run(maps, view, ring)),
-        Command::Stats => with_view(&stats::run),
+        Command::Trace(trace) => trace::run(&root, trace),
+        Command::Stats(args::Stats { watch: None, .. }) => with_view(&stats::run),
+        Command::Stats(args::Stats {
+            watch: Some(every),
+            count,
+        }) => watch::run(&root, *every, *count, args.output),
+        Command::Top { interval } => top::run(&root, *interval, args.output),
     }
 }

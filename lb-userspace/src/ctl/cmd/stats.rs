@@ -3,10 +3,11 @@
 use anyhow::Result;
 use lb_common::info::untext;
 use lb_common::stats::Counter;
-use lb_common::stop::{Action, Stop};
+use lb_common::stop::Stop;
 use serde_json::json;
 
-use super::view::{View, vip_name};
+use super::view::View;
+use crate::ctl::name;
 use crate::ctl::out::{Output, table};
 use crate::dataplane::maps::Maps;
 
@@ -16,8 +17,8 @@ pub(super) fn run(maps: &Maps, view: &View) -> Result<Output> {
     for (key, value) in view.vips() {
         let counter = maps.vip_counter(value.index)?;
         total += counter;
-        vips.push(json!({ "vip": vip_name(key), "packets": counter.packets, "bytes": counter.bytes }));
-        vip_rows.push(row(vip_name(key), counter));
+        vips.push(json!({ "vip": name::vip(key), "packets": counter.packets, "bytes": counter.bytes }));
+        vip_rows.push(row(name::vip(key), counter));
     }
     let (mut backends, mut backend_rows) = (Vec::new(), Vec::new());
     for (index, backend) in view.backends() {
@@ -29,10 +30,7 @@ pub(super) fn run(maps: &Maps, view: &View) -> Result<Output> {
     let (mut stops, mut stop_rows) = (Vec::new(), Vec::new());
     for &stop in Stop::ALL {
         let (counter, about) = (maps.stop_counter(stop)?, stop.row());
-        let action = match about.action {
-            Action::Pass => "pass",
-            Action::Drop => "drop",
-        };
+        let action = name::action(about.action);
         stops.push(json!({
             "reason": about.name, "action": action, "text": about.text,
             "packets": counter.packets, "bytes": counter.bytes,

@@ -1,11 +1,10 @@
 //! What the commands read from the maps, put together by name.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use anyhow::Result;
-use lb_common::header::proto;
 use lb_common::info::{Meta, untext};
+use lb_common::slot::NO_BACKEND;
 use lb_common::vip;
 
 use crate::dataplane::maps::Maps;
@@ -41,6 +40,18 @@ impl View {
             .map_or("?", |pool| untext(&pool.name))
     }
 
+    /// The name of the backend that an index stands for, `#7` where it has none; `None` for no backend.
+    pub(super) fn holder(&self, index: u16) -> Option<String> {
+        let name = |backend: &Backend| untext(&backend.info.name).to_owned();
+        let found = || {
+            self.contents
+                .backends
+                .get(&index)
+                .map_or(format!("#{index}"), name)
+        };
+        (index != NO_BACKEND).then(found)
+    }
+
     /// VIPs without the marks of addresses.
     pub(super) fn vips(&self) -> impl Iterator<Item = (&vip::Key, &vip::Value)> {
         self.contents.vips.iter().filter(|(_, value)| value.is_served())
@@ -67,36 +78,4 @@ impl View {
             .map(|b| u32::from(b.info.weight))
             .sum()
     }
-}
-
-/// A VIP as people write it: `10.0.0.1:80/tcp`, `any` for every port.
-pub(super) fn vip_name(key: &vip::Key) -> String {
-    let address = match IpAddr::from(key.addr) {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("[{v6}]"),
-    };
-    format!("{address}:{}/{}", port_name(key), protocol_name(key))
-}
-
-/// A VIP's port, `any` for every port.
-pub(super) fn port_name(key: &vip::Key) -> String {
-    match key.port.get() {
-        0 => "any".to_owned(),
-        port => port.to_string(),
-    }
-}
-
-/// A VIP's protocol.
-pub(super) fn protocol_name(key: &vip::Key) -> &'static str {
-    match key.proto {
-        proto::TCP => "tcp",
-        proto::UDP => "udp",
-        _ => "?",
-    }
-}
-
-/// A link-layer address.
-pub(super) fn mac(bytes: &[u8; 6]) -> String {
-    let [a, b, c, d, e, f] = bytes;
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use anyhow::Result;
 use serde_json::json;
 
-use super::view::{View, port_name, protocol_name};
+use super::view::View;
+use crate::ctl::name;
 use crate::ctl::out::{Output, table};
 use crate::dataplane::maps::Maps;
 
@@ -15,13 +16,13 @@ pub(super) fn run(maps: &Maps, view: &View) -> Result<Output> {
         let counter = maps.vip_counter(value.index)?;
         let (address, pool) = (IpAddr::from(key.addr).to_string(), view.pool(value.pool));
         json.push(json!({
-            "address": address, "port": key.port.get(), "protocol": protocol_name(key), "pool": pool,
+            "address": address, "port": key.port.get(), "protocol": name::protocol(key), "pool": pool,
             "packets": counter.packets, "bytes": counter.bytes,
         }));
         rows.push([
             address,
-            port_name(key),
-            protocol_name(key).to_owned(),
+            name::port(key),
+            name::protocol(key).to_owned(),
             pool.to_owned(),
             counter.packets.to_string(),
             counter.bytes.to_string(),

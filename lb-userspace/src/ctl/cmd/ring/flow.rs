@@ -1,0 +1,73 @@
+//! Who holds a flow.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result, bail};
+use lb_common::addr::Addr;
+use lb_common::be::Be16;
+use lb_common::hash::Key;
+use lb_common::info::untext;
+use lb_common::pick::pick;
+use lb_common::slot::of_hash;
+use lb_common::tuple::Tuple;
+use lb_common::vip;
+use serde_json::{Value, json};
+
+use crate::ctl::args;
+use crate::ctl::cmd::view::View;
+use crate::ctl::name;
+use crate::dataplane::maps::Maps;
+use crate::state::ids::protocol_number;
+
+/// Who holds the flow, by the same functions that the program runs.
+pub(super) fn holder(
+    maps: &Maps,
+    view: &View,
+    pool: u16,
+    args: &args::Ring,
+    from: SocketAddr,
+    to: SocketAddr,
+) -> Result<(Value, String)> {
+    if from.is_ipv4() != to.is_ipv4() {
+        bail!("{from} and {to} are of different families: no such flow exists");
+    }
+    let tuple = Tuple {
+        src: Addr::from(from.ip()),
+        dst: Addr::from(to.ip()),
+        sport: Be16::new(from.port()),
+        dport: Be16::new(to.port()),
+        proto: protocol_number(args.protocol.into()),
+    };
+    let key = vip::Key::new(tuple.dst, tuple.dport, tuple.proto);
+    let served = |key: vip::Key| {
+        view.contents
+            .vips
+            .get(&key)
+            .filter(|v| v.is_served())
+            .map(|v| (key, *v))
+    };
+    let (found, value) = served(key)
+        .or_else(|| served(key.any_port()))
+        .with_context(|| format!("{} is no VIP", name::vip(&key)))?;
+    if value.pool != pool {
+        bail!(
+            "{} uses pool {:?}, not {:?}",
+            name::vip(&found),
+            view.pool(value.pool),
+            view.pool(pool)
+        );
+    }
+    let slot = of_hash(tuple.hash(&Key::expand(&view.meta.group_key)));
+    let index = pick(maps.ring(pool)[slot as usize]).backend;
+    let Some(backend) = view.contents.backends.get(&index) else {
+        let line =
+            format!("{from} → {to} falls into slot {slot}, which has no backend: its packets are dropped");
+        return Ok((json!({ "slot": slot, "backend": null }), line));
+    };
+    let (name, address) = (untext(&backend.info.name), IpAddr::from(backend.info.address));
+    let line = format!("{from} → {to} falls into slot {slot}, which {name} ({address}) holds");
+    Ok((
+        json!({ "slot": slot, "backend": name, "address": address, "vip": name::vip(&found) }),
+        line,
+    ))
+}

@@ -1,0 +1,65 @@
+//! Flags in words.
+
+use lb_common::slot::Slot;
+use lb_common::{backend, vip};
+
+/// The flow table is consulted for this slot.
+const TRACKED: u16 = 1;
+
+/// Flags of a slot.
+const SLOT: [(u16, &str); 3] = [(TRACKED, "tracked"), (2, "closing"), (4, "udp_learn")];
+
+/// Flags of a VIP.
+const VIP: [(u16, &str); 1] = [(vip::SERVED, "served")];
+
+/// Flags of a backend's entry.
+const BACKEND: [(u16, &str); 2] = [(backend::READY, "ready"), (backend::OUTER_V6, "outer_v6")];
+
+/// Whether the flow table is consulted for a slot.
+pub(super) fn is_tracked(slot: Slot) -> bool {
+    slot.flags() & TRACKED != 0
+}
+
+/// The flags of a slot.
+pub(super) fn of_slot(slot: Slot) -> Vec<String> {
+    names(slot.flags(), &SLOT)
+}
+
+/// The flags of a VIP.
+pub(super) fn of_vip(value: &vip::Value) -> Vec<String> {
+    names(value.flags, &VIP)
+}
+
+/// The flags of a backend's entry.
+pub(super) fn of_backend(entry: &backend::Entry) -> Vec<String> {
+    names(entry.flags, &BACKEND)
+}
+
+/// The names of the set bits; bits without a name as one number.
+fn names(flags: u16, known: &[(u16, &str)]) -> Vec<String> {
+    let set = known.iter().filter(|(bit, _)| flags & bit != 0);
+    let rest = known.iter().fold(flags, |rest, (bit, _)| rest & !bit);
+    let rest = (rest != 0).then(|| format!("{rest:#06x}"));
+    set.map(|(_, name)| (*name).to_owned()).chain(rest).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bit_is_told() {
+        let slot = |flags: u64| Slot(flags << 48);
+        assert_eq!(of_slot(Slot::untracked(7)), [""; 0]);
+        assert_eq!(of_slot(slot(1)), ["tracked"]);
+        assert_eq!(of_slot(slot(7)), ["tracked", "closing", "udp_learn"]);
+        assert_eq!(of_slot(slot(0x8003)), ["tracked", "closing", "0x8000"]);
+        assert!(is_tracked(slot(3)) && !is_tracked(slot(2)));
+        let entry = backend::Entry {
+            flags: 3,
+            ..backend::Entry::default()
+        };
+        assert_eq!(of_backend(&entry), ["ready", "outer_v6"]);
+        assert_eq!(of_vip(&vip::Value::default()), [""; 0]);
+    }
+}

@@ -1,0 +1,307 @@
+//! The decision, stage by stage.
+
+use lb_common::backend::{Entry, OUTER_V6, READY};
+use lb_common::be::Be16;
+use lb_common::encap::{self, fits, outer_len};
+use lb_common::hash;
+use lb_common::header::{ethertype, proto};
+use lb_common::pick::{Pick, pick};
+use lb_common::slot::{NO_BACKEND, Slot, of_hash};
+use lb_common::stop::{Action, Stop};
+use lb_common::vip;
+use zerocopy::IntoBytes;
+
+use super::parse::{Headers, Hidden, Link, Parsed, parse};
+use super::run::{Disagreement, Run, Verdict};
+use crate::state::contents::Contents;
+
+/// What the decision is made of: the maps as they are.
+pub struct Tables<'a> {
+    /// The expanded key of the flow hash.
+    pub key: hash::Key,
+    /// VIPs, backends, devices.
+    pub contents: &'a Contents,
+    /// A slot, by pool and number; `None` beyond the map.
+    pub slot: &'a dyn Fn(u16, u32) -> Option<Slot>,
+}
+
+impl Tables<'_> {
+    /// The one place that asks for a VIP.
+    fn vip(&self, key: &vip::Key) -> Option<vip::Value> {
+        self.contents.vips.get(key).copied()
+    }
+}
+
+/// A stage of the pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// What is in the frame?
+    Parse,
+    /// Is it for a VIP?
+    Vip,
+    /// Which slot of the ring?
+    Slot,
+    /// Which backend?
+    Backend,
+    /// The outer header.
+    Encap,
+    /// By which interface?
+    Out,
+}
+
+impl Stage {
+    /// In a word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Parse => "parse",
+            Self::Vip => "vip",
+            Self::Slot => "slot",
+            Self::Backend => "backend",
+            Self::Encap => "encap",
+            Self::Out => "out",
+        }
+    }
+}
+
+/// How a VIP was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    /// By its own port.
+    Exact,
+    /// As the VIP for every port of its address.
+    EveryPort,
+}
+
+/// The VIP that a packet is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Found {
+    /// Its key.
+    pub key: vip::Key,
+    /// How it was found.
+    pub by: Match,
+    /// Its pool and counters.
+    pub value: vip::Value,
+}
+
+/// The slot of a flow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Steered {
+    /// The keyed hash.
+    pub hash: u32,
+    /// Number of the slot in the pool's ring.
+    pub number: u32,
+    /// What is in it.
+    pub slot: Slot,
+    /// What was picked.
+    pub pick: Pick,
+}
+
+/// The outer header, also where the packet turns out to be too big.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outer {
+    /// The header's bytes.
+    pub header: Vec<u8>,
+    /// IPv6 outside.
+    pub v6: bool,
+    /// IPv6 inside.
+    pub inner_v6: bool,
+    /// Bytes of the outer packet.
+    pub len: u32,
+    /// The most that the next hop takes.
+    pub mtu: u16,
+}
+
+/// How a packet leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Out {
+    /// Back by the interface that it came by.
+    Transmit,
+    /// By this other interface.
+    Redirect(u32),
+}
+
+/// What each stage found; `None` in stages that were not reached.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Trace {
+    /// What is in the frame.
+    pub parsed: Parsed,
+    /// The VIP.
+    pub vip: Option<Found>,
+    /// The slot.
+    pub slot: Option<Steered>,
+    /// The backend's index and entry.
+    pub backend: Option<(u16, Entry)>,
+    /// The outer header.
+    pub outer: Option<Outer>,
+    /// How it leaves.
+    pub out: Option<Out>,
+    /// Where and why it left the pipeline early.
+    pub stop: Option<(Stage, Stop)>,
+    /// The frame as it leaves; as it arrived where it is passed, empty where it is dropped.
+    pub frame: Vec<u8>,
+}
+
+impl Trace {
+    /// The verdict.
+    pub fn verdict(&self) -> Verdict {
+        match (self.stop.map(|(_, stop)| stop.action()), self.out) {
+            (Some(Action::Pass), _) => Verdict::Pass,
+            (Some(Action::Drop), _) | (None, None) => Verdict::Drop,
+            (None, Some(Out::Transmit)) => Verdict::Tx,
+            (None, Some(Out::Redirect(_))) => Verdict::Redirect,
+        }
+    }
+
+    /// Compares this with what the program did.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn check(&self, run: &Run) -> Result<(), Disagreement> {
+        let stop = self.stop.map(|(_, stop)| stop);
+        if self.verdict() != run.verdict || stop != run.stop {
+            return Err(Disagreement::Decision {
+                expected: self.verdict(),
+                expected_stop: stop,
+                verdict: run.verdict,
+                stop: run.stop,
+            });
+        }
+        if run.verdict != Verdict::Drop && self.frame != run.frame {
+            return Err(Disagreement::Bytes {
+                expected: self.frame.clone(),
+                left: run.frame.clone(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// What becomes of a frame that came in by the interface with index `ingress`.
+pub fn trace(frame: &[u8], ingress: u32, tables: &Tables<'_>) -> Trace {
+    let mut trace = Trace::default();
+    match steer(frame, ingress, tables, &mut trace) {
+        Ok(left) => trace.frame = left,
+        Err((stage, stop)) => {
+            trace.stop = Some((stage, stop));
+            if stop.action() == Action::Pass {
+                trace.frame = frame.to_vec();
+            }
+        }
+    }
+    trace
+}
+
+/// The pipeline; the frame as it leaves.
+fn steer(
+    frame: &[u8],
+    ingress: u32,
+    tables: &Tables<'_>,
+    trace: &mut Trace,
+) -> Result<Vec<u8>, (Stage, Stop)> {
+    let at = |stage: Stage| move |stop: Stop| (stage, stop);
+    let headers = parse(frame, &mut trace.parsed).map_err(at(Stage::Parse))?;
+    let found = find(&headers, tables).map_err(at(Stage::Vip))?;
+    trace.vip = Some(found);
+    let hash = headers.tuple.hash(&tables.key);
+    let number = of_hash(hash);
+    let slot = (tables.slot)(found.value.pool, number).ok_or((Stage::Slot, Stop::NoBackend))?;
+    let pick = pick(slot);
+    trace.slot = Some(Steered {
+        hash,
+        number,
+        slot,
+        pick,
+    });
+    if pick.backend == NO_BACKEND {
+        return Err((Stage::Backend, Stop::NoBackend));
+    }
+    let backend = tables.contents.backends.get(&pick.backend);
+    let entry = backend.ok_or((Stage::Backend, Stop::NotReady))?.entry;
+    trace.backend = Some((pick.backend, entry));
+    if entry.flags & READY == 0 {
+        return Err((Stage::Backend, Stop::NotReady));
+    }
+    let outer = outer(&entry, &headers, hash);
+    let left = wrapped(frame, &headers.link, &entry, &outer);
+    trace.outer = Some(outer);
+    if !fits(&entry, &headers.inner) {
+        return Err((Stage::Encap, Stop::TooBig));
+    }
+    trace.out = Some(if entry.ifindex == ingress {
+        Out::Transmit
+    } else if tables.contents.devices.contains(&entry.ifindex) {
+        Out::Redirect(entry.ifindex)
+    } else {
+        return Err((Stage::Out, Stop::NoDevice));
+    });
+    Ok(left)
+}
+
+fn find(headers: &Headers, tables: &Tables<'_>) -> Result<Found, Stop> {
+    let tuple = &headers.tuple;
+    if let Some(hidden) = headers.hidden {
+        let mark = vip::Key::new(tuple.dst, Be16::new(0), proto::TCP);
+        return Err(match (tables.vip(&mark), hidden) {
+            (None, _) => Stop::NotVip,
+            (Some(_), Hidden::Fragment) => Stop::Fragment,
+            (Some(_), Hidden::Extension) => Stop::Extension,
+        });
+    }
+    let exact = vip::Key::new(tuple.dst, tuple.dport, tuple.proto);
+    let (key, value) = match tables.vip(&exact) {
+        Some(value) => (exact, value),
+        None => {
+            let any = exact.any_port();
+            (any, tables.vip(&any).ok_or(Stop::NotVip)?)
+        }
+    };
+    if !value.is_served() {
+        return Err(Stop::Unserved);
+    }
+    let by = if key.port.get() == 0 {
+        Match::EveryPort
+    } else {
+        Match::Exact
+    };
+    Ok(Found { key, by, value })
+}
+
+fn outer(entry: &Entry, headers: &Headers, hash: u32) -> Outer {
+    let inner = &headers.inner;
+    let v6 = entry.flags & OUTER_V6 != 0;
+    let header = if v6 {
+        encap::ipv6(entry, inner, hash).as_bytes().to_vec()
+    } else {
+        encap::ipv4(entry, inner, hash).as_bytes().to_vec()
+    };
+    Outer {
+        header,
+        v6,
+        inner_v6: inner.proto == proto::IPV6,
+        len: u32::from(inner.len) + u32::from(outer_len(entry)),
+        mtu: entry.mtu,
+    }
+}
+
+/// The frame with its outer header: the tag and whatever follows the inner packet stay.
+fn wrapped(frame: &[u8], link: &Link, entry: &Entry, outer: &Outer) -> Vec<u8> {
+    let kind = if outer.v6 {
+        ethertype::IPV6
+    } else {
+        ethertype::IPV4
+    };
+    // Behind the addresses comes the tag, if there is one, then the EtherType.
+    let tag = &frame[12..link.len - 2];
+    [
+        &entry.destination_mac,
+        &entry.source_mac,
+        tag,
+        &kind.get().to_be_bytes(),
+        &outer.header,
+        &frame[link.len..],
+    ]
+    .concat()
+}
+
+#[cfg(test)]
+mod tests;

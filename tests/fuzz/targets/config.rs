@@ -1,0 +1,4 @@
+//! A configuration's text: see `lb_tests::fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lb_tests::fuzz::config(data));
