@@ -165,6 +165,8 @@ struct Checked {
 
 #[derive(Debug)]
 struct Backend {
+    /// Index of its pool among those that are checked.
+    place: usize,
     pool: String,
     name: String,
     address: IpAddr,
@@ -222,12 +224,23 @@ impl Monitor {
                 open: old.map_or(was, |old| old.open),
             });
         }
-        for id in before.into_keys().filter(|id| !self.backends.contains_key(id)) {
-            self.plan.remove(id);
-        }
-        self.judge();
+        let gone: Vec<u64> = before
+            .into_keys()
+            .filter(|id| !self.backends.contains_key(id))
+            .collect();
+        gone.into_iter().for_each(|id| self.plan.remove(id));
+        let suspects = self
+            .backends
+            .iter()
+            .filter(|(_, backend)| backend.fsm.poll_timeout().is_some());
+        self.suspects = suspects.map(|(id, _)| *id).collect();
+        let standings = std::mem::take(&mut self.standings);
+        let dirty = self.dirty;
+        (0..self.pools.len()).for_each(|place| self.judge(place));
+        self.dirty = dirty || standings != self.standings;
     }
 
+    /// A backend of the pool that comes next.
     fn backend(
         &mut self,
         pool: &Pool,
@@ -241,16 +254,19 @@ impl Monitor {
             jitter: check.jitter,
         };
         self.plan.set(backend.id, timing, now);
+        let place = self.pools.len();
         let rules = Rules::from(check.as_ref());
         let made = match (old, saved) {
-            (Some(old), _) if *old.check == **check => old,
+            (Some(old), _) if *old.check == **check => Backend { place, ..old },
             (Some(old), _) => Backend {
                 fsm: old.fsm.under(rules, now),
                 check: Arc::clone(check),
                 ticket: self.ticket(),
+                place,
                 ..old
             },
             (None, saved) => Backend {
+                place,
                 pool: pool.name.as_str().to_owned(),
                 name: backend.name.as_str().to_owned(),
                 address: backend.address,
@@ -304,30 +320,24 @@ impl Monitor {
         };
         backend.counts.add(&outcome);
         let from = backend.fsm.phase();
-        if backend.fsm.handle(&outcome, now) {
-            self.events.push_back(backend.changed(id, from));
-            self.judge();
-        }
-        if let Some(backend) = self.backends.get_mut(&id) {
-            backend.last = Some((outcome, took, now));
+        let changed = backend.fsm.handle(&outcome, now);
+        backend.last = Some((outcome, took, now));
+        if changed {
+            self.follow(id, from);
         }
     }
 
     /// Takes the passing of time.
     pub fn handle_timeout(&mut self, now: Mono) {
-        let mut changed = false;
-        for id in &self.suspects {
-            let Some(backend) = self.backends.get_mut(id) else {
+        let suspects: Vec<u64> = self.suspects.iter().copied().collect();
+        for id in suspects {
+            let Some(backend) = self.backends.get_mut(&id) else {
                 continue;
             };
             let from = backend.fsm.phase();
             if backend.fsm.handle_timeout(now) {
-                self.events.push_back(backend.changed(*id, from));
-                changed = true;
+                self.follow(id, from);
             }
-        }
-        if changed {
-            self.judge();
         }
     }
 
@@ -377,36 +387,48 @@ impl Monitor {
         records
     }
 
-    /// Pools' verdicts and everybody's standing, from the phases.
-    fn judge(&mut self) {
-        let mut standings = Standings::default();
-        let all = self.backends.iter();
-        let suspects = all.filter(|(_, backend)| backend.fsm.poll_timeout().is_some());
-        self.suspects = suspects.map(|(id, _)| *id).collect();
-        for pool in &mut self.pools {
-            let phases = || {
-                pool.members
-                    .iter()
-                    .map(|(id, weight)| (*weight, self.backends[id].fsm.phase()))
-            };
-            let open = pool.open.next(pool.check.fail_open, phases());
-            if open != pool.open {
-                self.events.push_back(Event::Pool {
-                    pool: pool.name.clone(),
-                    state: open,
-                    down: down(phases()),
-                });
-                pool.open = open;
-            }
-            for (id, _) in &pool.members {
-                let standing = open.standing(self.backends[id].fsm.phase());
-                if standing != Standing::Up {
-                    standings.standing.insert(*id, standing);
-                }
-            }
+    /// Follows a backend's new phase.
+    fn follow(&mut self, id: u64, from: Phase) {
+        let Some(backend) = self.backends.get_mut(&id) else {
+            return;
+        };
+        self.events.push_back(backend.changed(id, from));
+        if backend.fsm.poll_timeout().is_some() {
+            self.suspects.insert(id);
+        } else {
+            self.suspects.remove(&id);
         }
-        self.dirty |= standings != self.standings;
-        self.standings = standings;
+        // The first verdicts of thousands of backends change nothing for anybody.
+        if !(from.is_up() && backend.fsm.phase().is_up()) {
+            let place = backend.place;
+            self.judge(place);
+        }
+    }
+
+    /// One pool's verdict and its backends' standings, from their phases.
+    fn judge(&mut self, place: usize) {
+        let pool = &mut self.pools[place];
+        let phases = || {
+            let members = pool.members.iter();
+            members.map(|(id, weight)| (*weight, self.backends[id].fsm.phase()))
+        };
+        let open = pool.open.next(pool.check.fail_open, phases());
+        if open != pool.open {
+            self.events.push_back(Event::Pool {
+                pool: pool.name.clone(),
+                state: open,
+                down: down(phases()),
+            });
+            pool.open = open;
+        }
+        for (id, _) in &pool.members {
+            let standing = open.standing(self.backends[id].fsm.phase());
+            let before = match standing {
+                Standing::Up => self.standings.standing.remove(id),
+                other => self.standings.standing.insert(*id, other),
+            };
+            self.dirty |= before.unwrap_or_default() != standing;
+        }
     }
 }
 

@@ -23,6 +23,9 @@ use crate::state::standing::Standings;
 /// Questions in flight at once: half of the file descriptors that a process may have by default.
 pub const IN_FLIGHT: usize = 512;
 
+/// The file is written no more often than this; only what happened within it is lost with a killed agent.
+const SAVE_EVERY: Duration = Duration::from_millis(100);
+
 /// Standings that differ from those of before, or something to tell.
 #[derive(Clone, Debug)]
 pub struct Update {
@@ -245,7 +248,11 @@ impl Task {
         if self.save && self.saving.is_empty() {
             self.save = false;
             let (file, records) = (self.file.clone(), self.monitor.records(now));
-            self.saving.spawn_blocking(move || store::write(&file, &records));
+            self.saving.spawn(async move {
+                let written = tokio::task::spawn_blocking(move || store::write(&file, &records)).await;
+                tokio::time::sleep(SAVE_EVERY).await;
+                written.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+            });
         }
     }
 
