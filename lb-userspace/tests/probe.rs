@@ -55,17 +55,27 @@ fn silent(text: &str) -> Outcome {
 
 /// A port of 127.0.0.1 that nobody listens on.
 async fn closed_port() -> u16 {
-    let listener = TcpListener::bind((V4, 0)).await.unwrap();
-    listener.local_addr().unwrap().port()
+    let listener = TcpListener::bind((V4, 0))
+        .await
+        .expect("loopback and certificates work");
+    listener
+        .local_addr()
+        .expect("loopback and certificates work")
+        .port()
 }
 
 /// A server that reads a request, answers with fixed bytes and closes; with `None` it never answers.
 async fn answering(answer: Option<&'static [u8]>) -> u16 {
-    let listener = TcpListener::bind((V4, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let listener = TcpListener::bind((V4, 0))
+        .await
+        .expect("loopback and certificates work");
+    let port = listener
+        .local_addr()
+        .expect("loopback and certificates work")
+        .port();
     tokio::spawn(async move {
         loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut stream, _) = listener.accept().await.expect("loopback and certificates work");
             tokio::spawn(async move { talk(&mut stream, answer).await });
         }
     });
@@ -98,10 +108,17 @@ async fn tcp() {
 /// A listener whose queue is full drops further SYNs: to a client it looks like a host that is gone.
 #[tokio::test]
 async fn a_connection_that_never_comes_about() {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&std::net::SocketAddr::new(V4, 0).into()).unwrap();
-    socket.listen(0).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+        .expect("loopback and certificates work");
+    socket
+        .bind(&std::net::SocketAddr::new(V4, 0).into())
+        .expect("loopback and certificates work");
+    socket.listen(0).expect("loopback and certificates work");
+    let address = socket
+        .local_addr()
+        .expect("loopback and certificates work")
+        .as_socket()
+        .expect("loopback and certificates work");
     let mut waiting = Vec::new();
     for _ in 0..4 {
         let stream = tokio::time::timeout(
@@ -160,19 +177,28 @@ async fn http() {
 
 #[tokio::test]
 async fn an_http_request_says_what_the_check_says() {
-    let listener = TcpListener::bind((V6, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let listener = TcpListener::bind((V6, 0))
+        .await
+        .expect("loopback and certificates work");
+    let port = listener
+        .local_addr()
+        .expect("loopback and certificates work")
+        .port();
     let server = tokio::spawn(async move {
         let mut requests = Vec::new();
         for _ in 0..2 {
-            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut stream, _) = listener.accept().await.expect("loopback and certificates work");
             let mut request = vec![0; 4096];
-            let length = stream.read(&mut request).await.unwrap();
-            requests.push(String::from_utf8(request[..length].to_vec()).unwrap());
+            let length = stream
+                .read(&mut request)
+                .await
+                .expect("loopback and certificates work");
+            requests
+                .push(String::from_utf8(request[..length].to_vec()).expect("loopback and certificates work"));
             stream
                 .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
                 .await
-                .unwrap();
+                .expect("loopback and certificates work");
         }
         requests
     });
@@ -180,7 +206,7 @@ async fn an_http_request_says_what_the_check_says() {
     assert_eq!(ask_at(V6, &plain).await, Outcome::Good);
     let full = format!("{plain}, method: POST, path: /a?b=c, host: w.example");
     assert_eq!(ask_at(V6, &full).await, Outcome::Good);
-    let requests = server.await.unwrap();
+    let requests = server.await.expect("loopback and certificates work");
     assert!(requests[0].starts_with("GET / HTTP/1.1\r\n"), "{}", requests[0]);
     assert!(
         requests[0].contains(&format!("host: [::1]:{port}\r\n")),
@@ -204,11 +230,15 @@ struct Pki {
 
 impl Pki {
     fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        let mut params = CertificateParams::new(Vec::new()).expect("loopback and certificates work");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        let issuer = CertifiedIssuer::self_signed(
+            params,
+            KeyPair::generate().expect("loopback and certificates work"),
+        )
+        .expect("loopback and certificates work");
+        let folder = tempfile::tempdir().expect("loopback and certificates work");
+        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).expect("loopback and certificates work");
         Self { issuer, folder }
     }
 
@@ -217,29 +247,36 @@ impl Pki {
     }
 
     fn acceptor(&self, name: &str, alpn: &[&[u8]]) -> TlsAcceptor {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let key = KeyPair::generate().expect("loopback and certificates work");
+        let params = CertificateParams::new([name.to_owned()]).expect("loopback and certificates work");
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .expect("loopback and certificates work");
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
-            .unwrap()
+            .expect("loopback and certificates work")
             .with_no_client_auth()
             .with_single_cert(
                 vec![certificate.der().clone()],
                 PrivateKeyDer::Pkcs8(key.serialize_der().into()),
             )
-            .unwrap();
+            .expect("loopback and certificates work");
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
 
     async fn https(&self, name: &str) -> u16 {
         let acceptor = self.acceptor(name, &[]);
-        let listener = TcpListener::bind((V4, 0)).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let listener = TcpListener::bind((V4, 0))
+            .await
+            .expect("loopback and certificates work");
+        let port = listener
+            .local_addr()
+            .expect("loopback and certificates work")
+            .port();
         tokio::spawn(async move {
             loop {
-                let (stream, _) = listener.accept().await.unwrap();
+                let (stream, _) = listener.accept().await.expect("loopback and certificates work");
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(stream).await else {
@@ -302,17 +339,25 @@ async fn https() {
 
 #[tokio::test]
 async fn udp() {
-    let socket = UdpSocket::bind((V4, 0)).await.unwrap();
-    let port = socket.local_addr().unwrap().port();
+    let socket = UdpSocket::bind((V4, 0))
+        .await
+        .expect("loopback and certificates work");
+    let port = socket
+        .local_addr()
+        .expect("loopback and certificates work")
+        .port();
     tokio::spawn(async move {
         let mut buffer = [0; 64];
         loop {
-            let (length, from) = socket.recv_from(&mut buffer).await.unwrap();
+            let (length, from) = socket
+                .recv_from(&mut buffer)
+                .await
+                .expect("loopback and certificates work");
             if &buffer[..length] != b"hush" {
                 socket
                     .send_to(&[b"you said ", &buffer[..length]].concat(), from)
                     .await
-                    .unwrap();
+                    .expect("loopback and certificates work");
             }
         }
     });
@@ -337,9 +382,9 @@ async fn udp() {
     }
     let closed = UdpSocket::bind((V4, 0))
         .await
-        .unwrap()
+        .expect("loopback and certificates work")
         .local_addr()
-        .unwrap()
+        .expect("loopback and certificates work")
         .port();
     let outcome = ask(&format!("type: udp, port: {closed}, request: ping")).await;
     assert_eq!(outcome, silent("Connection refused"));
@@ -347,15 +392,22 @@ async fn udp() {
 
 /// A server of `grpc.health.v1.Health` that knows the server itself, `busy` and nothing else.
 async fn grpc_server(tls: Option<TlsAcceptor>) -> u16 {
-    let listener = TcpListener::bind((V4, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let listener = TcpListener::bind((V4, 0))
+        .await
+        .expect("loopback and certificates work");
+    let port = listener
+        .local_addr()
+        .expect("loopback and certificates work")
+        .port();
     tokio::spawn(async move {
         loop {
-            let (stream, _) = listener.accept().await.unwrap();
+            let (stream, _) = listener.accept().await.expect("loopback and certificates work");
             let tls = tls.clone();
             tokio::spawn(async move {
                 match tls {
-                    Some(tls) => serve_grpc(tls.accept(stream).await.unwrap()).await,
+                    Some(tls) => {
+                        serve_grpc(tls.accept(stream).await.expect("loopback and certificates work")).await
+                    }
                     None => serve_grpc(stream).await,
                 }
             });
@@ -381,7 +433,11 @@ async fn answer_grpc(request: Request<Incoming>) -> Result<Response<GrpcBody>, I
         *response.status_mut() = StatusCode::NOT_FOUND;
         return Ok(response);
     }
-    let body = body.collect().await.unwrap().to_bytes();
+    let body = body
+        .collect()
+        .await
+        .expect("loopback and certificates work")
+        .to_bytes();
     let service = String::from_utf8_lossy(body.get(7..).unwrap_or_default()).into_owned();
     let mut trailers = HeaderMap::new();
     let mut frames = Vec::new();
@@ -393,11 +449,20 @@ async fn answer_grpc(request: Request<Incoming>) -> Result<Response<GrpcBody>, I
     match status {
         Some(status) => {
             frames.push(Ok(Frame::data(Bytes::from(vec![0, 0, 0, 0, 2, 8, status]))));
-            trailers.insert("grpc-status", "0".parse().unwrap());
+            trailers.insert(
+                "grpc-status",
+                "0".parse().expect("loopback and certificates work"),
+            );
         }
         None => {
-            trailers.insert("grpc-status", "5".parse().unwrap());
-            trailers.insert("grpc-message", "unknown service".parse().unwrap());
+            trailers.insert(
+                "grpc-status",
+                "5".parse().expect("loopback and certificates work"),
+            );
+            trailers.insert(
+                "grpc-message",
+                "unknown service".parse().expect("loopback and certificates work"),
+            );
         }
     }
     frames.push(Ok(Frame::trailers(trailers)));
@@ -405,7 +470,7 @@ async fn answer_grpc(request: Request<Incoming>) -> Result<Response<GrpcBody>, I
     Ok(Response::builder()
         .header("content-type", "application/grpc")
         .body(body)
-        .unwrap())
+        .expect("loopback and certificates work"))
 }
 
 #[tokio::test]
@@ -457,11 +522,19 @@ async fn a_fault_of_this_host_says_nothing_of_the_backend() {
 
 #[tokio::test]
 async fn the_source_address_is_the_one_that_was_set() {
-    let listener = TcpListener::bind((V4, 0)).await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let listener = TcpListener::bind((V4, 0))
+        .await
+        .expect("loopback and certificates work");
+    let port = listener
+        .local_addr()
+        .expect("loopback and certificates work")
+        .port();
     let asked =
         tokio::spawn(async move { ask(&format!("type: tcp, port: {port}, source: 127.0.0.99")).await });
-    let (_, from) = listener.accept().await.unwrap();
+    let (_, from) = listener.accept().await.expect("loopback and certificates work");
     assert_eq!(from.ip().to_string(), "127.0.0.99");
-    assert_eq!(asked.await.unwrap(), Outcome::Good);
+    assert_eq!(
+        asked.await.expect("loopback and certificates work"),
+        Outcome::Good
+    );
 }

@@ -125,7 +125,7 @@ impl Plan {
 /// The first moment from `now` on that is a check's place in its interval.
 fn place(id: u64, interval: Duration, now: Mono) -> Mono {
     let interval = interval.as_nanos().max(1);
-    let phase = u128::from(spread(id)) * interval >> 64;
+    let phase = (u128::from(spread(id)) * interval) >> 64;
     let now = now.unix().as_nanos();
     let past = now.saturating_sub(phase);
     let place = past.div_ceil(interval) * interval + phase;
