@@ -406,7 +406,7 @@ async fn grpc_server(tls: Option<TlsAcceptor>) -> u16 {
             tokio::spawn(async move {
                 match tls {
                     Some(tls) => {
-                        serve_grpc(tls.accept(stream).await.expect("loopback and certificates work")).await
+                        serve_grpc(tls.accept(stream).await.expect("loopback and certificates work")).await;
                     }
                     None => serve_grpc(stream).await,
                 }
