@@ -7,6 +7,8 @@ pub mod net;
 pub mod config;
 pub mod state;
 pub mod journal;
+pub mod probe;
+pub mod health;
 pub mod trace;
 pub mod rate;
 pub mod dataplane;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lb_userspace::config::{self, Error, KeyFileError, What};
+use lb_userspace::model::health::Probe;
 use lb_userspace::model::{Attach, Capacity, KeyError, Model, Protocol, Via};
 
 const NODE: &str = "node: {name: lb1, interfaces: [eth0]}\n";
@@ -94,6 +95,13 @@ fn the_example_is_accepted_and_read_right() {
     );
     assert_eq!(web.backends[0].id, lb_common::id::stable("web", "be1"));
     assert_ne!(web.backends[0].id, model.pools[1].backends[0].id);
+    let health = web.health.as_ref().unwrap();
+    assert_eq!(health.probe.name(), "https");
+    assert_eq!(
+        (health.rise, health.fall, health.interval),
+        (2, 3, Duration::from_secs(2))
+    );
+    assert_eq!(model.pools[1].health.as_ref().unwrap().probe, Probe::Icmp);
     let vips: Vec<_> = model
         .vips
         .iter()

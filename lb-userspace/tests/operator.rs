@@ -37,6 +37,7 @@ fn model(weights: &[u16]) -> Model {
         pools: vec![Pool {
             name: "web".parse().expect("it is valid"),
             backends: weights.iter().enumerate().map(backend).collect(),
+            health: None,
         }],
         vips: Vec::new(),
     }

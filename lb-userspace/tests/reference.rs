@@ -197,7 +197,10 @@ fn unknown_fields_name_those_that_may_be_meant() {
     let near = |name: &str| config::explain(name).unwrap_err().near;
     assert_eq!(near("pools.backends.wieght"), ["pools.backends.weight"]);
     assert_eq!(near("weight"), ["pools.backends.weight"]);
-    assert_eq!(near("interface"), ["pools.backends.via.interface"]);
+    assert_eq!(
+        near("interface"),
+        ["pools.backends.via.interface", "pools.health.interface"]
+    );
     assert_eq!(near("zebra"), [""; 0]);
     let message = config::explain("weight").unwrap_err().to_string();
     assert_eq!(

@@ -8,7 +8,7 @@ use crate::diag;
 use crate::error::LabError;
 use crate::host::{Backend, Client, Node, Router};
 use crate::node_config::NodeConfig;
-use crate::topo::{NodeSpec, Topology};
+use crate::topo::{Family, NodeSpec, Topology};
 use crate::wait::Interrupt;
 
 /// Keeps every lab of a test run standing, for a look at it.
@@ -122,7 +122,9 @@ impl Lab {
         };
         let backend = |(index, weight): (usize, &u16)| {
             let name = Topology::backend_name(index);
-            Backend::new(name.clone(), *weight, id.netns(&name), pins.join(&name), &dir)
+            let addresses = Family::BOTH.map(|family| topology.backend_address(index, family));
+            let (namespace, pins) = (id.netns(&name), pins.join(&name));
+            Backend::new((name, *weight), addresses.into(), namespace, pins, &dir)
         };
         let names = (0..topology.weights.len()).map(Topology::backend_name).collect();
         Ok(Self {

@@ -46,6 +46,9 @@ pub struct GroupSection {
 pub struct PoolSection {
     pub name: String,
     pub backends: Vec<BackendSection>,
+    /// Any fields of `health:`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<serde_json::Value>,
 }
 
 /// An element of a pool's `backends:`
@@ -116,6 +119,7 @@ fn pool(topology: &Topology, family: Family) -> PoolSection {
     PoolSection {
         name: pool_name(family),
         backends: topology.weights.iter().enumerate().map(backend).collect(),
+        health: None,
     }
 }
 

@@ -1,15 +1,19 @@
 //! The servers of a backend (`lb-lab serve`): HTTP, UDP echo and numbered lines, each naming the backend.
 //!
+//! After SIGUSR1 it refuses work: HTTP answers 503 at [`HEALTH_PATH`], until SIGUSR2.
 //! HTTP answers `NAME PATH`, the UDP echo `NAME DATAGRAM`, and a line on a TCP connection `NAME LINE`.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::Uri;
+use axum::http::{StatusCode, Uri};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::error::{IoContext, LabError};
@@ -17,6 +21,8 @@ use crate::topo::{ECHO_PORT, HTTP_PORT};
 
 /// The line in the log that says that all sockets are bound.
 pub const READY: &str = "ready";
+/// What health checks ask for.
+pub const HEALTH_PATH: &str = "/health";
 /// Connections that may wait to be accepted (the kernel caps it at net.core.somaxconn).
 const BACKLOG: u32 = 65_535;
 
@@ -30,13 +36,16 @@ pub fn run(name: &str, addresses: &[IpAddr]) -> Result<(), LabError> {
 
 async fn serve(name: String, addresses: &[IpAddr]) -> Result<(), LabError> {
     let mut servers = JoinSet::new();
+    let refuses = Arc::new(AtomicBool::new(false));
+    heed(SignalKind::user_defined1(), &refuses, true)?;
+    heed(SignalKind::user_defined2(), &refuses, false)?;
     for address in addresses {
         let at = |port| SocketAddr::from((*address, port));
         let socket = |port| move || format!("bind {}", SocketAddr::from((*address, port)));
         let web = listen(at(HTTP_PORT)).context(socket(HTTP_PORT))?;
         let lines = listen(at(ECHO_PORT)).context(socket(ECHO_PORT))?;
         let echo = UdpSocket::bind(at(ECHO_PORT)).await.context(socket(ECHO_PORT))?;
-        servers.spawn(http(web, name.clone()));
+        servers.spawn(http(web, name.clone(), Arc::clone(&refuses)));
         servers.spawn(accept_lines(lines, name.clone()));
         servers.spawn(echo_datagrams(echo, name.clone()));
     }
@@ -59,9 +68,33 @@ fn listen(at: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-async fn http(listener: TcpListener, name: String) -> io::Result<()> {
-    let answer = async |State(name): State<String>, uri: Uri| format!("{name} {uri}\n");
-    axum::serve(listener, Router::new().fallback(answer).with_state(name)).await
+/// Sets `refuses` to `value` whenever the signal comes.
+fn heed(kind: SignalKind, refuses: &Arc<AtomicBool>, value: bool) -> Result<(), LabError> {
+    let mut signals = signal(kind).context(|| "handle signals".to_owned())?;
+    let refuses = Arc::clone(refuses);
+    tokio::spawn(async move {
+        while signals.recv().await.is_some() {
+            refuses.store(value, Ordering::Relaxed);
+        }
+    });
+    Ok(())
+}
+
+async fn http(listener: TcpListener, name: String, refuses: Arc<AtomicBool>) -> io::Result<()> {
+    let answer = async |State((name, refuses)): State<(String, Arc<AtomicBool>)>, uri: Uri| {
+        let refused = uri.path() == HEALTH_PATH && refuses.load(Ordering::Relaxed);
+        let status = if refused {
+            StatusCode::SERVICE_UNAVAILABLE
+        } else {
+            StatusCode::OK
+        };
+        (status, format!("{name} {uri}\n"))
+    };
+    axum::serve(
+        listener,
+        Router::new().fallback(answer).with_state((name, refuses)),
+    )
+    .await
 }
 
 async fn echo_datagrams(socket: UdpSocket, name: String) -> io::Result<()> {

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::args::Args;
 use super::controller::Controller;
 use super::desk::Desk;
+use super::health;
 use super::log;
 use crate::api::call::{self, Call};
 use crate::api::routes::{Api, router};
@@ -20,6 +21,7 @@ use crate::api::server::Listener;
 use crate::config;
 use crate::dataplane::load::{Balancer, Plan};
 use crate::dataplane::pin::Root;
+use crate::health::task::Checks;
 use crate::model::GroupKey;
 use crate::net::{self, REFRESH_EVERY};
 
@@ -67,7 +69,9 @@ pub async fn run(args: Args) -> Result<()> {
         "{}",
         if balancer.adopted { "took over the running data plane" } else { "loaded a new data plane" }
     );
+    let mut checks = health::start(&model, &args.state_dir)?;
     let mut controller = Controller::new(model, balancer, !args.no_attach, operator).await?;
+    controller.health(checks.taken_over());
     if let Err(e) = controller.start().await {
         if !controller.balancer().adopted {
             // Nothing is attached, and nobody is helped by maps that nothing uses.
@@ -87,7 +91,7 @@ pub async fn run(args: Args) -> Result<()> {
     let server = listener.map(|listener| tokio::spawn(listener.serve(router(context.clone()))));
     notify(&[NotifyState::Ready, NotifyState::Status("forwarding")]);
     info!("ready");
-    serve(&mut desk, &mut controller, &mut signals, &mut inbox).await;
+    serve(&mut desk, &mut controller, &mut checks, &mut signals, &mut inbox).await;
     notify(&[NotifyState::Stopping]);
     desk.stopped(&controller);
     if let Some(server) = server {
@@ -119,6 +123,7 @@ impl Signals {
 async fn serve(
     desk: &mut Desk,
     controller: &mut Controller,
+    checks: &mut Checks,
     signals: &mut Signals,
     inbox: &mut mpsc::Receiver<Call>,
 ) {
@@ -136,8 +141,19 @@ async fn serve(
         tokio::select! {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
-            _ = signals.hangup.recv() => reload(desk, controller).await,
-            Some(call) = inbox.recv() => desk.call(controller, call).await,
+            _ = signals.hangup.recv() => {
+                reload(desk, controller).await;
+                checks.configure(controller.model());
+            }
+            Some(call) = inbox.recv() => {
+                desk.call(controller, call).await;
+                checks.configure(controller.model());
+            }
+            update = checks.update() => {
+                desk.judged(controller, &update.events);
+                controller.health(&update.standings);
+                follow(desk, controller).await;
+            }
             () = sleep(due) => desk.time_passed(controller).await,
             _ = refresh.tick() => survive(controller.refresh().await, controller).await,
             _ = again.tick() => follow(desk, controller).await,
@@ -151,7 +167,7 @@ async fn serve(
 
 async fn follow(desk: &mut Desk, controller: &mut Controller) {
     if let Err(e) = controller.follow().await {
-        error!("could not follow a change of the network: {e:#}");
+        error!("could not follow a change of the network or of backends: {e:#}");
     }
     desk.followed(controller);
 }

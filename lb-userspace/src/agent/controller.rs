@@ -29,6 +29,7 @@ pub(super) struct Controller {
     resolver: Resolver,
     applied: Contents,
     cache: Cache,
+    /// What the health checks say of backends.
     standings: Standings,
     /// What the operator ordered.
     operator: Operator,
@@ -123,6 +124,11 @@ impl Controller {
         self.attach(false).await?;
         self.warn().await;
         Ok(())
+    }
+
+    /// Takes what the health checks say now; [`Controller::follow`] puts it into effect.
+    pub(super) fn health(&mut self, health: &Standings) {
+        self.standings = health.clone();
     }
 
     /// Warns of what is right now but will drop packets.

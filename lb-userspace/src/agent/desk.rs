@@ -9,8 +9,10 @@ use tracing::{error, info};
 
 use super::args::Args;
 use super::controller::{Controller, now};
+use super::health;
 use super::store::{Loaded, Store, StoreError};
 use crate::config;
+use crate::health::monitor;
 use crate::journal::{Cause, Event, Journal, Record};
 use crate::model::Model;
 use crate::state::contents::Contents;
@@ -251,6 +253,13 @@ impl Desk {
     pub(super) fn followed(&mut self, controller: &mut Controller) {
         let news = controller.take_news();
         self.note(controller.generation(), &Cause::Network, news);
+    }
+
+    /// Records what the health checks have found.
+    pub(super) fn judged(&mut self, controller: &Controller, events: &[monitor::Event]) {
+        health::tell(events);
+        let events = events.iter().map(health::event).collect();
+        self.note(controller.generation(), &Cause::Health, events);
     }
 
     /// How long it is until time alone changes something.

@@ -5,6 +5,7 @@ mod boot;
 mod command;
 mod controller;
 mod desk;
+mod health;
 mod log;
 mod report;
 pub mod store;

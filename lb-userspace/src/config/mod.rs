@@ -4,6 +4,7 @@
 //! (all problems at once), problems to blocks of text with place, line and hint. `dist/lb.example.yaml` shows
 //! every field.
 
+mod duration;
 mod error;
 mod key;
 mod raw;
@@ -11,6 +12,7 @@ mod reference;
 mod source;
 mod validate;
 mod what;
+mod wrong_health;
 mod yaml;
 
 use std::fs::File;
@@ -19,6 +21,7 @@ use std::path::Path;
 
 pub use error::{Class, Error, Excerpt, Family, KeyFileError, Kind, Problem, Shape, Snippet, What};
 pub use reference::{Field, UnknownField, explain, fields, schema};
+pub use wrong_health::WrongHealth;
 
 use crate::model::Model;
 use error::Place;

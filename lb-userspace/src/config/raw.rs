@@ -6,6 +6,8 @@
 //! The doc comments and `schemars` attributes of the fields are the reference: JSON Schema, `docs/CONFIG.md` and
 //! `lbctl config explain` are made of them. `x-range` and `x-default` say in words what JSON Schema has no word for.
 
+mod health;
+
 use std::fmt;
 use std::net::IpAddr;
 
@@ -13,6 +15,8 @@ use lb_common::abi::MAX_INTERFACES;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_yaml::Spanned;
+
+pub(super) use health::{Health, METHODS, TRUTH, TYPES, Tls, Type};
 
 use crate::model::{self, Attach, Capacity as Sizes, INTERFACE_MAX, NAME_MAX, Protocol};
 
@@ -162,6 +166,9 @@ pub(super) struct Pool {
     /// The pool's backends, all of one address family, not all of weight 0.
     #[schemars(with = "Vec<Backend>", length(min = 1))]
     pub(super) backends: Field<List<Backend>>,
+    /// How its backends are checked.
+    #[schemars(with = "Option<Health>", extend("x-default" = "not at all: every backend counts as up"))]
+    pub(super) health: Field<Health>,
 }
 
 /// One of a pool's `backends:`

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::source::Excerpt;
+use super::wrong_health::WrongHealth;
 use crate::model::{Capacity, InterfaceError, KeyError, MacError, NameError};
 
 /// What is wrong. Text from the file is always an [`Excerpt`]; the group's key is never in it.
@@ -215,6 +216,9 @@ pub enum What {
     /// This node isn't a member of its own group.
     #[error("this node, `{0}`, is not in the list")]
     NotInGroup(Excerpt),
+    /// Something about a health check.
+    #[error(transparent)]
+    Health(WrongHealth),
     /// Two backends whose stable identities are the same number.
     #[error("the stable identity of this backend is also that of `{other}`")]
     IdCollision {
@@ -352,6 +356,7 @@ impl What {
             Self::UnknownPool { near: Some(near), .. } => return Some(format!("did you mean `{near}`?")),
             Self::Range { min, max, .. } => return Some(format!("from {min} to {max}")),
             Self::HostBits(prefix) => return Some(host_bits(prefix)),
+            Self::Health(wrong) => return wrong.hint(),
             Self::OtherFamily { family, .. } => {
                 return Some(format!("it belongs to `{}`", source_field(*family)));
             }

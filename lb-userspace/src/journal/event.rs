@@ -110,6 +110,15 @@ pub enum Event {
     NextHopFound { backend: String },
     /// Packets can't be sent there: its slots are lent to others.
     NextHopLost { backend: String, why: String },
+    /// The health checks have another verdict on a backend.
+    Judged {
+        backend: String,
+        from: String,
+        to: String,
+        reason: String,
+    },
+    /// So much of a pool looks down that its checks are doubted, or no longer.
+    ChecksDoubted { pool: String, doubted: bool, down: u32 },
     /// An event that this program doesn't know; a newer one wrote it.
     #[serde(other)]
     Unknown,
@@ -195,6 +204,22 @@ impl Event {
             }
             Self::NextHopFound { backend } => format!("{backend}: next hop found"),
             Self::NextHopLost { backend, why } => format!("{backend}: no next hop: {why}"),
+            Self::Judged {
+                backend,
+                from,
+                to,
+                reason,
+            } => format!("{backend}: {to}, was {from}: {reason}"),
+            Self::ChecksDoubted {
+                pool,
+                doubted: true,
+                down,
+            } => {
+                format!("pool {pool}: {down} % of its weight looks down, so its checks are doubted")
+            }
+            Self::ChecksDoubted { pool, down, .. } => {
+                format!("pool {pool}: {down} % of its weight looks down, its checks are believed again")
+            }
             Self::Unknown => "an event of a newer version".to_owned(),
         }
     }

@@ -7,8 +7,10 @@ use std::str::FromStr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
+pub mod health;
 mod link;
 
+pub use health::Health;
 pub use link::{INTERFACE_MAX, InterfaceError, MacError, interface, mac};
 
 /// A name: 1 to 32 characters, letters, digits, `-`, `_`, `.`; starts with a letter or digit.
@@ -231,6 +233,8 @@ pub struct Pool {
     pub name: Name,
     /// At least one, all of one address family, names and addresses unique, not all of weight 0.
     pub backends: Vec<Backend>,
+    /// How its backends are checked; absent: not at all.
+    pub health: Option<Health>,
 }
 
 /// One server address that takes encapsulated packets.

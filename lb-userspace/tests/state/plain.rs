@@ -31,6 +31,7 @@ fn pool(name: &str, backends: &[(&str, u16)]) -> Pool {
     Pool {
         name: name.parse().expect("it is valid"),
         backends: backends.iter().enumerate().map(backend).collect(),
+        health: None,
     }
 }
 

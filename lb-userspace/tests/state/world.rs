@@ -209,6 +209,7 @@ pub(super) fn model_of(config: &Config) -> Model {
             .iter()
             .map(|(&b, &facts)| backend(pool, b, facts))
             .collect(),
+        health: None,
     });
     let position = |name: &usize| config.pools.keys().position(|p| p == name).expect("it is there");
     let vips = config.vips.iter().map(|(&vip, pool)| Vip {

@@ -1,7 +1,10 @@
 //! A server with the VIPs on its loopback interface, behind `lb_decap`.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::process::Signal;
 
 use crate::binary;
 use crate::command;
@@ -20,6 +23,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(10);
 pub struct Backend {
     name: String,
     weight: u16,
+    addresses: Vec<IpAddr>,
     namespace: Netns,
     pins: PathBuf,
     log: PathBuf,
@@ -27,12 +31,19 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// `pins` is its folder in bpffs, `dir` the lab's for logs.
-    pub(crate) fn new(name: String, weight: u16, namespace: Netns, pins: PathBuf, dir: &Path) -> Self {
+    /// `addresses` are its own, beside the VIPs; `pins` is its folder in bpffs, `dir` the lab's for logs.
+    pub(crate) fn new(
+        (name, weight): (String, u16),
+        addresses: Vec<IpAddr>,
+        namespace: Netns,
+        pins: PathBuf,
+        dir: &Path,
+    ) -> Self {
         let log = dir.join(format!("{name}.log"));
         Self {
             name,
             weight,
+            addresses,
             namespace,
             pins,
             log,
@@ -87,7 +98,10 @@ impl Backend {
     pub fn start(&mut self) -> Result<(), LabError> {
         let mut command = self.namespace.command(binary::find("lb-lab")?);
         command.args(["serve", "--name", &self.name]);
-        command.args(["--address", &VIP4.to_string(), "--address", &VIP6.to_string()]);
+        // Health checks ask at its own addresses.
+        for address in self.addresses.iter().chain(&[VIP4.into(), VIP6.into()]) {
+            command.args(["--address", &address.to_string()]);
+        }
         self.servers = Some(Process::spawn(&self.name, command, &self.log)?);
         Ok(())
     }
@@ -109,6 +123,16 @@ impl Backend {
             .take()
             .ok_or_else(|| LabError::NotRunning { name: name.clone() })?
             .kill9()
+    }
+
+    /// Whether it refuses work: [`serve::HEALTH_PATH`] is answered by 503, everything else as ever.
+    pub fn refuse(&self, refuses: bool) -> Result<(), LabError> {
+        let signal = if refuses { Signal::USR1 } else { Signal::USR2 };
+        let name = &self.name;
+        self.servers
+            .as_ref()
+            .ok_or_else(|| LabError::NotRunning { name: name.clone() })?
+            .signal(signal)
     }
 
     pub(crate) fn release(&mut self) {

@@ -38,8 +38,8 @@ impl Node {
     pub(crate) fn new(config: NodeConfig, namespace: Netns, pin_root: PathBuf, dir: &Path) -> Self {
         let name = config.node.name.clone();
         let config_file = dir.join(format!("{name}.yaml"));
-        let log = dir.join(format!("{name}.log"));
         let state_dir = dir.join(format!("{name}.state"));
+        let log = dir.join(format!("{name}.log"));
         let api_socket = dir.join(format!("{name}.sock"));
         Self {
             name,

@@ -272,6 +272,7 @@ fn agents_model() -> Model {
             weight: 1,
             via: None,
         }],
+        health: None,
     };
     let vip = |address: &str, port, protocol, pool| model::Vip {
         address: ip(address),

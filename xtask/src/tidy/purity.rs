@@ -4,21 +4,24 @@ use super::rust;
 use super::tree::{Finding, Tree};
 
 /// Files and folders that are pure.
-const PURE: [&str; 7] = [
+const PURE: [&str; 8] = [
     "lb-common/src/",
     "lb-userspace/src/model/",
     "lb-userspace/src/state/",
     "lb-userspace/src/trace/",
     "lb-userspace/src/net/",
+    "lb-userspace/src/health/",
     "lb-userspace/src/rate.rs",
     "lb-userspace/src/ctl/top/model.rs",
 ];
 
-/// The files among them that are not: the shell of `net`, as its module's page says.
-const SHELL: [&str; 3] = [
+/// The files among them that are not: the shells of `net` and `health`, as their modules' pages say.
+const SHELL: [&str; 5] = [
     "lb-userspace/src/net/socket.rs",
     "lb-userspace/src/net/event.rs",
     "lb-userspace/src/net/resolver.rs",
+    "lb-userspace/src/health/store.rs",
+    "lb-userspace/src/health/task.rs",
 ];
 
 /// What they don't know.

@@ -1,6 +1,7 @@
 //! Raw types to model. Every check runs, whatever the others found; the model exists only if none complained.
 
 mod address;
+mod health;
 mod node;
 mod pool;
 mod vip;
@@ -35,7 +36,7 @@ pub(super) fn model(file: &raw::File, text: &str, path: &Path) -> Result<Model, 
     let group = node::group(&mut check, file, node.as_ref().map(|node| &node.name), path);
     let capacity = node::capacity(&mut check, file);
     let encap = address::encap(&mut check, file);
-    let pools = pool::pools(&mut check, file, &encap, capacity);
+    let pools = pool::pools(&mut check, file, &encap, capacity, path);
     let vips = vip::vips(&mut check, file, &encap, capacity);
     match (node, group, check.problems) {
         (Some(node), Some(group), problems) if problems.is_empty() => Ok(Model {

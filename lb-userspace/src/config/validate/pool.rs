@@ -2,18 +2,25 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::path::Path;
 
 use serde_yaml::Spanned;
 
-use super::{Check, Duplicate, Trail, address, place};
+use super::{Check, Duplicate, Trail, address, health, place};
 use crate::config::error::Place;
 use crate::config::raw;
 use crate::config::source::Excerpt;
 use crate::config::what::{Family, Kind, What};
 use crate::model::{self, Backend, Capacity, Encap, Name, Pool, Via};
 
-/// All pools; those with problems are left out or incomplete.
-pub(super) fn pools(check: &mut Check<'_>, file: &raw::File, encap: &Encap, capacity: Capacity) -> Vec<Pool> {
+/// All pools; those with problems are left out or incomplete. `path` is the configuration's.
+pub(super) fn pools(
+    check: &mut Check<'_>,
+    file: &raw::File,
+    encap: &Encap,
+    capacity: Capacity,
+    path: &Path,
+) -> Vec<Pool> {
     let list = file.pools.as_deref().unwrap_or_default();
     let trail = Trail::Root.field("pools");
     let mut seen = HashMap::new();
@@ -33,7 +40,14 @@ pub(super) fn pools(check: &mut Check<'_>, file: &raw::File, encap: &Encap, capa
                 ids: &mut ids,
             },
         );
-        pools.extend(name.map(|name| Pool { name, backends }));
+        let family = backends.first().map(|backend| Family::of(backend.address));
+        let health = item.value.health.as_ref();
+        let health = health.and_then(|item| health::health(check, item, trail.field("health"), family, path));
+        pools.extend(name.map(|name| Pool {
+            name,
+            backends,
+            health,
+        }));
     }
     let over = |room: u32| usize::try_from(room).unwrap_or(usize::MAX);
     let first_over = list.get(over(capacity.pools)).map(place);
