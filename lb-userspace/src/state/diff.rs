@@ -54,10 +54,13 @@ pub fn diff(applied: &Contents, desired: &Contents) -> Vec<Op> {
             .map(|&i| Op::AddDevice(i)),
     );
     ops.extend(backends(applied, desired, true));
+    let released = release(applied, desired);
+    ops.extend(released.values().cloned());
     for turn in [Turn::First, Turn::Replaced, Turn::Empty] {
-        pools_and_vips(applied, desired, turn, &mut ops);
+        pools_and_vips(applied, desired, turn, &released, &mut ops);
         if turn == Turn::First {
-            ops.extend(gone(&applied.vips, &desired.vips).map(|(&key, _)| Op::RemoveVip(key)));
+            let gone = gone(&applied.vips, &desired.vips).filter(|(key, _)| !released.contains_key(key));
+            ops.extend(gone.map(|(&key, _)| Op::RemoveVip(key)));
         }
     }
     ops.extend(backends(applied, desired, false));
@@ -119,8 +122,39 @@ impl Turn {
     }
 }
 
+/// Writes of VIPs that end and whose counters another VIP gets: they come first, so that at no moment two VIPs have
+/// one counter, not even where an agent dies half-way.
+fn release(applied: &Contents, desired: &Contents) -> BTreeMap<vip::Key, Op> {
+    let served = |vips: &BTreeMap<vip::Key, vip::Value>| -> BTreeMap<u16, vip::Key> {
+        let served = vips.iter().filter(|(_, v)| v.is_served());
+        served.map(|(&key, v)| (v.index, key)).collect()
+    };
+    let next = served(&desired.vips);
+    let ends = applied.vips.iter().filter(|(key, value)| {
+        value.is_served() && next.get(&value.index).is_some_and(|other| other != *key)
+    });
+    ends.map(|(&key, _)| {
+        let op = match desired.vips.get(&key) {
+            Some(value) if !value.is_served() => Op::SetVip {
+                key,
+                value: *value,
+                new: false,
+            },
+            _ => Op::RemoveVip(key),
+        };
+        (key, op)
+    })
+    .collect()
+}
+
 /// Writes of the pools whose turn it is, then of the VIPs that use them.
-fn pools_and_vips(applied: &Contents, desired: &Contents, turn: Turn, ops: &mut Vec<Op>) {
+fn pools_and_vips(
+    applied: &Contents,
+    desired: &Contents,
+    turn: Turn,
+    released: &BTreeMap<vip::Key, Op>,
+    ops: &mut Vec<Op>,
+) {
     let turns = |index: u16| Turn::of(index, applied, desired) == turn;
     for (&index, pool) in desired.pools.iter().filter(|&(&index, _)| turns(index)) {
         if applied.pools.get(&index) != Some(pool) {
@@ -136,8 +170,8 @@ fn pools_and_vips(applied: &Contents, desired: &Contents, turn: Turn, ops: &mut 
         }
     }
     for (&key, &value) in desired.vips.iter().filter(|(_, v)| turns(v.pool)) {
-        let before = applied.vips.get(&key);
-        if before != Some(&value) {
+        let before = applied.vips.get(&key).filter(|_| !released.contains_key(&key));
+        if before != Some(&value) && !(released.contains_key(&key) && !value.is_served()) {
             let new = value.is_served() && before.is_none_or(|b| !b.is_served() || b.index != value.index);
             ops.push(Op::SetVip { key, value, new });
         }
