@@ -171,7 +171,7 @@ fn pools_and_vips(
     }
     for (&key, &value) in desired.vips.iter().filter(|(_, v)| turns(v.pool)) {
         let before = applied.vips.get(&key).filter(|_| !released.contains_key(&key));
-        if before != Some(&value) && !(released.contains_key(&key) && !value.is_served()) {
+        if before != Some(&value) && (value.is_served() || !released.contains_key(&key)) {
             let new = value.is_served() && before.is_none_or(|b| !b.is_served() || b.index != value.index);
             ops.push(Op::SetVip { key, value, new });
         }
