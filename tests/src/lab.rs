@@ -257,6 +257,12 @@ impl Lab {
             for args in ["status", "backends", "stats"] {
                 lines.push(node.lbctl_line(args)?);
             }
+            // Interfaces have their names there alone.
+            let trace = node.lbctl_line("trace --from 10.9.1.2:40000 --to 10.200.1.1:80 --syn")?;
+            lines.push(format!(
+                "nsenter --net={} -- {trace}",
+                node.namespace().path().display()
+            ));
         }
         for address in ["http://10.200.1.1/", "'http://[fd00:200:1::1]/'"] {
             lines.push(command::line(

@@ -127,6 +127,10 @@ fn against(root: &Path, words: &[OsString]) -> Result<Vec<OsString>> {
     let Some(revision) = value_of(words, "--against") else {
         return Ok(Vec::new());
     };
+    anyhow::ensure!(
+        !revision.is_empty(),
+        "--against needs a revision, such as HEAD~1 or main"
+    );
     let file = format!("{revision}:lb-ebpf/obj/lb_xdp.o");
     let output = Command::new("git")
         .current_dir(root)

@@ -25,7 +25,9 @@ pub enum Error {
         "another lbd is running over {0}: one live agent per pin root; stop it first, or choose another --pin-root"
     )]
     Locked(PathBuf),
-    #[error("nothing is loaded under {0}: start lbd first, or name its --pin-root")]
+    #[error(
+        "nothing is loaded under {0}: start lbd first, or name its --pin-root (a backend has no lbd: lbctl decap status)"
+    )]
     NotLoaded(PathBuf),
     #[error("some maps under {0} are missing: withdraw this node, run `lbctl detach`, then start lbd")]
     Incomplete(PathBuf),

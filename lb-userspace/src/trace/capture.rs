@@ -28,6 +28,33 @@ pub struct Captured {
     pub captured: usize,
 }
 
+impl Captured {
+    /// Whether all headers that decide were captured: link, IP, and a transport's flags.
+    ///
+    /// # Errors
+    /// Where some were cut off: zeros would be judged in their place.
+    pub fn check_headers(&self) -> Result<(), Error> {
+        // An EtherType that was cut off is 0, for which no more is needed than was asked already.
+        let byte = |at: usize| self.frame.get(at).copied().unwrap_or(0);
+        let kind = |at: usize| u16::from_be_bytes([byte(at), byte(at + 1)]);
+        let ip = if kind(12) == 0x8100 { 18 } else { 14 };
+        let headers = match kind(ip - 2) {
+            0x0800 => usize::from(byte(ip) & 0xf).max(5) * 4 + FLAGS,
+            0x86dd => 40 + FLAGS,
+            _ => 0,
+        };
+        let needed = (ip + headers).min(self.frame.len());
+        if self.captured < needed {
+            let captured = self.captured;
+            return Err(Error::Cut { captured, needed });
+        }
+        Ok(())
+    }
+}
+
+/// Where TCP's flags end.
+const FLAGS: usize = 14;
+
 /// Packet `number`, from 1, of a capture file.
 ///
 /// # Errors
@@ -126,6 +153,25 @@ mod tests {
     use std::time::Duration;
 
     const FRAMES: [&[u8]; 2] = [&[1; 61], &[2; 18]];
+
+    #[test]
+    fn headers_that_were_cut_off_are_missed() {
+        let mut frame = vec![0; 74];
+        frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+        for (captured, whole) in [(74, true), (68, true), (67, false), (40, false), (13, false)] {
+            let packet = Captured {
+                frame: frame.clone(),
+                captured,
+            };
+            assert_eq!(packet.check_headers().is_ok(), whole, "{captured} bytes");
+        }
+        frame[12..15].copy_from_slice(&[0x08, 0x00, 0x46]);
+        let cut = |captured| Captured {
+            frame: frame.clone(),
+            captured,
+        };
+        assert!(cut(52).check_headers().is_ok() && cut(51).check_headers().is_err());
+    }
 
     fn pcap(endianness: Endianness, datalink: DataLink) -> Vec<u8> {
         let header = PcapHeader {

@@ -30,6 +30,10 @@ pub enum Error {
     LinkType(DataLink),
     #[error("no packet {wanted}: the file has {have}")]
     NoPacket { wanted: usize, have: usize },
+    #[error(
+        "only {captured} bytes of the packet were captured, and what decides is up to byte {needed}: capture more (tcpdump -s 0)"
+    )]
+    Cut { captured: usize, needed: usize },
     #[error("the file can't be read from packet {number} on")]
     Broken { number: usize, source: PcapError },
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::against::Other;
 use super::case::Case;
 use super::programs::{Callee, Programs};
+use crate::wait::Interrupt;
 
 /// How often.
 #[derive(Clone, Copy, Debug)]
@@ -72,18 +73,25 @@ pub struct AgainstResult {
 /// Measures `cases`; `progress` hears of each when it begins.
 ///
 /// # Errors
-/// When a program can't be loaded, or did not do what is to be measured.
+/// When a program can't be loaded, or did not do what is to be measured; when `interrupt` was raised.
 pub fn measure(
     cases: &[Case],
     effort: Effort,
     other: Option<&Other>,
+    interrupt: &Interrupt,
     mut progress: impl FnMut(&Case),
 ) -> Result<Report> {
     let mut programs = Programs::load(other)?;
     let mut results = Vec::new();
     for case in cases {
         progress(case);
-        results.push(measure_case(&mut programs, case, effort, other.is_some())?);
+        results.push(measure_case(
+            &mut programs,
+            case,
+            effort,
+            interrupt,
+            other.is_some(),
+        )?);
     }
     Ok(Report {
         rounds: effort.rounds,
@@ -108,7 +116,13 @@ impl Lane {
     }
 }
 
-fn measure_case(programs: &mut Programs, case: &Case, effort: Effort, against: bool) -> Result<CaseResult> {
+fn measure_case(
+    programs: &mut Programs,
+    case: &Case,
+    effort: Effort,
+    interrupt: &Interrupt,
+    against: bool,
+) -> Result<CaseResult> {
     let mut turns = vec![
         (Callee::Target, *case),
         (Callee::Reference, case.for_reference()),
@@ -131,6 +145,7 @@ fn measure_case(programs: &mut Programs, case: &Case, effort: Effort, against: b
     // Round 0 warms caches and branch predictors and is thrown away.
     for round in 0..=effort.rounds {
         for lane in &mut lanes {
+            interrupt.check()?;
             // In one round all programs see the same flows.
             let nanos = programs.measure(lane.callee, &lane.case, u64::from(round), effort.repetitions)?;
             if round > 0 {

