@@ -96,7 +96,12 @@ pub fn vip(key: &vip::Key) -> Option<vip::Value> {
     }
     let cell = VIPS.get_ptr(vip::place(hash, seed, shift))?;
     // SAFETY: as above. The tail is read first: the agent takes it away first and writes it last.
-    let (tail, addr) = unsafe { (read_volatile(&raw const (*cell).tail), read_volatile(&raw const (*cell).addr)) };
+    let (tail, addr) = unsafe {
+        (
+            read_volatile(&raw const (*cell).tail),
+            read_volatile(&raw const (*cell).addr),
+        )
+    };
     (vip::is_tail_of(tail, key.tail()) && addr == key.addr_words()).then(|| vip::value(tail))
 }
 

@@ -132,7 +132,12 @@ async fn serve(
     let mut again = interval(LOOK_AGAIN_EVERY);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     again.reset();
+    let mut checked = controller.generation();
     loop {
+        if controller.generation() != checked {
+            checked = controller.generation();
+            checks.configure(controller.model());
+        }
         // The wall's clock may be set, so it is looked at again now and then.
         let due = desk
             .due(controller)
@@ -141,35 +146,42 @@ async fn serve(
         tokio::select! {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
-            _ = signals.hangup.recv() => {
-                reload(desk, controller).await;
-                checks.configure(controller.model());
-            }
-            Some(call) = inbox.recv() => {
-                desk.call(controller, call).await;
-                checks.configure(controller.model());
-            }
+            _ = signals.hangup.recv() => reload(desk, controller).await,
+            Some(call) = inbox.recv() => desk.call(controller, call).await,
             update = checks.update() => {
                 desk.judged(controller, &update.events);
                 controller.health(&update.standings);
-                follow(desk, controller).await;
+                if !follow(desk, controller).await {
+                    again.reset_after(REOPEN_AFTER);
+                }
             }
             () = sleep(due) => desk.time_passed(controller).await,
             _ = refresh.tick() => survive(controller.refresh().await, controller).await,
-            _ = again.tick() => follow(desk, controller).await,
+            _ = again.tick() => {
+                if !follow(desk, controller).await {
+                    again.reset_after(REOPEN_AFTER);
+                }
+            }
             changed = controller.changed() => match changed {
-                Ok(()) => follow(desk, controller).await,
+                Ok(()) => {
+                    if !follow(desk, controller).await {
+                        again.reset_after(REOPEN_AFTER);
+                    }
+                }
                 failed => survive(failed, controller).await,
             },
         }
     }
 }
 
-async fn follow(desk: &mut Desk, controller: &mut Controller) {
-    if let Err(e) = controller.follow().await {
+/// Whether it worked.
+async fn follow(desk: &mut Desk, controller: &mut Controller) -> bool {
+    let done = controller.follow().await;
+    if let Err(e) = &done {
         error!("could not follow a change of the network or of backends: {e:#}");
     }
     desk.followed(controller);
+    done.is_ok()
 }
 
 /// A netlink error is no reason to die: the data plane is fine, and new sockets see everything anew.

@@ -121,7 +121,14 @@ impl Checks {
     /// Waits for the next update. Nothing is lost when the wait is given up.
     pub async fn update(&mut self) -> Update {
         match self.updates.recv().await {
-            Some(update) => update,
+            Some(mut update) => {
+                // What has come meanwhile is newer: to put every step into effect would move slots for nothing.
+                while let Ok(next) = self.updates.try_recv() {
+                    update.standings = next.standings;
+                    update.events.extend(next.events);
+                }
+                update
+            }
             // The thread is gone, which only a panic in it explains: the last verdicts stay.
             None => std::future::pending().await,
         }

@@ -184,7 +184,9 @@ pub fn read_after(dir: &Path, seq: u64) -> Result<Vec<Record>, Error> {
     let mut found: Vec<Record> = Vec::new();
     for age in 0..FILES {
         let mut older = records(&numbered(dir, age))?;
-        let whole = older.first().is_some_and(|first| first.seq <= seq + 1);
+        let whole = older
+            .first()
+            .is_some_and(|first| first.seq <= seq.saturating_add(1));
         older.append(&mut found);
         found = older;
         if whole {

@@ -131,7 +131,8 @@ fn release(applied: &Contents, desired: &Contents) -> BTreeMap<vip::Key, Op> {
     };
     let next = served(&desired.vips);
     let ends = applied.vips.iter().filter(|(key, value)| {
-        value.is_served() && next.get(&value.index).is_some_and(|other| other != *key)
+        let stays = desired.vips.get(*key).is_some_and(vip::Value::is_served);
+        value.is_served() && !stays && next.get(&value.index).is_some_and(|other| other != *key)
     });
     ends.map(|(&key, _)| {
         let op = match desired.vips.get(&key) {
