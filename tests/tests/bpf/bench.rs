@@ -129,9 +129,8 @@ fn alone() -> MutexGuard<'static, ()> {
     LAB.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[test]
-fn live_frames_come_back_encapsulated() {
-    let _alone = alone();
+/// Measures all cases for a moment: everything but the ratios, which are left to the caller, must be right.
+fn ratios() -> Vec<f64> {
     let contents = world::contents(lab::IFINDEX);
     let mut begun = Vec::new();
     let report = lab::measure(&contents, &lab::CASES, SHORT, &Interrupt::default(), |case| {
@@ -146,8 +145,23 @@ fn live_frames_come_back_encapsulated() {
             result.pps_median > 10_000 && result.floor_pps_median > 10_000,
             "{result:?}"
         );
-        // Ten milliseconds of a busy or an emulated CPU say little about speed: a factor, not a figure.
-        assert!((0.02..4.0).contains(&result.ratio), "{result:?}");
+    }
+    report.cases.iter().map(|result| result.ratio).collect()
+}
+
+#[test]
+fn live_frames_come_back_encapsulated() {
+    let _alone = alone();
+    // Work takes time: the node can't be faster than one that does nothing. Ten milliseconds of a busy CPU may say
+    // otherwise, so each case has three tries.
+    let tries: Vec<Vec<f64>> = (0..3).map(|_| ratios()).collect();
+    for (number, case) in lab::CASES.iter().enumerate() {
+        let of_case: Vec<f64> = tries.iter().map(|ratios| ratios[number]).collect();
+        assert!(
+            of_case.iter().any(|ratio| (0.02..1.1).contains(ratio)),
+            "{}: {of_case:?}",
+            case.name
+        );
     }
 }
 
