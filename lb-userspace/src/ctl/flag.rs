@@ -10,10 +10,14 @@ const TRACKED: u16 = 1;
 const SLOT: [(u16, &str); 3] = [(TRACKED, "tracked"), (2, "closing"), (4, "udp_learn")];
 
 /// Flags of a VIP.
-const VIP: [(u16, &str); 1] = [(vip::SERVED, "served")];
+const VIP: [(u16, &str); 3] = [(vip::SERVED, "served"), (vip::ALWAYS, "always"), (vip::OFF, "off")];
 
 /// Flags of a backend's entry.
-const BACKEND: [(u16, &str); 2] = [(backend::READY, "ready"), (backend::OUTER_V6, "outer_v6")];
+const BACKEND: [(u16, &str); 3] = [
+    (backend::READY, "ready"),
+    (backend::OUTER_V6, "outer_v6"),
+    (backend::DEAD, "dead"),
+];
 
 /// Whether the flow table is consulted for a slot.
 pub(super) fn is_tracked(slot: Slot) -> bool {
