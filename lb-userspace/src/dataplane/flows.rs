@@ -6,6 +6,7 @@ use aya::maps::{HashMap, MapData, MapError};
 use lb_common::abi::map;
 use lb_common::admit::{Budget, Limits};
 use lb_common::flow::{Entry, Key};
+use lb_common::header::proto;
 use lb_common::pick::By;
 use lb_common::retire::Uses;
 use lb_common::slot::{Slot, index};
@@ -18,8 +19,9 @@ use super::pin::Root;
 use super::pod::Plain;
 use super::read::sum;
 use super::shape;
+use crate::trace::Known;
 
-type Entries = HashMap<MapData, Plain<Key>, Plain<Entry>>;
+pub(super) type Entries = HashMap<MapData, Plain<Key>, Plain<Entry>>;
 
 /// One of the maps of entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +79,15 @@ impl Tables {
     }
 }
 
+/// The tables of a protocol's own entries: confirmed, in probation.
+pub(super) const fn tables_of(protocol: u8) -> [Table; 2] {
+    if protocol == proto::TCP {
+        [Table::Flows, Table::Probation]
+    } else {
+        [Table::UdpFlows, Table::UdpProbation]
+    }
+}
+
 /// CLOCK_MONOTONIC in the program's ticks.
 pub fn now() -> Tick {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -125,6 +136,22 @@ impl Maps {
         present(entries.remove(&Plain(*key)))
             .map(|_| ())
             .map_err(Error::map(table.name()))
+    }
+
+    /// All that is known of a flow.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn known(&self, key: &Key) -> Result<Known, Error> {
+        let [own, probation] = tables_of(key.proto);
+        Ok(Known {
+            key: *key,
+            own: self.entry(own, key)?,
+            replica: self.entry(Table::Replicas, key)?,
+            probation: self.entry(probation, key)?,
+            missed: self.missed(key)?,
+            limits: self.limits()?,
+        })
     }
 
     /// When a miss of this flow was noted.

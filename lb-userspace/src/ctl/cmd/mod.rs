@@ -7,6 +7,7 @@ mod config;
 mod decap;
 mod detach;
 mod dump;
+mod flows;
 mod maps;
 mod ring;
 mod stats;
