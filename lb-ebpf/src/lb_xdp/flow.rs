@@ -2,18 +2,19 @@
 //!
 //! An untracked slot costs one test. The rest is two functions, which stand in the program once and not per family.
 
+use core::hint::black_box;
+
 use lb_common::abi::budget;
 use lb_common::admit::{FULL, UDP_FULL};
 use lb_common::backend::DEAD;
 use lb_common::flow::{self, Entry, Key};
-use lb_common::header::{Ipv6, proto};
+use lb_common::header::{Ipv4, Ipv6, proto};
 use lb_common::pick::{self, Flows, Pick};
 use lb_common::retire::Uses;
 use lb_common::slot::{self, Slot, TRACKED, of_hash};
 use lb_common::stop::Stop;
 use lb_common::tcp::Segment;
 use lb_common::tick::Tick;
-use lb_common::tuple::Tuple;
 use lb_common::vip::{ALWAYS, OFF, Value};
 use lb_ebpf::packet::Packet;
 
@@ -22,7 +23,7 @@ use crate::parse::Headers;
 
 /// Offsets in a TCP header (RFC 9293 section 3.1).
 const SEQUENCE: usize = 4;
-const FLAGS: usize = 13;
+const FLAGS: usize = 12;
 
 /// Beside the flags of a segment in one argument.
 const ENTER_ALWAYS: u32 = 1 << 8;
@@ -42,15 +43,17 @@ pub fn pick(packet: &Packet, headers: &Headers, vip: &Value, hash: u32, slot: Sl
 #[inline(always)]
 fn tracked(packet: &Packet, headers: &Headers, vip: &Value, hash: u32, slot: Slot) -> Result<u16, Stop> {
     let index = slot::index(vip.pool, of_hash(hash));
+    let key = Key::new(&headers.tuple);
     let always = if vip.flags & ALWAYS != 0 { ENTER_ALWAYS } else { 0 };
     let packed = if headers.tuple.proto == proto::TCP {
         let start = transport(packet, headers).ok_or(Stop::Malformed)?;
         let seq: u32 = packet.read(start + SEQUENCE).ok_or(Stop::Malformed)?;
-        let flags: u8 = packet.read(start + FLAGS).ok_or(Stop::Malformed)?;
-        let seq = u32::from_be(seq);
-        tcp(slot.0, &headers.tuple, seq, u32::from(flags) | always, index)
+        let flags: u16 = packet.read(start + FLAGS).ok_or(Stop::Malformed)?;
+        // The byte before the flags is the header's length.
+        let (seq, flags) = (u32::from_be(seq), u32::from(u16::from_be(flags)) & 0xff);
+        tcp(slot.0, &key, seq, flags | always, index)
     } else {
-        udp(slot.0, &headers.tuple, always, index)
+        udp(slot.0, &key, always, index)
     };
     if packed == NO_ENTRY {
         return Err(Stop::NoEntry);
@@ -62,18 +65,19 @@ fn tracked(packet: &Packet, headers: &Headers, vip: &Value, hash: u32, slot: Slo
 /// Where the transport header begins. Found again from the frame, so that nothing has to be kept for it on the way.
 #[inline(always)]
 fn transport(packet: &Packet, headers: &Headers) -> Option<usize> {
-    let start = headers.link.len;
+    // The length is 14 or 18, which the compiler knows and the verifier, after many a spill, may not.
+    let start = black_box(headers.link.len) & 31;
     if headers.inner.proto == proto::IPV6 {
         return Some(start + size_of::<Ipv6>());
     }
-    let first: u8 = packet.read(start)?;
-    Some(start + usize::from(first & 0xf) * 4)
+    let ip: Ipv4 = packet.read(start)?;
+    Some(start + ip.header_len())
 }
 
 #[inline(never)]
-fn tcp(slot: u64, tuple: &Tuple, seq: u32, flags: u32, index: u32) -> u32 {
+fn tcp(slot: u64, key: &Key, seq: u32, flags: u32, index: u32) -> u32 {
     let now = maps::now();
-    let mut tables = Tables::<false>::new(tuple, index);
+    let mut tables = Tables::<false> { key, slot: index };
     let segment = Segment::new(flags as u8, seq);
     match pick::tcp(Slot(slot), flags & ENTER_ALWAYS != 0, segment, now, &mut tables) {
         Ok(pick) => packed(pick),
@@ -82,9 +86,9 @@ fn tcp(slot: u64, tuple: &Tuple, seq: u32, flags: u32, index: u32) -> u32 {
 }
 
 #[inline(never)]
-fn udp(slot: u64, tuple: &Tuple, flags: u32, index: u32) -> u32 {
+fn udp(slot: u64, key: &Key, flags: u32, index: u32) -> u32 {
     let now = maps::now();
-    let mut tables = Tables::<true>::new(tuple, index);
+    let mut tables = Tables::<true> { key, slot: index };
     packed(pick::udp(Slot(slot), flags & ENTER_ALWAYS != 0, now, &mut tables))
 }
 
@@ -94,36 +98,26 @@ const fn packed(pick: Pick) -> u32 {
 }
 
 /// The maps, as one flow sees them.
-struct Tables<const UDP: bool> {
-    key: Key,
+struct Tables<'a, const UDP: bool> {
+    key: &'a Key,
     /// Of its slot, in the flat array of all rings.
     slot: u32,
 }
 
-impl<const UDP: bool> Tables<UDP> {
-    #[inline(always)]
-    fn new(tuple: &Tuple, slot: u32) -> Self {
-        Self {
-            key: Key::new(tuple),
-            slot,
-        }
-    }
-}
-
-impl<const UDP: bool> Flows for Tables<UDP> {
+impl<const UDP: bool> Flows for Tables<'_, UDP> {
     #[inline(always)]
     fn own(&mut self) -> Option<Entry> {
-        maps::own::<UDP>(&self.key)
+        maps::own::<UDP>(self.key)
     }
 
     #[inline(always)]
     fn replica(&mut self) -> Option<Entry> {
-        maps::replica(&self.key)
+        maps::replica(self.key)
     }
 
     #[inline(always)]
     fn probation(&mut self) -> Option<Entry> {
-        maps::probation::<UDP>(&self.key)
+        maps::probation::<UDP>(self.key)
     }
 
     #[inline(always)]
@@ -135,19 +129,19 @@ impl<const UDP: bool> Flows for Tables<UDP> {
     #[inline(always)]
     fn enter(&mut self, entry: Entry) -> bool {
         let [a, b] = words(entry);
-        enter::<UDP>(&self.key, a, b, self.slot) != 0
+        enter::<UDP>(self.key, a, b, self.slot) != 0
     }
 
     #[inline(always)]
     fn confirm(&mut self, entry: Entry) {
         let [a, b] = words(entry);
-        confirm::<UDP>(&self.key, a, b, self.slot);
+        confirm::<UDP>(self.key, a, b, self.slot);
     }
 
     #[inline(always)]
     fn update(&mut self, entry: Entry) {
         let [a, b] = words(entry);
-        update::<UDP>(&self.key, a, b, self.slot);
+        update::<UDP>(self.key, a, b, self.slot);
     }
 
     #[inline(always)]
@@ -162,12 +156,12 @@ impl<const UDP: bool> Flows for Tables<UDP> {
 
     #[inline(always)]
     fn missed(&mut self) -> Option<Tick> {
-        maps::missed(&self.key)
+        maps::missed(self.key)
     }
 
     #[inline(always)]
     fn note(&mut self, now: Tick) -> bool {
-        note(&self.key, now.0) != 0
+        note(self.key, now.0) != 0
     }
 }
 

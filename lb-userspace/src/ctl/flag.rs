@@ -10,7 +10,11 @@ const TRACKED: u16 = 1;
 const SLOT: [(u16, &str); 3] = [(TRACKED, "tracked"), (2, "closing"), (4, "udp_learn")];
 
 /// Flags of a VIP.
-const VIP: [(u16, &str); 3] = [(vip::SERVED, "served"), (vip::ALWAYS, "always"), (vip::OFF, "off")];
+const VIP: [(u16, &str); 3] = [
+    (vip::SERVED, "served"),
+    (vip::ALWAYS, "always"),
+    (vip::OFF, "off"),
+];
 
 /// Flags of a backend's entry.
 const BACKEND: [(u16, &str); 3] = [

@@ -54,9 +54,17 @@ pub fn balancer(capacity: Capacity) -> Vec<Shape> {
 
 /// The maps of `lb_xdp` for given capacities on a machine that can have so many CPUs.
 pub fn balancer_on(capacity: Capacity, cpus: u32) -> Vec<Shape> {
-    let Capacity { pools, vips, flows, .. } = capacity;
+    let Capacity {
+        pools, vips, flows, ..
+    } = capacity;
     let entries = |name, kind, entries| {
-        shape(name, kind, size_of::<flow::Key>(), size_of::<flow::Entry>(), entries)
+        shape(
+            name,
+            kind,
+            size_of::<flow::Key>(),
+            size_of::<flow::Entry>(),
+            entries,
+        )
     };
     let backends = capacity.backend_indexes();
     let array = |name, value, entries| shape(name, MapType::Array, INDEX, value, entries);
@@ -83,9 +91,17 @@ pub fn balancer_on(capacity: Capacity, cpus: u32) -> Vec<Shape> {
         array(map::IFACE_INFO, size_of::<info::Interface>(), abi::MAX_INTERFACES),
         entries(map::FLOWS, MapType::Hash, flows),
         entries(map::REPLICAS, MapType::Hash, abi::replicas(flows)),
-        entries(map::PROBATION, MapType::LruHash, cpus * abi::probation(flows, cpus)),
+        entries(
+            map::PROBATION,
+            MapType::LruHash,
+            cpus * abi::probation(flows, cpus),
+        ),
         entries(map::UDP_FLOWS, MapType::Hash, abi::udp_flows(flows)),
-        entries(map::UDP_PROBATION, MapType::LruHash, cpus * abi::udp_probation(flows, cpus)),
+        entries(
+            map::UDP_PROBATION,
+            MapType::LruHash,
+            cpus * abi::udp_probation(flows, cpus),
+        ),
         shape(
             map::MISSES,
             MapType::LruHash,

@@ -183,7 +183,9 @@ impl Copy {
             flags: known.limits.flags & !EVENTS,
             ..known.limits
         };
-        self.limits.set(0, Plain(limits), 0).map_err(Error::map(map::LIMITS))
+        self.limits
+            .set(0, Plain(limits), 0)
+            .map_err(Error::map(map::LIMITS))
     }
 
     fn program(&mut self) -> Result<&mut Xdp, Error> {

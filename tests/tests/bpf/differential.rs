@@ -31,6 +31,7 @@ pub(crate) const CAPACITY: Capacity = Capacity {
     pools: 4,
     vips: 32,
     backends: 1005,
+    flows: 1024,
 };
 
 fn variable<T: FromStr<Err: Debug>>(name: &str) -> Option<T> {
@@ -72,7 +73,7 @@ impl Run {
     }
 
     /// What a failure at packet `number` says first.
-    fn failure(&self, number: usize) -> String {
+    pub(crate) fn failure(&self, number: usize) -> String {
         format!(
             "{} differs at packet {number}; {}",
             self.what,
@@ -81,7 +82,7 @@ impl Run {
     }
 
     /// Whether so many packets must have reached everything; the replay of a failure may be short.
-    fn is_long(&self) -> bool {
+    pub(crate) fn is_long(&self) -> bool {
         self.packets >= 10_000
     }
 

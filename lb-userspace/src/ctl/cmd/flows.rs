@@ -105,10 +105,7 @@ fn budgets(maps: &Maps) -> Result<Vec<Value>> {
     for (number, name) in (0..budget::COUNT).zip(["handshakes", "udp", "misses"]) {
         for (cpu, budget) in maps.budget(number)?.into_iter().enumerate() {
             let key = json!({ "index": number, "budget": name, "cpu": cpu });
-            rows.push(pair(
-                key,
-                json!({ "window": budget.window, "used": budget.used }),
-            ));
+            rows.push(pair(key, json!({ "window": budget.window, "used": budget.used })));
         }
     }
     Ok(rows)
