@@ -2,7 +2,7 @@
 
 /// Raised with every change of a map's key, value or meaning. An agent never adopts maps of another version.
 /// `lb_decap`'s maps carry none: attaching writes their entries anew, and their shapes are compared.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// The program on client-facing interfaces.
 pub const LB_XDP: &str = "lb_xdp";
@@ -36,21 +36,6 @@ pub mod map {
     /// ARRAY → [`crate::info::Interface`].
     pub const IFACE_INFO: &str = "lb_iface_info";
 
-    /// All of `lb_xdp`'s pinned maps.
-    pub const ALL: [&str; 11] = [
-        VIPS,
-        SLOTS,
-        BACKENDS,
-        DEVICES,
-        VIP_STATS,
-        BACKEND_STATS,
-        STOPS,
-        META,
-        POOL_INFO,
-        BACKEND_INFO,
-        IFACE_INFO,
-    ];
-
     /// HASH, preallocated: [`crate::flow::Key`] → [`crate::flow::Entry`], confirmed and closed TCP flows of this node.
     pub const FLOWS: &str = "lb_flows";
     /// The same: what peers announced, in any state.
@@ -70,8 +55,24 @@ pub mod map {
     /// RINGBUF of [`crate::flow::Event`]s.
     pub const EVENTS: &str = "lb_events";
 
-    /// The flow table, which `lb_xdp` has beside [`ALL`].
-    pub const FLOW_TABLE: [&str; 9] = [
+    /// ARRAY of one [`crate::admit::Limits`].
+    pub const LIMITS: &str = "lb_limits";
+    /// PERCPU_ARRAY [`crate::pick::By`] → [`crate::stats::Counter`].
+    pub const PICKS: &str = "lb_picks";
+
+    /// All of `lb_xdp`'s pinned maps.
+    pub const ALL: [&str; 22] = [
+        VIPS,
+        SLOTS,
+        BACKENDS,
+        DEVICES,
+        VIP_STATS,
+        BACKEND_STATS,
+        STOPS,
+        META,
+        POOL_INFO,
+        BACKEND_INFO,
+        IFACE_INFO,
         FLOWS,
         REPLICAS,
         PROBATION,
@@ -81,6 +82,8 @@ pub mod map {
         USES,
         BUDGETS,
         EVENTS,
+        LIMITS,
+        PICKS,
     ];
 
     /// LPM_TRIE of outer sources that `lb_decap` takes packets from → IP version, 4 or 6.
@@ -114,17 +117,32 @@ pub mod budget {
 
 /// Entries of [`map::FLOWS`] where the configuration doesn't say: about 27 MB.
 pub const FLOWS: u32 = 1 << 18;
-/// Entries of [`map::REPLICAS`].
-pub const REPLICAS: u32 = 1 << 19;
-/// Entries of [`map::PROBATION`] that the CPUs with a receive queue can use together; the map needs them times possible
-/// CPUs divided by queues.
-pub const PROBATION: u32 = 1 << 17;
+/// Entries of [`map::REPLICAS`] for so many of [`map::FLOWS`].
+pub const fn replicas(flows: u32) -> u32 {
+    2 * flows
+}
+/// Entries of [`map::PROBATION`] for each possible CPU: an LRU map without a common list gives every CPU its share. On a
+/// machine with very many of them they share four times [`map::FLOWS`].
+pub const fn probation(flows: u32, cpus: u32) -> u32 {
+    at_least_one(if cpus > 64 { 4 * flows / cpus } else { flows / 16 })
+}
 /// Entries of [`map::UDP_FLOWS`].
-pub const UDP_FLOWS: u32 = 1 << 17;
-/// Entries of [`map::UDP_PROBATION`], counted as those of [`PROBATION`].
-pub const UDP_PROBATION: u32 = 1 << 15;
-/// Entries of [`map::MISSES`].
-pub const MISSES: u32 = 1 << 16;
+pub const fn udp_flows(flows: u32) -> u32 {
+    flows / 2
+}
+/// Entries of [`map::UDP_PROBATION`] for each possible CPU.
+pub const fn udp_probation(flows: u32, cpus: u32) -> u32 {
+    at_least_one(probation(flows, cpus) / 4)
+}
+/// Entries of [`map::MISSES`], which all CPUs share.
+pub const fn misses(flows: u32) -> u32 {
+    flows / 4
+}
+
+const fn at_least_one(n: u32) -> u32 {
+    if n == 0 { 1 } else { n }
+}
+
 /// Bytes of [`map::EVENTS`], a power of two: 65,536 records less their headers.
 pub const EVENTS: u32 = 1 << 22;
 
@@ -139,11 +157,6 @@ const _: () = {
     let mut i = 0;
     while i < map::ALL.len() {
         assert!(map::ALL[i].len() <= 15);
-        i += 1;
-    }
-    let mut i = 0;
-    while i < map::FLOW_TABLE.len() {
-        assert!(map::FLOW_TABLE[i].len() <= 15);
         i += 1;
     }
     let mut i = 0;

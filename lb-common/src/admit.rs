@@ -1,5 +1,6 @@
 //! How many new entries a CPU may write: what keeps a flood from washing handshakes out of an LRU map.
 
+use crate::abi;
 use crate::be::wire;
 use crate::tick::Tick;
 
@@ -20,6 +21,26 @@ wire! {
         pub used: u32,
     }
 }
+
+wire! {
+    /// The one entry of the map `lb_limits`: what the agent lets the program write into the flow table. All zeros, as it
+    /// is before the agent writes it: nothing new, and no events.
+    #[derive(Default)]
+    #[repr(C)]
+    pub struct Limits {
+        /// [`FULL`], [`UDP_FULL`], [`EVENTS`].
+        pub flags: u32,
+        /// Entries per window and CPU, by number of the budget ([`crate::abi::budget`]).
+        pub budgets: [u32; 3],
+    }
+}
+
+/// The table of confirmed TCP flows is full ([`crate::flow::is_full`]): a SYN counts as refused.
+pub const FULL: u32 = 1;
+/// The same for UDP flows.
+pub const UDP_FULL: u32 = 2;
+/// Somebody reads the ring buffer: without this flag no event is made.
+pub const EVENTS: u32 = 4;
 
 impl Budget {
     /// Takes one entry out of a budget of `limit` per window; `None` where it is used up.
@@ -50,7 +71,25 @@ pub const fn misses(capacity: u32, idle: u32) -> u32 {
     capacity / ((idle >> WINDOW) + 2)
 }
 
+impl Limits {
+    /// The limits for a flow table of so many entries on a machine with so many possible CPUs; `idle` is the longest idle
+    /// timeout of the VIPs, ticks.
+    pub const fn new(flags: u32, flows: u32, cpus: u32, idle: u32) -> Self {
+        let cpus = if cpus == 0 { 1 } else { cpus };
+        Self {
+            flags,
+            budgets: [
+                handshakes(abi::probation(flows, cpus)),
+                handshakes(abi::udp_probation(flows, cpus)),
+                misses(abi::misses(flows) / cpus, idle),
+            ],
+        }
+    }
+}
+
 const _: () = assert!(size_of::<Budget>() == 8);
+const _: () = assert!(size_of::<Limits>() == 16 && abi::budget::COUNT == 3);
+const _: () = assert!(abi::budget::HANDSHAKES == 0 && abi::budget::UDP == 1 && abi::budget::MISSES == 2);
 
 #[cfg(test)]
 mod tests {

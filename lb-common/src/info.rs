@@ -41,6 +41,10 @@ wire! { masked
         pub vips: u32,
         /// The same for backends.
         pub backends: u32,
+        /// The same for tracked flows.
+        pub flows: u32,
+        /// Zero.
+        pub pad: u32,
         /// How many configurations were applied to these maps, starts of the agent included.
         pub generation: u64,
         /// When it was applied: seconds since 1970.

@@ -21,6 +21,7 @@ pub struct Pick {
 
 /// What decided a pick.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
 pub enum By {
     /// The slot alone: nothing has changed there lately.
     Slot,
@@ -38,6 +39,34 @@ pub enum By {
     Origin,
     /// The same, but it had an entry that names a dead backend.
     Rehomed,
+}
+
+impl By {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 8] = [
+        Self::Slot,
+        Self::Own,
+        Self::Replica,
+        Self::Probation,
+        Self::New,
+        Self::Refused,
+        Self::Origin,
+        Self::Rehomed,
+    ];
+
+    /// In a word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Slot => "slot",
+            Self::Own => "own",
+            Self::Replica => "replica",
+            Self::Probation => "probation",
+            Self::New => "new",
+            Self::Refused => "refused",
+            Self::Origin => "origin",
+            Self::Rehomed => "rehomed",
+        }
+    }
 }
 
 /// A new flow could not be entered while its slot retires: there is no backend for it, and its packet is dropped.

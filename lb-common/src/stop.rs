@@ -67,6 +67,8 @@ reasons! {
     TooBig       Drop "too_big"       "does not fit the next hop's MTU after encapsulation"
     NoRoom       Drop "no_room"       "the driver left no headroom for the outer header"
     NoDevice     Drop "no_device"     "the backend's interface is not in the device map"
+    NoEntry      Drop "no_entry"      "a new flow that can't be entered while its slot retires"
+    Dead         Drop "dead"          "the backend is dead by the group's verdict, and the slot still names it"
 }
 
 reasons! {

@@ -32,7 +32,7 @@ wire! {
         pub pool: u16,
         /// Index of this VIP's counters.
         pub index: u16,
-        /// [`SERVED`].
+        /// [`SERVED`], [`ALWAYS`], [`OFF`].
         pub flags: u16,
         /// Zero.
         pub pad: u16,
@@ -41,6 +41,10 @@ wire! {
 
 /// The key is a VIP; not set on the marks of addresses without a VIP for every port.
 pub const SERVED: u16 = 1;
+/// Flows are entered in untracked slots too.
+pub const ALWAYS: u16 = 2;
+/// Flows are never looked up or entered: the slot alone decides.
+pub const OFF: u16 = 4;
 
 impl Key {
     /// A key.

@@ -1,4 +1,4 @@
-//! Fifth stage: the outer header. Consumes the packet, since its head moves.
+//! Sixth stage: the outer header. Consumes the packet, since its head moves.
 
 use lb_common::backend::{Entry, OUTER_V6};
 use lb_common::be::Be16;

@@ -1,4 +1,4 @@
-//! `lb_xdp`: steers each packet for a VIP to a backend, without memory of its flow.
+//! `lb_xdp`: steers each packet for a VIP to a backend, by its slot alone unless that slot has changed lately.
 #![no_std]
 #![no_main]
 
@@ -7,6 +7,7 @@ mod encap;
 mod maps;
 mod parse;
 mod slot;
+mod flow;
 mod stats;
 mod tx;
 mod vip;
@@ -15,7 +16,6 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
 use lb_common::header::ethertype;
-use lb_common::pick::pick;
 use lb_common::stop::Stop;
 use lb_ebpf::link::Link;
 use lb_ebpf::packet::Packet;
@@ -52,10 +52,11 @@ fn balance(packet: Packet, bytes: usize) -> Result<u32, Stop> {
 fn steer(headers: Headers, packet: Packet, bytes: usize) -> Result<u32, Stop> {
     let vip = vip::find(&headers)?;
     let hash = headers.tuple.hash(&maps::flow_key());
-    let pick = pick(slot::find(&vip, hash)?);
-    let entry = backend::find(pick)?;
+    let slot = slot::find(&vip, hash)?;
+    let backend = flow::pick(&packet, &headers, &vip, hash, slot)?;
+    let entry = backend::find(backend)?;
     let packet = encap::encap(packet, &headers, entry, hash)?;
     let verdict = tx::send(&packet, entry)?;
-    stats::forwarded(&vip, pick, bytes);
+    stats::forwarded(&vip, backend, bytes);
     Ok(verdict)
 }

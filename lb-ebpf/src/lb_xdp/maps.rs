@@ -2,15 +2,21 @@
 
 #![expect(unsafe_code, reason = "the one place that turns map pointers into values")]
 
-use core::ptr::read_volatile;
+use core::ptr::{read_volatile, write_volatile};
 
-use aya_ebpf::bindings::{BPF_F_MMAPABLE, xdp_action};
+use aya_ebpf::bindings::{BPF_EXIST, BPF_F_MMAPABLE, BPF_F_NO_COMMON_LRU, xdp_action};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, DevMapHash, PerCpuArray};
-use lb_common::abi::{MAX_DEVICES, MAX_INTERFACES};
+use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use lb_common::abi::{self, MAX_DEVICES, MAX_INTERFACES, budget};
+use lb_common::admit::{self, Budget, Limits};
+use lb_common::flow::{Entry, Event, Key};
+use lb_common::pick::By;
+use lb_common::retire::Uses;
 use lb_common::slot::Slot;
 use lb_common::stats::Counter;
 use lb_common::stop::Stop;
+use lb_common::tick::Tick;
 use lb_common::{backend, hash, info, slot, vip};
 
 /// `lb_vips`: what we serve, a perfect hash in an array. The agent stores single words through mmap; read once or twice
@@ -57,6 +63,55 @@ static BACKEND_INFO: Array<info::Backend> = Array::with_max_entries(4096, 0);
 /// `lb_iface_info`: attached interfaces. No program reads it.
 #[map(name = "lb_iface_info")]
 static IFACE_INFO: Array<info::Interface> = Array::with_max_entries(MAX_INTERFACES, 0);
+
+/// `lb_flows`: confirmed and closed TCP flows of this node. Never LRU: a flow without an entry is sent to `origin`. The
+/// agent deletes what expires.
+#[map(name = "lb_flows")]
+static FLOWS: HashMap<Key, Entry> = HashMap::with_max_entries(abi::FLOWS, 0);
+
+/// `lb_replicas`: what peers announced, TCP and UDP, asked where this node has no entry of its own. Takes 54 MB by
+/// default.
+#[map(name = "lb_replicas")]
+static REPLICAS: HashMap<Key, Entry> = HashMap::with_max_entries(abi::replicas(abi::FLOWS), 0);
+
+/// `lb_probation`: SYNs of this node. The oldest make room, and a budget keeps a flood from doing so within a handshake;
+/// each CPU has a list of its own.
+#[map(name = "lb_probation")]
+static PROBATION: LruHashMap<Key, Entry> = LruHashMap::with_max_entries(1 << 14, BPF_F_NO_COMMON_LRU);
+
+/// `lb_udp_flows`: UDP flows of this node, from their second packet on.
+#[map(name = "lb_udp_flows")]
+static UDP_FLOWS: HashMap<Key, Entry> = HashMap::with_max_entries(abi::udp_flows(abi::FLOWS), 0);
+
+/// `lb_udp_new`: first packets of UDP flows.
+#[map(name = "lb_udp_new")]
+static UDP_PROBATION: LruHashMap<Key, Entry> = LruHashMap::with_max_entries(1 << 12, BPF_F_NO_COMMON_LRU);
+
+/// `lb_misses`: when a TCP flow without an entry was first seen in a slot whose origin and current differ.
+#[map(name = "lb_misses")]
+static MISSES: LruHashMap<Key, Tick> = LruHashMap::with_max_entries(abi::misses(abi::FLOWS), 0);
+
+/// `lb_uses`: who used `origin` of a tracked slot, and when; beside `lb_slots`.
+#[map(name = "lb_uses")]
+static USES: Array<Uses> = Array::with_max_entries(64 * slot::SLOTS as u32, BPF_F_MMAPABLE);
+
+/// `lb_budgets`: what each CPU has entered in its present window of a second: handshakes, UDP, misses.
+#[map(name = "lb_budgets")]
+static BUDGETS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(budget::COUNT, 0);
+
+/// `lb_events`: what became of entries, for the agent to send on. Nothing is written unless `lb_limits` says that somebody
+/// reads; what finds the buffer full is lost.
+#[map(name = "lb_events")]
+static EVENTS: RingBuf = RingBuf::with_byte_size(abi::EVENTS, 0);
+
+/// `lb_limits`: how much may be entered, whether a table is full, whether anybody reads events.
+#[map(name = "lb_limits")]
+static LIMITS: Array<Limits> = Array::with_max_entries(1, 0);
+
+/// `lb_picks`: what decided on packets in tracked slots, per CPU, counted when it was decided. All other packets are the
+/// slot's own picks.
+#[map(name = "lb_picks")]
+static PICKS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(By::ALL.len() as u32, 0);
 
 /// The expanded key of the flow hash, set when the program is loaded.
 #[unsafe(no_mangle)]
@@ -152,4 +207,148 @@ pub fn count_backend(index: u16, bytes: usize) {
 #[inline(always)]
 pub fn count_stop(stop: Stop, bytes: usize) {
     count(&STOPS, stop as u32, bytes);
+}
+
+/// Counts what decided on a packet, by its number.
+#[inline(always)]
+pub fn count_pick(by: u32, bytes: usize) {
+    count(&PICKS, by, bytes);
+}
+
+/// The present time.
+#[inline(always)]
+pub fn now() -> Tick {
+    // SAFETY: a helper without arguments.
+    Tick::from_nanos(unsafe { bpf_ktime_get_ns() })
+}
+
+#[inline(always)]
+const fn flows<const UDP: bool>() -> &'static HashMap<Key, Entry> {
+    if UDP { &UDP_FLOWS } else { &FLOWS }
+}
+
+#[inline(always)]
+const fn entered<const UDP: bool>() -> &'static LruHashMap<Key, Entry> {
+    if UDP { &UDP_PROBATION } else { &PROBATION }
+}
+
+/// This node's entry, confirmed or closed.
+#[inline(always)]
+pub fn own<const UDP: bool>(key: &Key) -> Option<Entry> {
+    // SAFETY: a copy is made at once. An entry that is deleted meanwhile may be another flow's for that moment, which
+    // the owner of a flow, one CPU and the sweep of the agent, makes rare, and no packet is worse off than without it.
+    unsafe { flows::<UDP>().get(key) }.copied()
+}
+
+/// What a peer announced.
+#[inline(always)]
+pub fn replica(key: &Key) -> Option<Entry> {
+    // SAFETY: as in `own`.
+    unsafe { REPLICAS.get(key) }.copied()
+}
+
+/// This node's entry in probation.
+#[inline(always)]
+pub fn probation<const UDP: bool>(key: &Key) -> Option<Entry> {
+    // SAFETY: as in `own`.
+    unsafe { entered::<UDP>().get(key) }.copied()
+}
+
+/// Writes an entry in probation; `false` where the kernel refuses.
+#[inline(always)]
+pub fn enter<const UDP: bool>(key: &Key, entry: &Entry) -> bool {
+    entered::<UDP>().insert(key, entry, 0).is_ok()
+}
+
+/// Writes a first own entry and removes what it came from; `false` where there is no room, and all stays.
+#[inline(always)]
+pub fn confirm<const UDP: bool>(key: &Key, entry: &Entry) -> bool {
+    let written = flows::<UDP>().insert(key, entry, 0).is_ok();
+    if written {
+        // Mostly only one of them is there.
+        let _ = entered::<UDP>().remove(key);
+        let _ = REPLICAS.remove(key);
+    }
+    written
+}
+
+/// Replaces an own entry; one that the agent has just deleted stays deleted.
+#[inline(always)]
+pub fn update<const UDP: bool>(key: &Key, entry: &Entry) {
+    let _ = flows::<UDP>().insert(key, entry, u64::from(BPF_EXIST));
+}
+
+/// Who used `origin` of a slot.
+#[inline(always)]
+pub fn uses(slot: u32) -> Uses {
+    // SAFETY: map memory lives as long as the program. Both marks are one aligned word.
+    USES.get_ptr(slot)
+        .map_or_else(Uses::default, |p| unsafe { read_volatile(p) })
+}
+
+/// Notes who did.
+#[inline(always)]
+pub fn set_uses(slot: u32, uses: Uses) {
+    if let Some(p) = USES.get_ptr_mut(slot) {
+        // SAFETY: as above. Where two CPUs write at once, either mark is right.
+        unsafe { write_volatile(p, uses) };
+    }
+}
+
+/// When a miss of this flow was noted.
+#[inline(always)]
+pub fn missed(key: &Key) -> Option<Tick> {
+    // SAFETY: as in `own`.
+    unsafe { MISSES.get(key) }.copied()
+}
+
+/// Notes a miss; `false` where the kernel refuses.
+#[inline(always)]
+pub fn note(key: &Key, now: Tick) -> bool {
+    MISSES.insert(key, now, 0).is_ok()
+}
+
+/// Whether the agent has raised this flag of the limits.
+#[inline(always)]
+pub fn is_full(flag: u32) -> bool {
+    LIMITS.get(0).is_none_or(|limits| limits.flags & flag != 0)
+}
+
+/// Takes one entry out of a budget of this CPU.
+#[inline(always)]
+pub fn take(number: u32, now: Tick) -> bool {
+    let (Some(limits), Some(budget)) = (LIMITS.get(0), BUDGETS.get_ptr_mut(number)) else {
+        return false;
+    };
+    let limit = limits.budgets[number as usize];
+    // SAFETY: this CPU's own copy, and XDP programs don't nest on one CPU.
+    match unsafe { *budget }.take(limit, now) {
+        Some(next) => {
+            // SAFETY: as above.
+            unsafe { *budget = next };
+            true
+        }
+        None => false,
+    }
+}
+
+/// Tells the agent of an entry, if it listens.
+#[inline(always)]
+pub fn announce(key: &Key, entry: Entry, slot: u32, kind: u8) {
+    if LIMITS
+        .get(0)
+        .is_none_or(|limits| limits.flags & admit::EVENTS == 0)
+    {
+        return;
+    }
+    if let Some(mut record) = EVENTS.reserve::<Event>(0) {
+        record.write(Event {
+            key: *key,
+            entry,
+            slot,
+            kind,
+            pad: [0; 3],
+        });
+        record.submit(0);
+    }
 }

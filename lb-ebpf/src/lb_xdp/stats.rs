@@ -1,7 +1,6 @@
 //! Last stage: one write per counter, per CPU.
 
 use aya_ebpf::bindings::xdp_action;
-use lb_common::pick::Pick;
 use lb_common::stop::{Action, Stop};
 use lb_common::vip::Value;
 
@@ -9,9 +8,9 @@ use crate::maps;
 
 /// Counts a forwarded packet; `bytes` is the frame's length as it arrived.
 #[inline(always)]
-pub fn forwarded(vip: &Value, pick: Pick, bytes: usize) {
+pub fn forwarded(vip: &Value, backend: u16, bytes: usize) {
     maps::count_vip(vip.index, bytes);
-    maps::count_backend(pick.backend, bytes);
+    maps::count_backend(backend, bytes);
 }
 
 /// Counts a packet that stopped, and gives its verdict.

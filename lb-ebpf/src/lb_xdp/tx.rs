@@ -1,4 +1,4 @@
-//! Sixth stage: out.
+//! Seventh stage: out.
 
 use aya_ebpf::bindings::xdp_action;
 use lb_common::backend::Entry;

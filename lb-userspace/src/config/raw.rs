@@ -18,7 +18,7 @@ use serde_yaml::Spanned;
 
 pub(super) use health::{Health, METHODS, TRUTH, TYPES, Tls, Type};
 
-use crate::model::{self, Attach, Capacity as Sizes, INTERFACE_MAX, NAME_MAX, Protocol};
+use crate::model::{self, Attach, Capacity as Sizes, INTERFACE_MAX, NAME_MAX, Protocol, Tracking};
 
 /// A value with its place, or nothing: the field is absent or null.
 pub(super) type Field<T> = Option<Spanned<T>>;
@@ -35,6 +35,18 @@ pub(super) const ATTACH: [(&str, Attach); 3] = [
 
 /// The words of `protocol`.
 pub(super) const PROTOCOLS: [(&str, Protocol); 2] = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+
+/// The words of `tracking`.
+pub(super) const TRACKING: [(&str, Tracking); 3] = [
+    ("on-change", Tracking::OnChange),
+    ("always", Tracking::Always),
+    ("off", Tracking::Off),
+];
+
+/// Seconds of `idle_timeout`: by default, at least, at most.
+pub(super) const IDLE: u64 = model::Vip::DEFAULT_IDLE.as_secs();
+pub(super) const IDLE_MIN: u32 = model::Vip::IDLE_MIN.as_secs() as u32;
+pub(super) const IDLE_MAX: u32 = model::Vip::IDLE_MAX.as_secs() as u32;
 
 /// The word that stands for every port, and the number that it is.
 pub(super) const ANY_PORT: (&str, u16) = ("any", 0);
@@ -136,6 +148,10 @@ pub(super) struct Capacity {
     #[schemars(with = "Option<u32>", range(min = 1 + Sizes::BACKENDS_RESERVED, max = Sizes::BACKENDS_MAX))]
     #[schemars(extend("default" = Sizes::default().backends))]
     pub(super) backends: Field<String>,
+    /// How many flows of slots that have changed lately can be remembered; each takes about 400 bytes, used or not.
+    #[schemars(with = "Option<u32>", range(min = Sizes::FLOWS_MIN, max = Sizes::FLOWS_MAX))]
+    #[schemars(extend("default" = Sizes::default().flows))]
+    pub(super) flows: Field<String>,
 }
 
 /// `encap:`
@@ -220,6 +236,14 @@ pub(super) struct Vip {
     /// The name of the pool that serves it; its address family may differ from the VIP's.
     #[schemars(with = "String", regex(pattern = NAME), length(max = NAME_MAX))]
     pub(super) pool: Field<String>,
+    /// When this VIP's flows are remembered: `on-change` in the slots that have changed lately, `always` in every slot,
+    /// which costs look-ups, `off` never, so that a change of the backends moves flows.
+    #[schemars(with = "Option<String>", extend("enum" = words_or_null(&TRACKING)))]
+    #[schemars(extend("x-default" = "on-change for TCP, off for UDP"))]
+    pub(super) tracking: Field<String>,
+    /// Seconds after which a silent flow is forgotten. Clients and servers have to send keepalives more often.
+    #[schemars(with = "Option<u32>", range(min = IDLE_MIN, max = IDLE_MAX), extend("default" = IDLE))]
+    pub(super) idle_timeout: Field<String>,
 }
 
 /// Text that no message may show.

@@ -1,7 +1,7 @@
 //! Flags in words.
 
 use lb_common::slot::Slot;
-use lb_common::{backend, vip};
+use lb_common::{admit, backend, vip};
 
 /// The flow table is consulted for this slot.
 const TRACKED: u16 = 1;
@@ -10,10 +10,25 @@ const TRACKED: u16 = 1;
 const SLOT: [(u16, &str); 3] = [(TRACKED, "tracked"), (2, "closing"), (4, "udp_learn")];
 
 /// Flags of a VIP.
-const VIP: [(u16, &str); 1] = [(vip::SERVED, "served")];
+const VIP: [(u16, &str); 3] = [
+    (vip::SERVED, "served"),
+    (vip::ALWAYS, "always"),
+    (vip::OFF, "off"),
+];
 
 /// Flags of a backend's entry.
-const BACKEND: [(u16, &str); 2] = [(backend::READY, "ready"), (backend::OUTER_V6, "outer_v6")];
+const BACKEND: [(u16, &str); 3] = [
+    (backend::READY, "ready"),
+    (backend::OUTER_V6, "outer_v6"),
+    (backend::DEAD, "dead"),
+];
+
+/// Flags of the flow table's limits.
+const LIMITS: [(u16, &str); 3] = [
+    (admit::FULL as u16, "full"),
+    (admit::UDP_FULL as u16, "udp_full"),
+    (admit::EVENTS as u16, "events"),
+];
 
 /// Whether the flow table is consulted for a slot.
 pub(super) fn is_tracked(slot: Slot) -> bool {
@@ -33,6 +48,11 @@ pub(super) fn of_vip(value: &vip::Value) -> Vec<String> {
 /// The flags of a backend's entry.
 pub(super) fn of_backend(entry: &backend::Entry) -> Vec<String> {
     names(entry.flags, &BACKEND)
+}
+
+/// The flags of the flow table's limits.
+pub(super) fn of_limits(flags: u32) -> Vec<String> {
+    names(flags as u16, &LIMITS)
 }
 
 /// The names of the set bits; bits without a name as one number.

@@ -17,7 +17,7 @@ use super::object::LB_XDP;
 use super::pin::{Root, remove_file};
 use super::pod::Plain;
 use super::shape::{self, Pinned, Shape};
-use crate::model::{Capacity, GroupKey, Name};
+use crate::model::{Capacity, GroupKey, Name, Vip};
 
 /// What a load needs to know.
 #[derive(Clone, Debug)]
@@ -66,10 +66,13 @@ impl Balancer {
         if !adopted {
             claim(root, facts(plan, &key))?;
         }
+        let mut maps = Maps::open(root)?;
+        // Nobody reads events yet, whatever an earlier agent did.
+        maps.set_limits(maps.new_limits(0, Vip::DEFAULT_IDLE))?;
         Ok(Self {
             root: root.clone(),
             ebpf,
-            maps: Maps::open(root)?,
+            maps,
             adopted,
         })
     }
@@ -164,6 +167,7 @@ fn facts(plan: &Plan<'_>, key: &GroupKey) -> Meta {
         pools: plan.capacity.pools,
         vips: plan.capacity.vips,
         backends: plan.capacity.backends,
+        flows: plan.capacity.flows,
         group_key: *key.bytes(),
         node: text(plan.node.as_str()),
         ..Meta::default()

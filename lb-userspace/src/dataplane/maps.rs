@@ -2,13 +2,16 @@
 
 use std::os::fd::AsFd;
 
-use aya::maps::{Array, DevMapHash, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, DevMapHash, HashMap, Map, MapData, MapError, PerCpuArray};
 use lb_common::abi::map;
+use lb_common::admit::{Budget, Limits};
 use lb_common::slot::SLOTS;
 use lb_common::stats::Counter;
-use lb_common::{backend, info};
+use lb_common::tick::Tick;
+use lb_common::{backend, flow, info};
 
 use super::Error;
+use super::flows::Tables;
 use super::memory::Memory;
 use super::pin::Root;
 use super::pod::Plain;
@@ -32,6 +35,12 @@ pub struct Maps {
     pub(super) pool_info: Array<MapData, Plain<info::Pool>>,
     pub(super) backend_info: Array<MapData, Plain<info::Backend>>,
     pub(super) iface_info: Array<MapData, Plain<info::Interface>>,
+    pub(super) tables: Tables,
+    pub(super) misses: HashMap<MapData, Plain<flow::Key>, Plain<Tick>>,
+    pub(super) uses: Memory,
+    pub(super) budgets: PerCpuArray<MapData, Plain<Budget>>,
+    pub(super) limits: Array<MapData, Plain<Limits>>,
+    pub(super) picks: PerCpuArray<MapData, Plain<Counter>>,
 }
 
 /// A pinned map as one of aya's typed ones.
@@ -77,6 +86,7 @@ impl Maps {
             pools: facts.pools,
             vips: facts.vips,
             backends: facts.backends,
+            flows: facts.flows,
         };
         if shape::compare(root, &shape::balancer(capacity))? != Pinned::All {
             return Err(Error::Incomplete(root.path().to_owned()));
@@ -98,6 +108,12 @@ impl Maps {
             pool_info: open(root, map::POOL_INFO)?,
             backend_info: open(root, map::BACKEND_INFO)?,
             iface_info: open(root, map::IFACE_INFO)?,
+            tables: Tables::open(root)?,
+            misses: open(root, map::MISSES)?,
+            uses: words(root, map::USES, capacity.pools as usize * SLOTS)?,
+            budgets: open(root, map::BUDGETS)?,
+            limits: open(root, map::LIMITS)?,
+            picks: open(root, map::PICKS)?,
         })
     }
 

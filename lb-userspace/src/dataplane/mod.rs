@@ -9,6 +9,7 @@ mod error;
 pub mod object;
 pub mod pin;
 pub mod shape;
+pub mod flows;
 pub mod maps;
 pub mod load;
 pub mod attach;

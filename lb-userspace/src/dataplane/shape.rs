@@ -1,10 +1,15 @@
 //! The shapes that maps must have: aya adopts a pinned map of any shape without a word.
 
 use aya::maps::{MapData, MapInfo, MapType};
+use aya::util::nr_cpus;
 use lb_common::abi::{self, map};
+use lb_common::admit::{Budget, Limits};
+use lb_common::pick::By;
+use lb_common::retire::Uses;
 use lb_common::slot::SLOTS;
 use lb_common::stop::{DecapStop, Stop};
-use lb_common::{addr, backend, info, stats, vip};
+use lb_common::tick::Tick;
+use lb_common::{addr, backend, flow, info, stats, vip};
 
 use super::Error;
 use super::pin::Root;
@@ -37,9 +42,30 @@ const fn shape(name: &'static str, kind: MapType, key: usize, value: usize, entr
     }
 }
 
-/// The maps of `lb_xdp` for given capacities.
+/// The CPUs that this machine can have. Where the kernel doesn't tell, nothing can be loaded anyway.
+pub(super) fn cpus() -> u32 {
+    nr_cpus().ok().and_then(|n| u32::try_from(n).ok()).unwrap_or(1)
+}
+
+/// The maps of `lb_xdp` for given capacities on this machine.
 pub fn balancer(capacity: Capacity) -> Vec<Shape> {
-    let Capacity { pools, vips, .. } = capacity;
+    balancer_on(capacity, cpus())
+}
+
+/// The maps of `lb_xdp` for given capacities on a machine that can have so many CPUs.
+pub fn balancer_on(capacity: Capacity, cpus: u32) -> Vec<Shape> {
+    let Capacity {
+        pools, vips, flows, ..
+    } = capacity;
+    let entries = |name, kind, entries| {
+        shape(
+            name,
+            kind,
+            size_of::<flow::Key>(),
+            size_of::<flow::Entry>(),
+            entries,
+        )
+    };
     let backends = capacity.backend_indexes();
     let array = |name, value, entries| shape(name, MapType::Array, INDEX, value, entries);
     let counters = |name, entries| {
@@ -63,6 +89,37 @@ pub fn balancer(capacity: Capacity) -> Vec<Shape> {
         array(map::POOL_INFO, size_of::<info::Pool>(), pools),
         array(map::BACKEND_INFO, size_of::<info::Backend>(), backends),
         array(map::IFACE_INFO, size_of::<info::Interface>(), abi::MAX_INTERFACES),
+        entries(map::FLOWS, MapType::Hash, flows),
+        entries(map::REPLICAS, MapType::Hash, abi::replicas(flows)),
+        entries(
+            map::PROBATION,
+            MapType::LruHash,
+            cpus * abi::probation(flows, cpus),
+        ),
+        entries(map::UDP_FLOWS, MapType::Hash, abi::udp_flows(flows)),
+        entries(
+            map::UDP_PROBATION,
+            MapType::LruHash,
+            cpus * abi::udp_probation(flows, cpus),
+        ),
+        shape(
+            map::MISSES,
+            MapType::LruHash,
+            size_of::<flow::Key>(),
+            size_of::<Tick>(),
+            abi::misses(flows),
+        ),
+        array(map::USES, size_of::<Uses>(), pools * SLOTS as u32),
+        shape(
+            map::BUDGETS,
+            MapType::PerCpuArray,
+            INDEX,
+            size_of::<Budget>(),
+            abi::budget::COUNT,
+        ),
+        shape(map::EVENTS, MapType::RingBuf, 0, 0, abi::EVENTS),
+        array(map::LIMITS, size_of::<Limits>(), 1),
+        counters(map::PICKS, By::ALL.len() as u32),
     ]
 }
 

@@ -1,35 +1,46 @@
 //! A copy of the running program, for frames that nobody sent.
 //!
-//! The copy is loaded from the same object and shares the maps that the program reads. All others are its own, and go
-//! with it: counters, events, what no program reads. So whatever it does, nobody else sees it.
+//! The copy is loaded from the same object and shares the maps that the program only reads. All others are its own, and
+//! go with it: counters, events, what no program reads, and the whole flow table. So whatever it does, nobody else sees
+//! it. Before each run its flow table is filled with what is known of the frame's flow, and nothing else, so that this
+//! decides as it does in the running program; marks of slots decide on no packet, and budgets count as not used up.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray};
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{ProgramInfo, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::abi::{self, map};
+use lb_common::admit::{EVENTS, Limits};
 use lb_common::slot::{Slot, index};
 use lb_common::stats::Counter;
 use lb_common::stop::Stop;
-use lb_common::{hash, vip};
+use lb_common::tick::Tick;
+use lb_common::{flow, hash, vip};
 use rustix::fs::{Mode, OFlags, open};
 use zerocopy::IntoBytes;
 
 use super::Error;
+use super::flows::{Entries, Table, tables_of};
 use super::load::program;
 use super::maps::Maps;
 use super::object::LB_XDP;
 use super::pin::Root;
 use super::pod::Plain;
 use super::read::sum;
-use super::shape;
-use crate::trace::{Run, Verdict};
+use super::shape::{self, Shape};
+use super::write::absent;
+use crate::trace::{Known, Run, Verdict};
 
 /// What the program reads of packets' ways. It writes none of these.
 const SHARED: [&str; 4] = [map::VIPS, map::SLOTS, map::BACKENDS, map::DEVICES];
+
+/// Entries of the copy's own flow table, which holds one flow: enough for the kernel to find a free one on any CPU.
+const OWN_ENTRIES: u32 = 64;
+/// Bytes of its ring buffer, which nobody reads: the least on any machine.
+const OWN_EVENTS: u32 = 1 << 16;
 
 /// Room for an outer header in what a run leaves.
 const GROWS_BY: usize = 64;
@@ -38,6 +49,12 @@ const GROWS_BY: usize = 64;
 pub struct Copy {
     ebpf: Ebpf,
     stops: PerCpuArray<MapData, Plain<Counter>>,
+    /// In the order of [`Table::ALL`].
+    tables: [Entries; 5],
+    misses: HashMap<MapData, Plain<flow::Key>, Plain<Tick>>,
+    limits: Array<MapData, Plain<Limits>>,
+    /// The flow that was copied for the last run.
+    last: Option<flow::Key>,
 }
 
 impl Copy {
@@ -51,7 +68,7 @@ impl Copy {
         let shapes = shape::balancer(maps.capacity());
         let mut loader = EbpfLoader::new();
         for shape in &shapes {
-            loader.map_max_entries(shape.name, shape.entries);
+            loader.map_max_entries(shape.name, entries(shape));
         }
         let mut pins = Vec::new();
         for name in SHARED {
@@ -75,9 +92,15 @@ impl Copy {
         program(&mut ebpf, abi::LB_XDP)?
             .load()
             .map_err(Error::program("a copy of lb_xdp"))?;
-        let stops = ebpf.take_map(map::STOPS).ok_or(Error::NoMap(map::STOPS))?;
-        let stops = stops.try_into().map_err(Error::map(map::STOPS))?;
-        Ok(Self { ebpf, stops })
+        let [a, b, c, d, e] = Table::ALL.map(|table| take(&mut ebpf, table.name()));
+        Ok(Self {
+            stops: take(&mut ebpf, map::STOPS)?,
+            tables: [a?, b?, c?, d?, e?],
+            misses: take(&mut ebpf, map::MISSES)?,
+            limits: take(&mut ebpf, map::LIMITS)?,
+            last: None,
+            ebpf,
+        })
     }
 
     /// Whether the program that runs on `interface` has the same instructions as this copy.
@@ -97,11 +120,13 @@ impl Copy {
         Ok(linked == pinned.id() && own.tag() == pinned.tag())
     }
 
-    /// Runs it over a frame as if that came in by an interface of this network namespace.
+    /// Runs it over a frame as if that came in by an interface of this network namespace; `known` is what the flow table
+    /// says about its flow.
     ///
     /// # Errors
     /// Where the kernel refuses the run: the frame has an impossible length, or the interface is not here.
-    pub fn run(&mut self, frame: &[u8], ingress: u32) -> Result<Run, Error> {
+    pub fn run(&mut self, frame: &[u8], ingress: u32, known: Option<&Known>) -> Result<Run, Error> {
+        self.learn(known)?;
         let before = self.counted()?;
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let context = [0, frame.len() as u32, 0, ingress, 0, 0];
@@ -126,6 +151,43 @@ impl Copy {
         })
     }
 
+    /// Makes the copy's flow table hold this flow alone.
+    fn learn(&mut self, known: Option<&Known>) -> Result<(), Error> {
+        if let Some(key) = self.last.take().map(Plain) {
+            for (entries, table) in self.tables.iter_mut().zip(Table::ALL) {
+                absent(entries.remove(&key)).map_err(Error::map(table.name()))?;
+            }
+            absent(self.misses.remove(&key)).map_err(Error::map(map::MISSES))?;
+        }
+        let Some(known) = known else {
+            return Ok(());
+        };
+        self.last = Some(known.key);
+        let [own, probation] = tables_of(known.key.proto);
+        for (table, entry) in [
+            (own, known.own),
+            (Table::Replicas, known.replica),
+            (probation, known.probation),
+        ] {
+            if let Some(entry) = entry {
+                let result = self.tables[table as usize].insert(Plain(known.key), Plain(entry), 0);
+                result.map_err(Error::map(table.name()))?;
+            }
+        }
+        if let Some(missed) = known.missed {
+            let result = self.misses.insert(Plain(known.key), Plain(missed), 0);
+            result.map_err(Error::map(map::MISSES))?;
+        }
+        // Nobody reads the copy's events, and a full table is the running program's.
+        let limits = Limits {
+            flags: known.limits.flags & !EVENTS,
+            ..known.limits
+        };
+        self.limits
+            .set(0, Plain(limits), 0)
+            .map_err(Error::map(map::LIMITS))
+    }
+
     fn program(&mut self) -> Result<&mut Xdp, Error> {
         program(&mut self.ebpf, abi::LB_XDP)
     }
@@ -139,6 +201,25 @@ impl Copy {
             .collect::<Result<_, _>>()
             .map_err(Error::map(map::STOPS))
     }
+}
+
+/// Entries of one of the copy's maps: what it fills and marks is small.
+fn entries(shape: &Shape) -> u32 {
+    match shape.name {
+        map::FLOWS | map::REPLICAS | map::UDP_FLOWS | map::MISSES => OWN_ENTRIES,
+        map::PROBATION | map::UDP_PROBATION => OWN_ENTRIES * shape::cpus(),
+        map::USES => 1,
+        map::EVENTS => OWN_EVENTS,
+        _ => shape.entries,
+    }
+}
+
+fn take<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let map = ebpf.take_map(name).ok_or(Error::NoMap(name))?;
+    T::try_from(map).map_err(Error::map(name))
 }
 
 /// Keeps hold of a pinned map without opening it.
@@ -170,6 +251,17 @@ mod tests {
             map::POOL_INFO,
             map::BACKEND_INFO,
             map::IFACE_INFO,
+            map::FLOWS,
+            map::REPLICAS,
+            map::PROBATION,
+            map::UDP_FLOWS,
+            map::UDP_PROBATION,
+            map::MISSES,
+            map::USES,
+            map::BUDGETS,
+            map::EVENTS,
+            map::LIMITS,
+            map::PICKS,
         ];
         let mut all = [&SHARED[..], &own].concat();
         all.sort_unstable();

@@ -114,7 +114,7 @@ fn zero(counters: &mut PerCpuArray<MapData, Plain<Counter>>, index: u32) -> Resu
 }
 
 /// Removing what isn't there is fine: an agent may have died half-way.
-fn absent(result: Result<(), MapError>) -> Result<(), MapError> {
+pub(super) fn absent(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(e)) if e.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),

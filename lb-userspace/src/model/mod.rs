@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
@@ -183,6 +184,8 @@ pub struct Capacity {
     pub vips: u32,
     /// Backends, 2 to 32,768; the first is reserved, see [`Capacity::usable_backends`].
     pub backends: u32,
+    /// Flows in tracked slots, 1,024 to 16,777,216; with what belongs to them about 400 bytes each.
+    pub flows: u32,
 }
 
 impl Capacity {
@@ -192,6 +195,10 @@ impl Capacity {
     pub const VIPS_MAX: u32 = 32_768;
     /// The most backends, the reserved one included.
     pub const BACKENDS_MAX: u32 = 32_768;
+    /// The fewest tracked flows.
+    pub const FLOWS_MIN: u32 = 1024;
+    /// The most tracked flows.
+    pub const FLOWS_MAX: u32 = 1 << 24;
     /// Backend index 0 means "none" in slots, so no backend has it.
     pub const BACKENDS_RESERVED: u32 = 1;
 
@@ -213,6 +220,7 @@ impl Default for Capacity {
             pools: 64,
             vips: 512,
             backends: 4096,
+            flows: lb_common::abi::FLOWS,
         }
     }
 }
@@ -277,6 +285,40 @@ pub struct Vip {
     pub protocol: Protocol,
     /// Index into [`Model::pools`].
     pub pool: usize,
+    /// When its flows are entered in the flow table.
+    pub tracking: Tracking,
+    /// A flow that is silent for longer is forgotten.
+    pub idle_timeout: Duration,
+}
+
+impl Vip {
+    /// The idle timeout of a VIP that has none in the file.
+    pub const DEFAULT_IDLE: Duration = Duration::from_secs(900);
+    /// The shortest idle timeout.
+    pub const IDLE_MIN: Duration = Duration::from_secs(10);
+    /// The longest: a day.
+    pub const IDLE_MAX: Duration = Duration::from_secs(86_400);
+}
+
+/// When flows are entered in the flow table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracking {
+    /// In slots that have changed lately.
+    OnChange,
+    /// In every slot.
+    Always,
+    /// Never: a change of the backends moves flows.
+    Off,
+}
+
+impl Tracking {
+    /// What a VIP does that doesn't say: UDP has no handshake to learn from, so it has to be asked for.
+    pub const fn default_of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::OnChange,
+            Protocol::Udp => Self::Off,
+        }
+    }
 }
 
 /// A transport that is balanced.

@@ -13,7 +13,7 @@ use super::contents::{Backend, Contents};
 use super::ids::{Ids, vip_key};
 use super::ring::{Cache, Place};
 use super::standing::Standings;
-use crate::model::{self, Model};
+use crate::model::{self, Model, Tracking};
 use crate::net::{Hop, NextHop, Target, Why};
 
 /// Everything that decides what the maps should hold.
@@ -189,12 +189,21 @@ fn vips(model: &Model, ids: &Ids) -> BTreeMap<vip::Key, vip::Value> {
         let value = vip::Value {
             pool: ids.pools[vip.pool],
             index: ids.vips[&key],
-            flags: vip::SERVED,
+            flags: vip::SERVED | tracking(vip.tracking),
             pad: 0,
         };
         map.insert(key, value);
     }
     map
+}
+
+/// What the program has to know of a VIP's tracking.
+const fn tracking(tracking: Tracking) -> u16 {
+    match tracking {
+        Tracking::OnChange => 0,
+        Tracking::Always => vip::ALWAYS,
+        Tracking::Off => vip::OFF,
+    }
 }
 
 /// When each free index was freed: those that leave with this change are the last.

@@ -1,16 +1,18 @@
 //! The decision, stage by stage.
 
-use lb_common::backend::{Entry, OUTER_V6, READY};
+use lb_common::backend::{DEAD, Entry, OUTER_V6, READY};
 use lb_common::be::Be16;
 use lb_common::encap::{self, fits, outer_len};
-use lb_common::hash;
-use lb_common::header::{ethertype, proto};
-use lb_common::pick::{Pick, pick};
+use lb_common::header::{Ipv6, ethertype, proto};
+use lb_common::pick::{self, Pick, pick};
 use lb_common::slot::{NO_BACKEND, Slot, of_hash};
 use lb_common::stop::{Action, Stop};
-use lb_common::vip;
+use lb_common::tcp::Segment;
+use lb_common::tick::Tick;
+use lb_common::{flow, hash, vip};
 use zerocopy::IntoBytes;
 
+use super::known::{Known, Trial};
 use super::parse::{Headers, Hidden, Link, Parsed, parse};
 use super::run::{Disagreement, Run, Verdict};
 use crate::state::contents::Contents;
@@ -23,6 +25,10 @@ pub struct Tables<'a> {
     pub contents: &'a Contents,
     /// A slot, by pool and number; `None` beyond the map.
     pub slot: &'a dyn Fn(u16, u32) -> Option<Slot>,
+    /// What the flow table says about a flow; asked for in tracked slots alone.
+    pub flow: &'a dyn Fn(&flow::Key) -> Known,
+    /// The present time.
+    pub now: Tick,
 }
 
 impl Tables<'_> {
@@ -129,6 +135,8 @@ pub struct Trace {
     pub vip: Option<Found>,
     /// The slot.
     pub slot: Option<Steered>,
+    /// What the flow table says about the flow, where it was asked.
+    pub known: Option<Known>,
     /// The backend's index and entry.
     pub backend: Option<(u16, Entry)>,
     /// The outer header.
@@ -205,7 +213,7 @@ fn steer(
     let hash = headers.tuple.hash(&tables.key);
     let number = of_hash(hash);
     let slot = (tables.slot)(found.value.pool, number).ok_or((Stage::Slot, Stop::NoBackend))?;
-    let pick = pick(slot);
+    let pick = picked(frame, &headers, &found.value, slot, tables, trace).map_err(at(Stage::Slot))?;
     trace.slot = Some(Steered {
         hash,
         number,
@@ -218,6 +226,9 @@ fn steer(
     let backend = tables.contents.backends.get(&pick.backend);
     let entry = backend.ok_or((Stage::Backend, Stop::NotReady))?.entry;
     trace.backend = Some((pick.backend, entry));
+    if entry.flags & DEAD != 0 {
+        return Err((Stage::Backend, Stop::Dead));
+    }
     if entry.flags & READY == 0 {
         return Err((Stage::Backend, Stop::NotReady));
     }
@@ -235,6 +246,43 @@ fn steer(
         return Err((Stage::Out, Stop::NoDevice));
     });
     Ok(left)
+}
+
+/// What decides in this slot: the slot alone, or the flow table as well.
+fn picked(
+    frame: &[u8],
+    headers: &Headers,
+    vip: &vip::Value,
+    slot: Slot,
+    tables: &Tables<'_>,
+    trace: &mut Trace,
+) -> Result<Pick, Stop> {
+    let always = vip.flags & vip::ALWAYS != 0;
+    if vip.flags & vip::OFF != 0 || !(slot.is_tracked() || always) {
+        return Ok(pick(slot));
+    }
+    let known = (tables.flow)(&flow::Key::new(&headers.tuple));
+    trace.known = Some(known);
+    let contents = tables.contents;
+    let mut trial = Trial { known, contents };
+    if headers.tuple.proto != proto::TCP {
+        return Ok(pick::udp(slot, always, tables.now, &mut trial));
+    }
+    let segment = segment(frame, headers).ok_or(Stop::Malformed)?;
+    pick::tcp(slot, always, segment, tables.now, &mut trial).map_err(|pick::NoEntry| Stop::NoEntry)
+}
+
+/// What the TCP header says (RFC 9293 section 3.1).
+fn segment(frame: &[u8], headers: &Headers) -> Option<Segment> {
+    let start = headers.link.len;
+    let header = if headers.inner.proto == proto::IPV6 {
+        size_of::<Ipv6>()
+    } else {
+        usize::from(frame.get(start)? & 0xf) * 4
+    };
+    let tcp = frame.get(start + header..)?;
+    let seq = tcp.get(4..8)?.try_into().ok()?;
+    Some(Segment::new(*tcp.get(13)?, u32::from_be_bytes(seq)))
 }
 
 fn find(headers: &Headers, tables: &Tables<'_>) -> Result<Found, Stop> {

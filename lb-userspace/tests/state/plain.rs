@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use lb_common::backend::Entry;
 use lb_common::info::{self, next_hop};
 use lb_common::slot::NO_BACKEND;
-use lb_userspace::model::{Backend, Capacity, Encap, Model, Pool, Protocol, Vip};
+use lb_userspace::model::{Backend, Capacity, Encap, Model, Pool, Protocol, Tracking, Vip};
 use lb_userspace::net::NextHop;
 use lb_userspace::state::contents::{Contents, Ring};
 use lb_userspace::state::diff::{Op, diff};
@@ -41,6 +41,8 @@ fn vip(last: u8, pool: usize) -> Vip {
         port: 80,
         protocol: Protocol::Tcp,
         pool,
+        tracking: Tracking::OnChange,
+        idle_timeout: Vip::DEFAULT_IDLE,
     }
 }
 
@@ -49,6 +51,7 @@ fn small(pools: Vec<Pool>, vips: Vec<Vip>) -> Model {
         pools: 2,
         vips: 2,
         backends: 5,
+        flows: 1024,
     };
     model(capacity, Encap::default(), pools, vips)
 }

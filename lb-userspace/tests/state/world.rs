@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use lb_common::id::stable;
-use lb_userspace::model::{Attach, Backend, Capacity, Encap, Group, Model, Node, Pool, Protocol, Vip};
+use lb_userspace::model::{
+    Attach, Backend, Capacity, Encap, Group, Model, Node, Pool, Protocol, Tracking, Vip,
+};
 use lb_userspace::net::{Hop, NextHop, Why};
 use proptest::prelude::*;
 
@@ -17,6 +19,7 @@ const CAPACITY: Capacity = Capacity {
     pools: 3,
     vips: 4,
     backends: 11,
+    flows: 1024,
 };
 
 /// A configuration by the places of names: pool → backend → (weight, which of two addresses).
@@ -218,6 +221,8 @@ pub(super) fn model_of(config: &Config) -> Model {
         port: if vip % 3 == 0 { 0 } else { 80 + vip as u16 },
         protocol: if vip % 4 < 2 { Protocol::Tcp } else { Protocol::Udp },
         pool: position(pool),
+        tracking: Tracking::OnChange,
+        idle_timeout: Vip::DEFAULT_IDLE,
     });
     let model = model(CAPACITY, Encap::default(), pools.collect(), vips.collect());
     let ids: BTreeSet<u64> = model

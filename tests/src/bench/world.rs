@@ -20,6 +20,7 @@ pub const CAPACITY: Capacity = Capacity {
     pools: 2,
     vips: 16,
     backends: 256,
+    flows: 1024,
 };
 /// Backends of each pool: pool 0 has those from index 1 on, all IPv4, pool 1 the next ones, all IPv6.
 pub const BACKENDS: u16 = 100;

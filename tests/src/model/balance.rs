@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use lb_common::addr::Addr;
-use lb_common::backend::{Entry, OUTER_V6, READY};
+use lb_common::backend::{DEAD, Entry, OUTER_V6, READY};
 use lb_common::be::Be16;
 use lb_common::encap::{self, Inner};
-use lb_common::pick::pick;
+use lb_common::pick::NoEntry;
 use lb_common::slot::{NO_BACKEND, Slot, of_hash};
 use lb_common::stop::{Action, Stop};
 use lb_common::tuple::Tuple;
@@ -14,6 +14,7 @@ use lb_common::{hash, vip};
 use lb_userspace::state::contents::Contents;
 use zerocopy::IntoBytes;
 
+use super::flow::{Memory, Place};
 use super::ip::{Hidden, Packet, number};
 use super::link::{IPV4, IPV6, Link, SERVICE_VLAN, VLAN};
 use super::{Arrival, Verdict};
@@ -42,9 +43,14 @@ pub struct Decision {
     pub backend: Option<u16>,
 }
 
-/// What `lb_xdp` does with a frame.
+/// What `lb_xdp` does with a frame where no slot is tracked and no VIP tracks always.
 pub fn balance(arrival: &Arrival<'_>, tables: &Tables) -> Decision {
-    steer(arrival, tables).unwrap_or_else(|stop| {
+    remember(arrival, tables, &mut Memory::default())
+}
+
+/// What `lb_xdp` does with a frame, and what it remembers of it.
+pub fn remember(arrival: &Arrival<'_>, tables: &Tables, memory: &mut Memory) -> Decision {
+    steer(arrival, tables, memory).unwrap_or_else(|stop| {
         let (verdict, frame) = match stop.action() {
             Action::Pass => (Verdict::Pass, arrival.frame.to_vec()),
             Action::Drop => (Verdict::Drop, Vec::new()),
@@ -59,7 +65,7 @@ pub fn balance(arrival: &Arrival<'_>, tables: &Tables) -> Decision {
     })
 }
 
-fn steer(arrival: &Arrival<'_>, tables: &Tables) -> Result<Decision, Stop> {
+fn steer(arrival: &Arrival<'_>, tables: &Tables, memory: &mut Memory) -> Result<Decision, Stop> {
     let link = Link::split(arrival.frame).ok_or(Stop::NotIp)?;
     match link.kind {
         IPV4 | IPV6 => {}
@@ -69,16 +75,25 @@ fn steer(arrival: &Arrival<'_>, tables: &Tables) -> Result<Decision, Stop> {
     let packet = Packet::read(link.kind, link.payload).ok_or(Stop::Malformed)?;
     let (flow, vip) = find_vip(&packet, tables)?;
     let hash = flow.hash(&tables.key);
-    let slot = tables
-        .contents
-        .rings
-        .get(&vip.pool)
-        .map_or(NO_BACKEND, |ring| ring[of_hash(hash) as usize]);
-    let index = pick(Slot::untracked(slot)).backend;
+    let number = of_hash(hash);
+    let ring = tables.contents.rings.get(&vip.pool);
+    let holder = ring.map_or(NO_BACKEND, |ring| ring[number as usize]);
+    let slot = memory.slots.get(&(vip.pool, number)).copied();
+    let place = Place {
+        flow,
+        transport: packet.payload(),
+        vip,
+        slot: slot.unwrap_or(Slot::untracked(holder)),
+        number,
+        bytes: arrival.frame.len(),
+    };
+    let pick = memory.pick(&place, &tables.contents);
+    let index = pick.map_err(|NoEntry| Stop::NoEntry)?.backend;
     if index == NO_BACKEND {
         return Err(Stop::NoBackend);
     }
     let entry = match tables.contents.backends.get(&index) {
+        Some(backend) if backend.entry.flags & DEAD != 0 => return Err(Stop::Dead),
         Some(backend) if backend.entry.flags & READY != 0 => &backend.entry,
         _ => return Err(Stop::NotReady),
     };

@@ -5,6 +5,7 @@
 
 pub mod ip;
 pub mod link;
+pub mod flow;
 pub mod balance;
 pub mod decap;
 

@@ -279,6 +279,8 @@ fn agents_model() -> Model {
         port,
         protocol,
         pool,
+        tracking: model::Tracking::OnChange,
+        idle_timeout: model::Vip::DEFAULT_IDLE,
     };
     Model {
         path: "test.yaml".into(),

@@ -81,6 +81,7 @@ impl Fixture {
             pools: 4,
             vips: 16,
             backends: 64,
+            flows: 1024,
         };
         Self {
             kernel: Kernel::load(&world, capacity),

@@ -128,8 +128,12 @@ impl Kernel {
             node: &node,
             log_level: 0,
         };
-        let balancer = Balancer::load(&pins.0, &plan)
-            .unwrap_or_else(|e| panic!("lb_xdp can't be loaded (CAP_BPF, CAP_NET_ADMIN are needed): {e}"));
+        let balancer = Balancer::load(&pins.0, &plan).unwrap_or_else(|e| {
+            panic!(
+                "lb_xdp can't be loaded (CAP_BPF, CAP_NET_ADMIN are needed): {e}: {:?}",
+                std::error::Error::source(&e)
+            )
+        });
         let mut maps = balancer.maps;
         for op in diff(&Contents::default(), &world.contents) {
             maps.apply(&op).unwrap_or_else(|e| panic!("{op:?}: {e}"));

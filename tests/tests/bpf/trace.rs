@@ -6,6 +6,7 @@ use lb_common::hash;
 use lb_common::stop::Stop;
 use lb_tests::model::balance::balance;
 use lb_tests::model::{self, Arrival};
+use lb_userspace::dataplane::flows::now;
 use lb_userspace::dataplane::pin::Root;
 use lb_userspace::dataplane::trace::Copy;
 use lb_userspace::trace::{Tables, Verdict, trace};
@@ -45,6 +46,8 @@ fn stages_copy_and_model_agree_and_nothing_changes() {
         key: hash::Key::expand(&GROUP_KEY),
         contents: &world.contents,
         slot: &|pool, number| kernel.maps.slot(pool, number),
+        flow: &|key| kernel.maps.known(key).expect("maps"),
+        now: now(),
     };
     let reference = world.tables();
     let (counters, contents) = (kernel.counters(), kernel.maps.contents().expect("maps"));
@@ -53,7 +56,7 @@ fn stages_copy_and_model_agree_and_nothing_changes() {
         let frame = generator.frame();
         let ingress = generator.pick(&[links[0], links[0], links[1]]);
         let traced = trace(&frame, ingress, &tables);
-        let run = copy.run(&frame, ingress).expect("it runs");
+        let run = copy.run(&frame, ingress, traced.known.as_ref()).expect("it runs");
         let what = || {
             format!(
                 "LB_SEED={seed}, packet {number}, ingress {ingress}:\n{}",
@@ -78,8 +81,9 @@ fn stages_copy_and_model_agree_and_nothing_changes() {
         let outcome = stop.map_or(format!("{:?}", want.verdict), |stop| format!("{stop:?}"));
         *seen.entry(outcome).or_default() += 1;
     }
-    // A test run always has headroom.
-    let reachable: Vec<Stop> = Stop::ALL.iter().copied().filter(|s| *s != Stop::NoRoom).collect();
+    // A test run always has headroom, and no slot is tracked here.
+    let mut reachable = Stop::ALL.to_vec();
+    reachable.retain(|s| !matches!(s, Stop::NoRoom | Stop::NoEntry));
     let forwarded = [model::Verdict::Tx, model::Verdict::Redirect];
     assert_coverage(&seen, &reachable, &forwarded, &rounds);
     kernel.counters().assert_equals(&counters, "the live program's");
@@ -93,12 +97,12 @@ fn a_copy_shares_what_is_read() {
     let kernel = &fixture.kernel;
     let mut copy = Copy::load(&kernel.pins.0, &kernel.maps).expect("a copy is loaded");
     let frame = request(false, TCP).frame();
-    let run = copy.run(&frame, fixture.ingress).expect("it runs");
+    let run = copy.run(&frame, fixture.ingress, None).expect("it runs");
     assert_eq!((run.verdict, run.stop), (Verdict::Tx, None));
     let mut maps = lb_userspace::dataplane::maps::Maps::open(&kernel.pins.0).expect("maps");
     maps.apply(&lb_userspace::state::diff::Op::ClearPool(0))
         .expect("it is written");
-    let run = copy.run(&frame, fixture.ingress).expect("it runs");
+    let run = copy.run(&frame, fixture.ingress, None).expect("it runs");
     assert_eq!((run.verdict, run.stop), (Verdict::Drop, Some(Stop::NoBackend)));
 }
 

@@ -150,6 +150,7 @@ pub(super) fn capacity(check: &mut Check<'_>, file: &raw::File) -> Capacity {
         pools,
         vips,
         backends,
+        flows,
     } = &capacity.value;
     Capacity {
         pools: size(pools, "pools", (1, Capacity::POOLS_MAX), default.pools),
@@ -159,6 +160,12 @@ pub(super) fn capacity(check: &mut Check<'_>, file: &raw::File) -> Capacity {
             "backends",
             (1 + Capacity::BACKENDS_RESERVED, Capacity::BACKENDS_MAX),
             default.backends,
+        ),
+        flows: size(
+            flows,
+            "flows",
+            (Capacity::FLOWS_MIN, Capacity::FLOWS_MAX),
+            default.flows,
         ),
     }
 }

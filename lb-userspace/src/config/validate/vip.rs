@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde_yaml::Spanned;
 
 use super::{Check, Duplicate, Trail, address, near_name, place};
-use crate::config::raw::{self, ANY_PORT, PROTOCOLS};
+use crate::config::raw::{self, ANY_PORT, IDLE_MAX, IDLE_MIN, PROTOCOLS, TRACKING};
 use crate::config::source::Excerpt;
 use crate::config::what::{Kind, What};
-use crate::model::{Capacity, Encap, Vip};
+use crate::model::{Capacity, Encap, Tracking, Vip};
 
 /// All VIPs; those with problems are left out.
 pub(super) fn vips(check: &mut Check<'_>, file: &raw::File, encap: &Encap, capacity: Capacity) -> Vec<Vip> {
@@ -120,10 +121,22 @@ fn vip(
         }
         index
     });
+    let tracking = match &item.value.tracking {
+        Some(text) => check.choice(text, trail.field("tracking"), &TRACKING),
+        None => protocol.map(Tracking::default_of),
+    };
+    let idle_timeout = match &item.value.idle_timeout {
+        Some(text) => check
+            .number(text, trail.field("idle_timeout"), (IDLE_MIN, IDLE_MAX))
+            .map(|seconds| Duration::from_secs(seconds.into())),
+        None => Some(Vip::DEFAULT_IDLE),
+    };
     Some(Vip {
         address: address?,
         port: u16::try_from(port?).ok()?,
         protocol: protocol?,
         pool: pool?,
+        tracking: tracking?,
+        idle_timeout: idle_timeout?,
     })
 }

@@ -11,9 +11,11 @@ use lb_common::stats::Counter;
 use lb_common::stop::Stop;
 use serde_json::{Value, json};
 
+use super::flows;
 use super::view::View;
 use crate::ctl::{flag, name, slots};
 use crate::dataplane::decap::Status;
+use crate::dataplane::flows::Table;
 use crate::dataplane::maps::Maps;
 use crate::state::contents::Backend;
 
@@ -60,7 +62,10 @@ pub(super) fn entries(maps: &Maps, view: &View, name: &str, all: bool) -> Result
             view.contents.pools.iter().map(row).collect()
         }
         map::IFACE_INFO => interfaces(maps)?,
-        _ => Vec::new(),
+        name => match Table::of_name(name) {
+            Some(table) => flows::entries(maps, view, table)?,
+            None => flows::others(maps, view, name)?,
+        },
     })
 }
 
@@ -88,11 +93,11 @@ pub(super) fn of_decap(status: &Status, name: &str) -> Vec<Value> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "every caller has just made them")]
-fn pair(key: Value, value: Value) -> Value {
+pub(super) fn pair(key: Value, value: Value) -> Value {
     json!({ "key": key, "value": value })
 }
 
-fn counter(counter: Counter) -> Value {
+pub(super) fn counter(counter: Counter) -> Value {
     json!({ "packets": counter.packets, "bytes": counter.bytes })
 }
 
@@ -210,7 +215,7 @@ fn meta(view: &View) -> Value {
     let meta = &view.meta;
     let value = json!({
         "abi": meta.abi, "node": untext(&meta.node), "generation": meta.generation, "applied_at": meta.applied_at,
-        "pools": meta.pools, "vips": meta.vips, "backends": meta.backends, "group_key": "masked",
+        "pools": meta.pools, "vips": meta.vips, "backends": meta.backends, "flows": meta.flows, "group_key": "masked",
     });
     pair(json!({ "index": 0 }), value)
 }

@@ -8,6 +8,7 @@ mod decap;
 mod detach;
 mod dump;
 mod events;
+mod flows;
 mod maps;
 mod order;
 mod plan;

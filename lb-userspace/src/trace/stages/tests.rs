@@ -65,6 +65,8 @@ fn traced(frame: &[u8], backend: u16) -> Trace {
         key: hash::Key::expand(&[7; 16]),
         contents: &contents,
         slot: &|pool, _| (pool == 0).then_some(Slot::untracked(backend)),
+        flow: &|_| panic!("no flow is asked for in an untracked slot"),
+        now: Tick(0),
     };
     trace(frame, HERE, &tables)
 }
@@ -169,6 +171,8 @@ fn a_slot_beyond_the_map() {
         key: hash::Key::expand(&[7; 16]),
         contents: &contents,
         slot: &|_, _| None,
+        flow: &|_| panic!("no flow is asked for in an untracked slot"),
+        now: Tick(0),
     };
     let trace = trace(&tcp(), HERE, &tables);
     assert_eq!(trace.stop, Some((Stage::Slot, Stop::NoBackend)));

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use aya::maps::MapType;
+use lb_common::abi::map;
 use lb_userspace::dataplane::shape::{self, Shape};
 use lb_userspace::model::Capacity;
 
@@ -16,6 +17,17 @@ const NAMES: &str = "lb-common/src/abi.rs";
 
 /// Where the maps stand, with what they hold.
 const MAPS: [&str; 2] = ["lb-ebpf/src/lb_xdp/maps.rs", "lb-ebpf/src/lb_decap/maps.rs"];
+
+/// Maps that both write.
+const FLOW_TABLE: [&str; 7] = [
+    map::FLOWS,
+    map::REPLICAS,
+    map::PROBATION,
+    map::UDP_FLOWS,
+    map::UDP_PROBATION,
+    map::MISSES,
+    map::USES,
+];
 
 pub(super) fn page(root: &Path) -> Result<String> {
     let read = |path: &str| fs::read_to_string(root.join(path)).with_context(|| format!("can't read {path}"));
@@ -32,7 +44,8 @@ pub(super) fn page(root: &Path) -> Result<String> {
         "Pinned as `maps/NAME` under the folder of pins; `lbctl maps` shows what is there. Sizes are bytes. An agent takes\n\
          over pinned maps only if each has this type, these sizes and its configuration's number of entries.\n",
     );
-    let default = shape::balancer(Capacity::default());
+    // Of a machine with one CPU: no other number would be right for everybody.
+    let default = shape::balancer_on(Capacity::default(), 1);
     for (title, by, shapes) in [
         ("The balancer: `lb_xdp`", "agent", default),
         ("The decapsulator: `lb_decap`", "`lbctl decap`", shape::decap()),
@@ -57,7 +70,7 @@ fn catalogue(shapes: &[Shape], by: &str, keys: &BTreeMap<String, String>) -> Res
         let key = keys
             .get(shape.name)
             .with_context(|| format!("{} is not in {NAMES}", shape.name))?;
-        let program = shape.kind == MapType::PerCpuArray;
+        let program = shape.kind == MapType::PerCpuArray || shape.kind == MapType::RingBuf;
         rows.push([
             format!("`{}`", shape.name),
             format!("{:?}", shape.kind),
@@ -65,7 +78,14 @@ fn catalogue(shapes: &[Shape], by: &str, keys: &BTreeMap<String, String>) -> Res
             format!("{} → {}", shape.key, shape.value),
             entries(shape),
             shape.entries.to_string(),
-            if program { "program" } else { by }.to_owned(),
+            if FLOW_TABLE.contains(&shape.name) {
+                "program, agent"
+            } else if program {
+                "program"
+            } else {
+                by
+            }
+            .to_owned(),
         ]);
     }
     Ok(table(
@@ -96,11 +116,25 @@ fn key_and_value(comment: &str) -> String {
 /// How the number of entries follows from `capacity`: it is linear, so differences tell.
 fn entries(shape: &Shape) -> String {
     let default = Capacity::default();
-    let of = |capacity| {
-        let shapes = shape::balancer(capacity);
+    let of = |capacity, cpus| {
+        let shapes = shape::balancer_on(capacity, cpus);
         let same = shapes.iter().find(|other| other.name == shape.name);
         i64::from(same.map_or(shape.entries, |other| other.entries))
     };
+    let flows = default.flows;
+    let twice = Capacity {
+        flows: 2 * flows,
+        ..default
+    };
+    let by_flows = of(twice, 1) - of(default, 1);
+    if by_flows != 0 {
+        let cpus = if of(default, 2) == of(default, 1) {
+            ""
+        } else {
+            " × possible CPUs"
+        };
+        return format!("{}{cpus}", share(by_flows, flows.into()));
+    }
     let more = [
         (
             "pools",
@@ -127,10 +161,10 @@ fn entries(shape: &Shape) -> String {
             },
         ),
     ];
-    let mut constant = of(default);
+    let mut constant = of(default, 1);
     let mut terms = Vec::new();
     for (name, now, capacity) in more {
-        let factor = of(capacity) - of(default);
+        let factor = of(capacity, 1) - of(default, 1);
         constant -= factor * i64::from(now);
         match factor {
             0 => {}
@@ -144,6 +178,15 @@ fn entries(shape: &Shape) -> String {
         0 => text,
         constant if constant < 0 => format!("{text} − {}", -constant),
         constant => format!("{text} + {constant}"),
+    }
+}
+
+/// A number of entries as a multiple or a part of `flows`.
+fn share(entries: i64, flows: i64) -> String {
+    match (entries / flows, flows / entries) {
+        (1, _) => "`flows`".to_owned(),
+        (0, part) => format!("`flows` / {part}"),
+        (times, _) => format!("{times} × `flows`"),
     }
 }
 
@@ -196,11 +239,14 @@ mod tests {
 
     #[test]
     fn entries_follow_the_capacities() {
-        let shapes = shape::balancer(Capacity::default());
+        let shapes = shape::balancer_on(Capacity::default(), 1);
         let of = |name: &str| entries(shapes.iter().find(|shape| shape.name == name).unwrap());
         assert_eq!(of("lb_slots"), "65536 × `pools`");
         assert_eq!(of("lb_backends"), "2 × `backends` − 1");
         assert_eq!(of("lb_vip_stats"), "`vips`");
         assert_eq!(of("lb_meta"), "1");
+        assert_eq!(of("lb_flows"), "`flows`");
+        assert_eq!(of("lb_replicas"), "2 × `flows`");
+        assert_eq!(of("lb_probation"), "`flows` / 16 × possible CPUs");
     }
 }

@@ -4,6 +4,7 @@ mod bytes;
 mod json;
 mod text;
 
+use std::cell::Cell;
 use std::fs::File;
 
 use anyhow::{Context, Result, bail};
@@ -14,6 +15,7 @@ use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 use super::view::View;
 use crate::ctl::args;
 use crate::ctl::out::Output;
+use crate::dataplane::flows;
 use crate::dataplane::maps::Maps;
 use crate::dataplane::pin::Root;
 use crate::dataplane::trace::Copy;
@@ -135,13 +137,25 @@ fn agreed(maps: &Maps, copy: &mut Copy, frame: &[u8], ingress: u32) -> Result<(V
     let mut attempt = 1;
     loop {
         let view = View::read(maps)?;
+        let unread = Cell::new(None);
+        let known = |key: &_| {
+            maps.known(key).unwrap_or_else(|e| {
+                unread.set(Some(e));
+                trace::Known::default()
+            })
+        };
         let tables = Tables {
             key: hash::Key::expand(&view.meta.group_key),
             contents: &view.contents,
             slot: &|pool, number| maps.slot(pool, number),
+            flow: &known,
+            now: flows::now(),
         };
         let trace = trace::trace(frame, ingress, &tables);
-        let run = copy.run(frame, ingress)?;
+        if let Some(e) = unread.take() {
+            return Err(e.into());
+        }
+        let run = copy.run(frame, ingress, trace.known.as_ref())?;
         match trace.check(&run) {
             Ok(()) => return Ok((view, trace, run)),
             Err(_) if attempt < ATTEMPTS => attempt += 1,
