@@ -7,6 +7,7 @@ pub mod ids;
 pub mod ring;
 pub mod standing;
 pub mod track;
+pub mod linger;
 pub mod wall;
 pub mod operator;
 pub mod reduce;
