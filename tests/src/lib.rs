@@ -32,6 +32,7 @@ pub mod error;
 pub mod fuzz;
 pub mod host;
 pub mod lab;
+pub mod limit;
 pub mod model;
 pub mod netns;
 pub mod node_config;
