@@ -7,6 +7,7 @@ mod changes;
 mod cleanup;
 mod deaths;
 mod decap;
+mod flood;
 mod health;
 mod inspect;
 mod kit;
