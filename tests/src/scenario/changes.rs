@@ -37,10 +37,12 @@ pub struct Changes {
 impl Changes {
     /// About a minute: three rounds with a change every two seconds.
     pub fn short(connections: u32, nodes: usize) -> Self {
+        // No more than about 1,500 lines a second, and no silence of an idle timeout.
+        let every = Duration::from_secs(u64::from(connections / 1500).clamp(4, 7));
         Self {
             work: Work {
                 connections,
-                every: Duration::from_secs(4),
+                every,
                 new_per_second: 500,
                 flows: 100,
             },
