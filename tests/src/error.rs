@@ -98,6 +98,14 @@ pub enum LabError {
         /// aya's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A node's pinned maps could not be read.
+    #[error("maps at {}: {source}", root.display())]
+    Maps {
+        /// The node's folder in bpffs.
+        root: PathBuf,
+        /// The data plane's error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// More hosts than the address plan has room for.
     #[error("at most {most} {what} in a lab, not {asked}")]
     TooMany {

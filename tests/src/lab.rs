@@ -26,6 +26,7 @@ const NO_DAD: [(&str, &str); 2] = [
 pub struct LabBuilder {
     name: String,
     topology: Topology,
+    configs: Vec<NodeConfig>,
     interrupt: Interrupt,
 }
 
@@ -45,6 +46,13 @@ impl LabBuilder {
     /// Node `index` reaches the backends through a second interface, `eth1`. Call it after [`LabBuilder::nodes`].
     pub fn second_link(mut self, index: usize) -> Self {
         self.topology.nodes[index].second_link = true;
+        self
+    }
+
+    /// What the nodes begin with, one for each: a pool may lack backends of the lab. Without it every node serves all
+    /// VIPs over all backends.
+    pub fn configs(mut self, configs: Vec<NodeConfig>) -> Self {
+        self.configs = configs;
         self
     }
 
@@ -102,6 +110,7 @@ impl Lab {
         LabBuilder {
             name: name.to_owned(),
             topology,
+            configs: Vec::new(),
             interrupt: Interrupt::default(),
         }
     }
@@ -111,12 +120,14 @@ impl Lab {
         let LabBuilder {
             name,
             topology,
+            configs,
             interrupt,
         } = builder;
         let id = claim.id();
         let (dir, pins) = (id.dir(), id.pins());
         let node = |index| {
-            let config = NodeConfig::of(&topology, index);
+            let own = configs.get(index).cloned();
+            let config = own.unwrap_or_else(|| NodeConfig::of(&topology, index));
             let name = Topology::node_name(index);
             Node::new(config, id.netns(&name), pins.join(&name), &dir)
         };

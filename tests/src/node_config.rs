@@ -78,6 +78,11 @@ pub struct VipSection {
     pub port: u16,
     pub protocol: &'static str,
     pub pool: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<&'static str>,
+    /// Seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<u32>,
 }
 
 impl NodeConfig {
@@ -96,6 +101,13 @@ impl NodeConfig {
             },
             pools: Family::BOTH.map(|family| pool(topology, family)).into(),
             vips: Family::BOTH.into_iter().flat_map(vips).collect(),
+        }
+    }
+
+    /// Sets tracking (`on-change`, `always` or `off`) and idle timeout of all VIPs, those for UDP too.
+    pub fn track(&mut self, tracking: &'static str, idle_timeout: u32) {
+        for vip in &mut self.vips {
+            (vip.tracking, vip.idle_timeout) = (Some(tracking), Some(idle_timeout));
         }
     }
 
@@ -129,6 +141,8 @@ fn vips(family: Family) -> [VipSection; 3] {
         port,
         protocol,
         pool: pool_name(family),
+        tracking: None,
+        idle_timeout: None,
     })
 }
 

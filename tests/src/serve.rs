@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::error::{IoContext, LabError};
+use crate::limit;
 use crate::topo::{ECHO_PORT, HTTP_PORT};
 
 /// The line in the log that says that all sockets are bound.
@@ -28,6 +29,7 @@ const BACKLOG: u32 = 65_535;
 
 /// Serves on these addresses until the process ends.
 pub fn run(name: &str, addresses: &[IpAddr]) -> Result<(), LabError> {
+    limit::raise_open_files()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime
         .context(|| "start tokio".to_owned())?

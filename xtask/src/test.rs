@@ -34,7 +34,7 @@ enum Level {
     Bpf,
     /// Real nodes and real traffic in network namespaces: needs root
     Lab,
-    /// Millions of random packets, model against kernel (not part of `test` alone): needs root
+    /// Millions of random packets, model against kernel, and labs of minutes (not part of `test` alone): needs root
     Long,
     /// `bpf` and some labs in another kernel under qemu (not part of `test` alone): needs root
     Vm,
@@ -77,7 +77,12 @@ impl Level {
                 &["build", "--package", "lb-userspace", "--bins"],
                 &["test", "--package", "lb-tests", "--test", "lab"],
             ],
-            Self::Long => &[&["test", "--release", "--package", "lb-tests", "--test", "bpf"]],
+            Self::Long => &[
+                &["test", "--release", "--package", "lb-tests", "--test", "bpf"],
+                &["build", "--release", "--package", "lb-userspace", "--bins"],
+                &["build", "--release", "--package", "lb-tests", "--bins"],
+                &["test", "--release", "--package", "lb-tests", "--test", "lab"],
+            ],
             // Built and run by `vm`.
             Self::Vm => &[],
         }
@@ -126,7 +131,7 @@ fn fits(args: &Args) -> Result<()> {
 
 fn run_level(root: &Path, level: Level, args: &Args) -> Result<()> {
     println!("\n=== {} tests", level.name());
-    let mut filter = args.filter.as_deref();
+    let filter = args.filter.as_deref();
     if level == Level::Vm {
         let default = [vm::KERNEL.to_owned()];
         let kernels = if args.kernel.is_empty() {
@@ -142,9 +147,6 @@ fn run_level(root: &Path, level: Level, args: &Args) -> Result<()> {
         };
         return vm::test(root, &options);
     }
-    if level == Level::Long {
-        filter = filter.or(Some("differential::"));
-    }
     if let Some(filter) = filter {
         need_match(root, level, filter)?;
     }
@@ -153,7 +155,7 @@ fn run_level(root: &Path, level: Level, args: &Args) -> Result<()> {
         let mut cargo = step::cargo(root);
         cargo.args(*call);
         if call[0] == "test" {
-            pass_to_tests(&mut cargo, level, filter, args);
+            pass_to_tests(&mut cargo, level, call, filter, args);
         }
         let result = step::run(&mut cargo);
         if first_failure.is_ok() {
@@ -182,7 +184,7 @@ fn need_match(root: &Path, level: Level, filter: &str) -> Result<()> {
     bail!("no {} test has {filter:?} in its name", level.name());
 }
 
-fn pass_to_tests(cargo: &mut Command, level: Level, filter: Option<&str>, args: &Args) {
+fn pass_to_tests(cargo: &mut Command, level: Level, call: &[&str], filter: Option<&str>, args: &Args) {
     let packets = args.packets.or((level == Level::Long).then_some(LONG));
     let variables = [("LB_PACKETS", packets), ("LB_SEED", args.seed)];
     cargo.envs(
@@ -190,10 +192,16 @@ fn pass_to_tests(cargo: &mut Command, level: Level, filter: Option<&str>, args: 
             .iter()
             .filter_map(|(name, value)| Some((name, value.as_ref()?.to_string()))),
     );
-    cargo.arg("--").args(filter);
-    if level == Level::Lab {
+    let labs = call.contains(&"lab");
+    let own = (level == Level::Long).then_some(if labs { "long::" } else { "differential::" });
+    cargo.arg("--").args(filter.or(own));
+    if labs {
         // Each lab wants the whole machine: its deadlines are about packets, not about the neighbour's load.
         cargo.arg("--test-threads=1");
+    }
+    if labs && level == Level::Long {
+        // Only these: they are left out elsewhere because of their time.
+        cargo.arg("--ignored");
     }
 }
 

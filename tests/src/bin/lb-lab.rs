@@ -8,6 +8,7 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use lb_tests::claim::{self, Found};
+use lb_tests::scenario::{self, Changes};
 use lb_tests::wait::Interrupt;
 use lb_tests::{Lab, LabError, demo, serve, traffic};
 
@@ -38,14 +39,21 @@ struct RunArgs {
     #[arg(long, value_enum, default_value_t = Output::Table, requires = "once")]
     output: Output,
     /// Tandem nodes; 0 lets the router spread over the backends itself: what the lab does without Tandem
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=9))]
-    nodes: usize,
+    /// [default: 2; with --scenario 1]
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(0..=9))]
+    nodes: Option<usize>,
+    /// With --once: what happens under load instead of a plain judgement
+    #[arg(long, value_enum, requires = "once", conflicts_with_all = ["requests", "keep"])]
+    scenario: Option<Scenario>,
+    /// With --scenario: long-lived TCP connections [default: 1000]
+    #[arg(long, value_name = "N", requires = "scenario", value_parser = clap::value_parser!(u32).range(10..=15_000))]
+    connections: Option<u32>,
     /// Leaves the lab standing at the end and prints lines to look into it
     #[arg(long)]
     keep: bool,
     /// Removes all labs that nobody runs any more, kept ones too (or the one with this id), and does nothing else
     #[arg(long, value_name = "ID", num_args = 0..=1, require_equals = true,
-          conflicts_with_all = ["once", "keep", "rate", "requests", "output", "nodes"])]
+          conflicts_with_all = ["once", "keep", "rate", "requests", "output", "nodes", "scenario"])]
     clean: Option<Option<String>>,
 }
 
@@ -53,6 +61,13 @@ struct RunArgs {
 enum Output {
     Table,
     Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Scenario {
+    /// Backends are drained, added, weighed, removed and put back three times: no connection may break or move; then
+    /// once more with tracking off, where some must
+    Changes,
 }
 
 /// What the lab's own processes are started as.
@@ -98,15 +113,47 @@ fn main() -> ExitCode {
 fn run(args: &RunArgs) -> anyhow::Result<bool> {
     let interrupt = Interrupt::on_signals()?;
     tell(&claim::remove_abandoned()?);
+    match args.scenario {
+        Some(Scenario::Changes) => changes(args, &interrupt),
+        None => plain(args, &interrupt),
+    }
+}
+
+/// Whether nothing broke but in the control.
+fn changes(args: &RunArgs, interrupt: &Interrupt) -> anyhow::Result<bool> {
+    let nodes = args.nodes.unwrap_or(1);
+    anyhow::ensure!(nodes > 0, "--scenario needs a node");
+    let changes = Changes::short(args.connections.unwrap_or(1000), nodes);
+    let start = Instant::now();
+    let progress = |words: &str| eprintln!("{:5.1} s: {words}", start.elapsed().as_secs_f64());
+    let summary = match scenario::run(&changes, interrupt, progress) {
+        Err(LabError::Interrupted) => return Ok(false),
+        other => other.context("the scenario")?,
+    };
+    scenario::tell(&summary, args.output == Output::Json)?;
+    for problem in summary.problems.iter().chain(&summary.errors) {
+        eprintln!("not good: {problem}");
+    }
+    if summary.problems.is_empty() {
+        eprintln!(
+            "{} connections: none broke, none moved; without tracking {} of {} broke.",
+            summary.connections, summary.control_broken, summary.control_connections
+        );
+    }
+    Ok(summary.problems.is_empty())
+}
+
+fn plain(args: &RunArgs, interrupt: &Interrupt) -> anyhow::Result<bool> {
+    let nodes = args.nodes.unwrap_or(2);
     let start = Instant::now();
     eprintln!(
         "Setting up: client, router, {} nodes, 3 backends in network namespaces ...",
-        args.nodes
+        nodes
     );
     let mut lab = match Lab::builder("run")
-        .nodes(args.nodes)
+        .nodes(nodes)
         .weights(&[1, 2, 3])
-        .interrupt(&interrupt)
+        .interrupt(interrupt)
         .build()
     {
         Err(LabError::Interrupted) => return Ok(false),
@@ -118,7 +165,7 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
         start.elapsed().as_secs_f64()
     );
     let good = if args.once {
-        let summary = demo::once(&lab, args.requests, args.output == Output::Json, &interrupt)?;
+        let summary = demo::once(&lab, args.requests, args.output == Output::Json, interrupt)?;
         for problem in &summary.problems {
             eprintln!("not good: {problem}");
         }
@@ -132,7 +179,7 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
         }
         summary.problems.is_empty()
     } else {
-        demo::live(&lab, args.rate, &interrupt)?;
+        demo::live(&lab, args.rate, interrupt)?;
         true
     };
     if args.keep {

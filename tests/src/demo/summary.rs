@@ -159,6 +159,7 @@ mod tests {
                 latency: Latency::default(),
                 picks: BTreeMap::new(),
                 errors: Vec::new(),
+                held: None,
             }],
         }
     }

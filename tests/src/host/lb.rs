@@ -30,6 +30,8 @@ pub struct Node {
     state_dir: PathBuf,
     api_socket: PathBuf,
     log: PathBuf,
+    /// Another `lbd` than the one beside this program.
+    program: Option<PathBuf>,
     agent: Option<Process>,
 }
 
@@ -50,6 +52,7 @@ impl Node {
             state_dir,
             api_socket,
             log,
+            program: None,
             agent: None,
         }
     }
@@ -99,9 +102,18 @@ impl Node {
         fs::write(&self.config_file, yaml).context(|| format!("write {}", self.config_file.display()))
     }
 
+    /// The next agent is this program; `None` for the one that was built.
+    pub fn set_program(&mut self, program: Option<PathBuf>) {
+        self.program = program;
+    }
+
     /// Starts the agent on the present config file and returns at once.
     pub fn spawn(&mut self) -> Result<(), LabError> {
-        let mut command = self.namespace.command(binary::find("lbd")?);
+        let program = match &self.program {
+            Some(path) => path.clone(),
+            None => binary::find("lbd")?,
+        };
+        let mut command = self.namespace.command(program);
         command
             .arg("--config")
             .arg(&self.config_file)

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::exchange::{Exchange, Lines, late};
-use super::plan::{Job, Pace, Plan};
-use super::report::{Failure, Report};
-use super::tally::{Outcome, Tally};
+use super::exchange::Exchange;
+use super::held::{self, Holder};
+use super::plan::{Job, Kind, Pace, Plan};
+use super::report::Report;
+use super::tally::{Event, Tally, What};
 
 /// From one progress report to the next.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
@@ -22,7 +23,7 @@ const IN_FLIGHT: usize = 4096;
 /// Runs all jobs until they are done or `stop` becomes true; `progress` gets the figures so far now and then.
 /// After `stop` the requests under way are waited for, so that every one is counted.
 pub async fn run(plan: &Plan, stop: watch::Receiver<bool>, mut progress: impl FnMut(&Report)) -> Report {
-    let (outcomes, mut inbox) = mpsc::unbounded_channel();
+    let (events, mut inbox) = mpsc::unbounded_channel();
     for (index, job) in plan.jobs.iter().enumerate() {
         let runner = Runner {
             index,
@@ -31,22 +32,22 @@ pub async fn run(plan: &Plan, stop: watch::Receiver<bool>, mut progress: impl Fn
                 to: job.to,
                 within: plan.timeout,
             },
-            outcomes: outcomes.clone(),
+            events: events.clone(),
             stop: stop.clone(),
         };
         tokio::spawn(drive(runner, job.clone()));
     }
     // The inbox closes when the last job has ended.
-    drop(outcomes);
+    drop(events);
     let mut tally = Tally::new(plan);
     let mut ticks = interval(PROGRESS_EVERY);
     loop {
         tokio::select! {
-            outcome = inbox.recv() => match outcome {
-                Some(outcome) => tally.add(outcome),
+            event = inbox.recv() => match event {
+                Some(event) => tally.add(event),
                 None => return tally.report(),
             },
-            _ = ticks.tick() => progress(&tally.report()),
+            _ = ticks.tick() => progress(&tally.progress()),
         }
     }
 }
@@ -64,7 +65,7 @@ async fn drive(runner: Runner, job: Job) {
 struct Runner {
     index: usize,
     exchange: Exchange,
-    outcomes: mpsc::UnboundedSender<Outcome>,
+    events: mpsc::UnboundedSender<Event>,
     stop: watch::Receiver<bool>,
 }
 
@@ -75,15 +76,10 @@ impl Runner {
 
     async fn one(&self, number: u64, port: Option<u16>) {
         let result = self.exchange.send(number, port).await;
-        self.tell(result, port);
-    }
-
-    fn tell(&self, result: super::exchange::Answer, port: Option<u16>) {
         // The inbox lives as long as any sender.
-        let _ = self.outcomes.send(Outcome {
+        let _ = self.events.send(Event {
             job: self.index,
-            port,
-            result,
+            what: What::Request { port, result },
         });
     }
 
@@ -139,43 +135,13 @@ impl Runner {
 
     fn hold(self, connections: u32, every: Duration) {
         for nth in 0..connections {
-            // Spread over one period, so that the lines are too.
-            let delay = every * nth / connections;
-            tokio::spawn(self.clone().converse(delay, every));
-        }
-    }
-
-    /// One connection. Ends at its first failure: a broken connection is broken once.
-    async fn converse(mut self, delay: Duration, every: Duration) {
-        sleep(delay).await;
-        let within = self.exchange.within;
-        let mut lines = match timeout(within, Lines::open(self.exchange.to, None)).await {
-            Ok(Ok(lines)) => lines,
-            Ok(Err(failure)) => return self.tell(Err(failure), None),
-            Err(_) => return self.tell(Err(late(within)), None),
-        };
-        let mut holder: Option<String> = None;
-        for number in 0_u64.. {
-            let start = Instant::now();
-            let answer = timeout(within, lines.exchange(number))
-                .await
-                .unwrap_or_else(|_| Err(late(within)));
-            let result = answer.and_then(|name| match holder.get_or_insert_with(|| name.clone()) {
-                first if *first == name => Ok((name, start.elapsed())),
-                first => Err((
-                    Failure::Wrong,
-                    format!("{name} answers on a connection with {first}"),
-                )),
-            });
-            let broken = result.is_err();
-            self.tell(result, None);
-            if broken || self.stopped() {
-                return;
-            }
-            tokio::select! {
-                () = sleep(every) => {}
-                // A stop, or the end of whoever could say so.
-                _ = self.stop.changed() => return,
+            let (delay, phase) = held::phase(nth, connections, every);
+            let (events, stop) = (self.events.clone(), self.stop.clone());
+            let holder = Holder::new(self.index, self.exchange, every, events, stop);
+            if self.exchange.kind == Kind::Udp {
+                tokio::spawn(holder.flow(delay, phase));
+            } else {
+                tokio::spawn(holder.converse(delay, phase));
             }
         }
     }
@@ -183,13 +149,16 @@ impl Runner {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::UdpSocket;
+    use std::net::SocketAddr;
 
-    use super::super::plan::Kind;
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::{TcpListener, UdpSocket};
+    use tokio::time::sleep;
+
     use super::*;
 
     /// Answers as a backend does, but swallows every third datagram.
-    async fn leaky_echo() -> std::net::SocketAddr {
+    async fn leaky_echo() -> SocketAddr {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
         let address = socket.local_addr().expect("its address");
         tokio::spawn(async move {
@@ -268,5 +237,94 @@ mod tests {
         };
         let (_stop, stopped) = watch::channel(false);
         assert_eq!(run(&plan, stopped, |_| {}).await.failures().connect, 3);
+    }
+
+    fn held(kind: Kind, to: SocketAddr, connections: u32) -> Plan {
+        let every = Duration::from_millis(20);
+        Plan {
+            jobs: vec![Job {
+                kind,
+                to,
+                pace: Pace::Hold { connections, every },
+            }],
+            backends: vec!["be1".to_owned(), "be2".to_owned()],
+            timeout: Duration::from_millis(300),
+        }
+    }
+
+    async fn run_for(plan: &Plan, time: Duration) -> super::super::Held {
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(async move {
+            sleep(time).await;
+            stop.send(true).expect("the run listens");
+        });
+        let report = run(plan, stopped, |_| {}).await;
+        report.jobs[0].held.clone().expect("it holds")
+    }
+
+    /// Answers lines: the first two connections as one backend, after `lines` of them the first is closed and the
+    /// second answered as another backend.
+    async fn fickle(lines: u32) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
+        let address = listener.local_addr().expect("its address");
+        tokio::spawn(async move {
+            for nth in 0.. {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                tokio::spawn(async move {
+                    let mut stream = BufReader::new(stream);
+                    let mut line = String::new();
+                    for number in 0.. {
+                        if number == lines && nth == 0 {
+                            return;
+                        }
+                        let name = if number >= lines && nth == 1 { "be2" } else { "be1" };
+                        line.clear();
+                        if stream.read_line(&mut line).await.expect("a line") == 0 {
+                            return;
+                        }
+                        let answer = format!("{name} {line}");
+                        stream.get_mut().write_all(answer.as_bytes()).await.expect("sent");
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_connection_breaks_once_moves_once_or_stands() {
+        let to = fickle(3).await;
+        let begun = super::super::clock::now();
+        let held = run_for(&held(Kind::Lines, to, 4), Duration::from_millis(400)).await;
+        assert_eq!((held.opened, held.broken, held.moved), (4, 1, 1), "{held:?}");
+        let found = &held.breaks[0];
+        assert_eq!(found.holder, "be1");
+        // Closed between two lines: it is learned before the next one is due.
+        assert_eq!(found.sent, None, "{found:?}");
+        assert!(found.learned > begun && found.learned < begun + Duration::from_millis(300));
+    }
+
+    #[tokio::test]
+    async fn a_flow_goes_on_after_losses_and_moves() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        let to = socket.local_addr().expect("its address");
+        tokio::spawn(async move {
+            let mut buffer = [0; 256];
+            for n in 0_u32.. {
+                let (length, from) = socket.recv_from(&mut buffer).await.expect("a datagram");
+                let name: &[u8] = if (4..8).contains(&n) { b"be2 " } else { b"be1 " };
+                let answer = [name, &buffer[..length]].concat();
+                socket.send_to(&answer, from).await.expect("sent");
+            }
+        });
+        let held = run_for(&held(Kind::Udp, to, 1), Duration::from_millis(500)).await;
+        assert_eq!((held.opened, held.broken, held.moved), (1, 0, 2), "{held:?}");
+    }
+
+    #[tokio::test]
+    async fn a_stop_breaks_nothing() {
+        let to = fickle(u32::MAX).await;
+        let held = run_for(&held(Kind::Lines, to, 50), Duration::from_millis(200)).await;
+        assert_eq!((held.opened, held.unopened, held.broken), (50, 0, 0), "{held:?}");
     }
 }

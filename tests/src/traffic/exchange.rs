@@ -71,7 +71,7 @@ pub(super) async fn connect(to: SocketAddr, port: Option<u16>) -> Result<TcpStre
     Ok(stream)
 }
 
-fn any(to: SocketAddr, port: u16) -> SocketAddr {
+pub(super) fn any(to: SocketAddr, port: u16) -> SocketAddr {
     let address: IpAddr = if to.is_ipv4() {
         Ipv4Addr::UNSPECIFIED.into()
     } else {
@@ -177,5 +177,17 @@ impl Lines {
             return Err((Failure::Reset, "closed by the other end".to_owned()));
         }
         name_in(self.answer.as_bytes(), &text)
+    }
+
+    /// Ends only when something comes that nobody asked for: an end, an error or a line.
+    pub(super) async fn silence(&mut self) -> (Failure, String) {
+        match self.stream.fill_buf().await {
+            Ok([]) => (Failure::Reset, "closed by the other end".to_owned()),
+            Ok(bytes) => (
+                Failure::Wrong,
+                format!("{} bytes that nobody asked for", bytes.len()),
+            ),
+            Err(e) => broken(&e),
+        }
     }
 }

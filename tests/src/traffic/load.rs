@@ -16,6 +16,7 @@ use super::report::Report;
 use crate::binary;
 use crate::command;
 use crate::error::{IoContext, LabError};
+use crate::limit;
 use crate::netns::Netns;
 use crate::wait;
 
@@ -118,6 +119,16 @@ impl Load {
         })
     }
 
+    /// Waits until so many connections and flows of [`super::Pace::Hold`] have had their first answer, or failed to.
+    pub fn wait_held(&mut self, connections: u64, within: Duration) -> Result<(), LabError> {
+        wait::until_ok(within, &format!("{connections} open connections"), || {
+            let report = self.latest();
+            let held = report.jobs.iter().filter_map(|job| job.held.as_ref());
+            let tried: u64 = held.map(|held| held.opened + held.unopened).sum();
+            Ok(tried >= connections || self.ended()?)
+        })
+    }
+
     /// Sends nothing new, waits for the requests under way and returns all figures.
     pub fn stop(mut self) -> Result<Report, LabError> {
         self.stdin = None;
@@ -174,6 +185,7 @@ pub fn child(plan: &str) -> Result<(), LabError> {
         what: "--plan".to_owned(),
         source,
     })?;
+    limit::raise_open_files()?;
     let (stop, stopped) = watch::channel(false);
     // A thread, not a task: a read that never returns must not hold up the end of the runtime.
     std::thread::spawn(move || {

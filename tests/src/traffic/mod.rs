@@ -1,11 +1,13 @@
 //! Real traffic from the client: HTTP over a new TCP connection per request, UDP echoes from a new socket each,
-//! and long-lived TCP connections that exchange numbered lines.
+//! and what stays open: TCP connections that exchange numbered lines, and UDP flows.
 //!
 //! A [`Plan`] says what to send; a [`Report`] what came of it. [`Load`] runs a plan in a process of its own inside
 //! the client's namespace (`lb-lab traffic`), which [`engine::run`] implements.
 
+pub mod clock;
 pub mod engine;
 mod exchange;
+mod held;
 mod load;
 mod plan;
 mod report;
@@ -13,4 +15,4 @@ mod tally;
 
 pub use load::{Load, child};
 pub use plan::{Job, Kind, Pace, Plan};
-pub use report::{Failure, Failures, JobReport, Latency, Report};
+pub use report::{Break, Failure, Failures, Held, JobReport, Latency, Report};

@@ -35,13 +35,13 @@ pub struct Job {
 pub enum Kind {
     /// HTTP GET over a new TCP connection.
     Http,
-    /// One datagram from a new socket, echoed.
+    /// One datagram, echoed: from a new socket each, or, with [`Pace::Hold`], from the flow's own.
     Udp,
     /// A numbered line on a long-lived TCP connection, echoed. The backend must stay the same.
     Lines,
 }
 
-/// How much and how fast. For [`Kind::Lines`] only [`Pace::Hold`] makes sense, and it only for that kind.
+/// How much and how fast. For [`Kind::Lines`] only [`Pace::Hold`] makes sense, and it not for [`Kind::Http`].
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pace {
@@ -64,9 +64,9 @@ pub enum Pace {
         /// How many.
         count: u16,
     },
-    /// So many connections, each a line every `every` until the load is stopped.
+    /// So many connections or UDP flows, each with a line or datagram every `every` until the load is stopped.
     Hold {
-        /// Connections.
+        /// Connections or flows.
         connections: u32,
         /// From one line to the next of a connection.
         every: Duration,
@@ -99,6 +99,15 @@ impl Job {
             to: family.vip(ECHO_PORT),
             pace: Pace::Hold { connections, every },
         }
+    }
+
+    /// UDP flows to the lab's VIP, each from a socket that it keeps.
+    pub fn flows(family: Family, flows: u32, every: Duration) -> Self {
+        let pace = Pace::Hold {
+            connections: flows,
+            every,
+        };
+        Self::udp(family, pace)
     }
 
     /// For people: `HTTP over IPv4`.

@@ -1,6 +1,7 @@
 //! What came of a plan.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,44 @@ pub struct JobReport {
     /// The first few failures in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
+    /// Of a job with [`super::Pace::Hold`]: its connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+}
+
+/// What became of long-lived connections or UDP flows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Those that got a first answer.
+    pub opened: u64,
+    /// Those that never did.
+    pub unopened: u64,
+    /// TCP connections that ended or erred after their first answer, before the load was stopped.
+    pub broken: u64,
+    /// Answers of another backend than the last one's (ends a TCP connection).
+    pub moved: u64,
+    /// `opened` by the backend of the first answer.
+    pub by_backend: BTreeMap<String, u64>,
+    /// `broken` by the backend that held the connection.
+    pub broken_by_backend: BTreeMap<String, u64>,
+    /// Each break, in the final report alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub breaks: Vec<Break>,
+}
+
+/// How a TCP connection broke. Times are those of [`super::clock::now`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Break {
+    /// The backend that held it.
+    pub holder: String,
+    /// Why.
+    pub cause: Failure,
+    /// Why, in words.
+    pub words: String,
+    /// When the line was sent that got no answer; `None` for one that broke between two lines.
+    pub sent: Option<Duration>,
+    /// When the client learned of it.
+    pub learned: Duration,
 }
 
 /// Why a request failed.
@@ -118,6 +157,20 @@ impl Report {
         self.jobs.iter().flat_map(|j| j.backends.values()).sum()
     }
 
+    /// Of all jobs that hold connections of this kind, together.
+    pub fn held(&self, kind: Kind) -> Held {
+        let mut sum = Held::default();
+        for held in self
+            .jobs
+            .iter()
+            .filter(|j| j.kind == kind)
+            .filter_map(|j| j.held.as_ref())
+        {
+            sum.add(held);
+        }
+        sum
+    }
+
     /// Backend by source port, of the first job that recorded it.
     pub fn picks(&self) -> BTreeMap<u16, String> {
         self.jobs
@@ -131,5 +184,23 @@ impl Report {
     /// The first few failures of every job, in words.
     pub fn errors(&self) -> Vec<String> {
         self.jobs.iter().flat_map(|j| j.errors.iter().cloned()).collect()
+    }
+}
+
+impl Held {
+    fn add(&mut self, other: &Self) {
+        self.opened += other.opened;
+        self.unopened += other.unopened;
+        self.broken += other.broken;
+        self.moved += other.moved;
+        for (sums, counts) in [
+            (&mut self.by_backend, &other.by_backend),
+            (&mut self.broken_by_backend, &other.broken_by_backend),
+        ] {
+            for (backend, count) in counts {
+                *sums.entry(backend.clone()).or_default() += count;
+            }
+        }
+        self.breaks.extend(other.breaks.iter().cloned());
     }
 }

@@ -1,12 +1,12 @@
 //! Counts outcomes while a plan runs.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use super::plan::{Job, Plan};
-use super::report::{Failure, Failures, JobReport, Latency, Report};
+use super::exchange::Answer;
+use super::plan::{Job, Pace, Plan};
+use super::report::{Break, Failure, Failures, Held, JobReport, Latency, Report};
 use crate::topo::Family;
 
 /// Failures told in words; the rest are only counted.
@@ -14,18 +14,34 @@ const ERRORS_IN_WORDS: usize = 5;
 /// Two digits are enough for percentiles of a lab.
 const DIGITS: u8 = 2;
 
-/// How one request ended.
+/// Something happened in a job.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(super) struct Event {
     /// Index of the job in the plan.
     pub(super) job: usize,
-    /// The source port, where the job's pace prescribes it.
-    pub(super) port: Option<u16>,
-    /// The name of the backend and the time that the answer took, or the failure in words.
-    pub(super) result: Result<(String, Duration), (Failure, String)>,
+    pub(super) what: What,
 }
 
-/// All outcomes so far.
+#[derive(Debug)]
+pub(super) enum What {
+    /// A request ended.
+    Request {
+        /// The source port, where the job's pace prescribes it.
+        port: Option<u16>,
+        /// The name of the backend and the time that the answer took, or the failure in words.
+        result: Answer,
+    },
+    /// A connection got its first answer, from this backend.
+    Opened(String),
+    /// A connection never got one.
+    Unopened,
+    /// A connection is held by another backend than before.
+    Moved,
+    /// A connection broke.
+    Broken(Break),
+}
+
+/// All that happened so far.
 pub(super) struct Tally {
     jobs: Vec<JobTally>,
     known: Vec<String>,
@@ -39,6 +55,7 @@ struct JobTally {
     latency_us: Histogram<u32>,
     picks: BTreeMap<u16, String>,
     errors: Vec<String>,
+    held: Option<Held>,
 }
 
 impl Tally {
@@ -51,6 +68,7 @@ impl Tally {
             latency_us: Histogram::new(DIGITS).expect("a valid number of digits"),
             picks: BTreeMap::new(),
             errors: Vec::new(),
+            held: matches!(job.pace, Pace::Hold { .. }).then(Held::default),
         };
         Self {
             jobs: plan.jobs.iter().map(job).collect(),
@@ -58,36 +76,72 @@ impl Tally {
         }
     }
 
-    pub(super) fn add(&mut self, outcome: Outcome) {
-        let job = &mut self.jobs[outcome.job];
-        job.requests += 1;
-        match outcome.result {
-            Ok((name, took)) if self.known.contains(&name) => {
-                // An auto-resizing histogram takes any value.
-                let _ = job
-                    .latency_us
-                    .record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-                job.picks.extend(outcome.port.map(|port| (port, name.clone())));
-                *job.backends.entry(name).or_default() += 1;
-            }
-            Ok((name, _)) => {
-                job.fail(
-                    Failure::Wrong,
-                    &format!("an answer from {name:?}, which is no backend"),
-                );
-            }
-            Err((failure, words)) => job.fail(failure, &words),
+    pub(super) fn add(&mut self, event: Event) {
+        let job = &mut self.jobs[event.job];
+        match event.what {
+            What::Request { port, result } => job.request(port, result, &self.known),
+            other => job.held.get_or_insert_default().happened(other),
         }
     }
 
+    /// All figures.
     pub(super) fn report(&self) -> Report {
         Report {
             jobs: self.jobs.iter().map(JobTally::report).collect(),
         }
     }
+
+    /// All figures but the list of breaks, which can be long.
+    pub(super) fn progress(&self) -> Report {
+        let mut report = self.report();
+        for held in report.jobs.iter_mut().filter_map(|job| job.held.as_mut()) {
+            held.breaks = Vec::new();
+        }
+        report
+    }
+}
+
+impl Held {
+    fn happened(&mut self, what: What) {
+        match what {
+            What::Opened(by) => {
+                self.opened += 1;
+                *self.by_backend.entry(by).or_default() += 1;
+            }
+            What::Unopened => self.unopened += 1,
+            What::Moved => self.moved += 1,
+            What::Broken(found) => {
+                self.broken += 1;
+                *self.broken_by_backend.entry(found.holder.clone()).or_default() += 1;
+                self.breaks.push(found);
+            }
+            What::Request { .. } => {}
+        }
+    }
 }
 
 impl JobTally {
+    fn request(&mut self, port: Option<u16>, result: Answer, known: &[String]) {
+        self.requests += 1;
+        match result {
+            Ok((name, took)) if known.contains(&name) => {
+                // An auto-resizing histogram takes any value.
+                let _ = self
+                    .latency_us
+                    .record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+                self.picks.extend(port.map(|port| (port, name.clone())));
+                *self.backends.entry(name).or_default() += 1;
+            }
+            Ok((name, _)) => {
+                self.fail(
+                    Failure::Wrong,
+                    &format!("an answer from {name:?}, which is no backend"),
+                );
+            }
+            Err((failure, words)) => self.fail(failure, &words),
+        }
+    }
+
     fn fail(&mut self, failure: Failure, words: &str) {
         self.failed.add(failure);
         if self.errors.len() < ERRORS_IN_WORDS {
@@ -111,13 +165,15 @@ impl JobTally {
             },
             picks: self.picks.clone(),
             errors: self.errors.clone(),
+            held: self.held.clone(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::Pace;
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -133,10 +189,12 @@ mod tests {
         };
         let mut tally = Tally::new(&plan);
         let mut add = |result| {
-            tally.add(Outcome {
+            tally.add(Event {
                 job: 0,
-                port: Some(9),
-                result,
+                what: What::Request {
+                    port: Some(9),
+                    result,
+                },
             });
         };
         add(Ok(("be1".to_owned(), Duration::from_micros(500))));

@@ -2,15 +2,22 @@
 
 mod agent;
 mod attach;
+mod changed_agent;
+mod changes;
 mod cleanup;
+mod deaths;
 mod decap;
+mod flood;
 mod health;
 mod inspect;
 mod kit;
+mod long;
 mod nexthop;
 mod nodes;
 mod operator;
 mod overlay;
+mod restart;
+mod steady;
 mod trace;
 mod rates;
 mod top;
