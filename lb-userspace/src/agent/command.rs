@@ -12,7 +12,9 @@ use super::store::{Draft, StoreError};
 use crate::api::call::{About, Call, Command, Text, Verb, Who};
 use crate::api::dto::{Applied, BackendState, Backends, Ordered, Planned, RampState, Running};
 use crate::api::refusal::Refusal;
+use crate::api::tracked::{self, Tracked, Wanted};
 use crate::config;
+use crate::dataplane::flows;
 use crate::journal::{Cause, Event};
 use crate::model::{self, Model};
 use crate::state::contents::Contents;
@@ -45,6 +47,7 @@ impl Desk {
                 drop(ask.reply.send(self.order(controller, who, &ask.what).await));
             }
             Command::Backends(ask) => drop(ask.reply.send(Ok(backends(controller)))),
+            Command::Tracked(ask) => drop(ask.reply.send(tracked_slots(controller, &ask.what))),
             Command::Plan(ask) => drop(ask.reply.send(self.plan(controller, &ask.what).await)),
             Command::Apply(ask) => {
                 drop(ask.reply.send(self.apply(controller, who, ask.what).await));
@@ -312,6 +315,28 @@ fn near<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<String> {
         0 => known.iter().take(NAMES).map(|(_, k)| (*k).to_owned()).collect(),
         _ => meant,
     }
+}
+
+fn tracked_slots(controller: &Controller, wanted: &Wanted) -> Result<Tracked, Refusal> {
+    let contents = controller.applied();
+    let only = wanted.pool.as_deref();
+    if let Some(name) = only {
+        let known = || contents.pools.values().map(|pool| untext(&pool.name));
+        if !known().any(|known| known == name) {
+            return Err(Refusal::UnknownPool {
+                name: name.to_owned(),
+                near: near(name, known()),
+            });
+        }
+    }
+    let limit = wanted.limit.unwrap_or(tracked::LIMIT_DEFAULT);
+    Ok(tracked::tracked(
+        &controller.held(),
+        contents,
+        only,
+        limit,
+        flows::now(),
+    ))
 }
 
 fn backends(controller: &Controller) -> Backends {

@@ -20,10 +20,7 @@ pub(super) fn plan(socket: &Path, file: &Path) -> Result<Output> {
     let path = format!("/v1/config/plan?name={}", name(file));
     let planned: Planned = wait(Client::new(socket).post_yaml(&path, text))??;
     if !planned.plan.refused.is_empty() {
-        bail!(
-            "{}\n  hint: withdraw this node, stop lbd, run `lbctl detach` and start lbd",
-            planned.plan.refused.join("\n")
-        );
+        bail!("{}", planned.plan.refused.join("\n"));
     }
     let json = serde_json::to_value(&planned)?;
     let text = describe(&planned.plan);

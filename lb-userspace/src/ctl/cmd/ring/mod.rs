@@ -41,7 +41,7 @@ fn one_pool(maps: &Maps, view: &View, pool: u16, args: &args::Ring) -> Result<Ou
     let tracked = maps
         .ring(pool)
         .into_iter()
-        .filter(|&slot| flag::is_tracked(slot))
+        .filter(|&slot| slot.is_tracked())
         .count();
     let mut json = json!({ "pool": view.pool(pool), "slots": SLOTS, "shares": shares, "empty": empty,
                            "tracked": tracked });
@@ -61,7 +61,7 @@ fn pools(maps: &Maps, view: &View) -> Output {
         let ring = maps.ring(pool);
         let count = |is: &dyn Fn(Slot) -> bool| ring.iter().filter(|&&slot| is(slot)).count();
         let (tracked, empty) = (
-            count(&flag::is_tracked),
+            count(&|slot| slot.is_tracked()),
             count(&|slot| slot.current() == NO_BACKEND),
         );
         let backends = view
@@ -88,7 +88,7 @@ fn one_slot(maps: &Maps, view: &View, pool: u16, index: u16) -> Output {
     let mut json = contents(view, slot);
     json["pool"] = view.pool(pool).into();
     json["slot"] = index.into();
-    json["tracked"] = flag::is_tracked(slot).into();
+    json["tracked"] = slot.is_tracked().into();
     json["raw"] = format!("{:#018x}", slot.0).into();
     let line = |what: &str, holder: u16, means: &str| {
         [
@@ -113,7 +113,7 @@ fn one_slot(maps: &Maps, view: &View, pool: u16, index: u16) -> Output {
             } else {
                 flags.join(", ")
             },
-            if flag::is_tracked(slot) {
+            if slot.is_tracked() {
                 "the flow table is consulted".to_owned()
             } else {
                 "untracked: the slot alone decides".to_owned()
@@ -185,7 +185,7 @@ fn tracked(maps: &Maps, view: &View, only: Option<u16>) -> Output {
     let (mut json, mut rows) = (Vec::new(), Vec::new());
     for &pool in pools {
         let groups = group(maps.ring(pool));
-        for group in groups.into_iter().filter(|group| flag::is_tracked(group.slot)) {
+        for group in groups.into_iter().filter(|group| group.slot.is_tracked()) {
             let mut entry = contents(view, group.slot);
             entry["pool"] = view.pool(pool).into();
             entry["slots"] = group.count.into();
