@@ -131,6 +131,14 @@ impl Reason {
             Self::Elsewhere { .. } => "elsewhere",
         }
     }
+
+    /// Seconds until it no longer holds a slot, where that is known.
+    pub const fn left(&self) -> Option<f64> {
+        match self {
+            Self::Changed { left_s } | Self::Seen { left_s } | Self::Stamped { left_s } => Some(*left_s),
+            _ => None,
+        }
+    }
 }
 
 /// A flow that holds a slot.

@@ -117,6 +117,26 @@ impl Maps {
             .map_err(Error::map(table.name()))
     }
 
+    /// How many entries a table holds, as exact as [`Maps::entries`].
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn occupied(&self, table: Table) -> Result<u32, Error> {
+        let mut count = 0;
+        for key in self.tables.of(table).keys() {
+            key.map_err(Error::map(table.name()))?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// How many entries a table has room for.
+    pub fn room(&self, table: Table) -> u32 {
+        let shapes = shape::balancer(self.capacity);
+        let shape = shapes.iter().find(|shape| shape.name == table.name());
+        shape.map_or(0, |shape| shape.entries)
+    }
+
     /// Writes an entry.
     ///
     /// # Errors
