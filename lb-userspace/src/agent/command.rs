@@ -1,6 +1,6 @@
 //! Commands of operators: each is done as a whole, or refused and nothing is changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::info::untext;
 use lb_common::slot::NO_BACKEND;
@@ -10,16 +10,17 @@ use super::controller::{Controller, now};
 use super::desk::Desk;
 use super::store::{Draft, StoreError};
 use crate::api::call::{About, Call, Command, Text, Verb, Who};
-use crate::api::dto::{Applied, BackendState, Backends, Ordered, Planned, RampState, Running};
+use crate::api::dto::{Applied, BackendState, Backends, Leaving, Ordered, Planned, RampState, Running};
 use crate::api::refusal::Refusal;
 use crate::api::tracked::{self, Tracked, Wanted};
 use crate::config;
-use crate::dataplane::flows;
+use crate::dataplane;
+use crate::dataplane::flows::{self, Table};
 use crate::journal::{Cause, Event};
 use crate::model::{self, Model};
 use crate::state::contents::Contents;
 use crate::state::operator::{self, Admin, Order, Share};
-use crate::state::plan::slots_moved;
+use crate::state::plan::{Plan, slots_moved};
 use crate::state::standing::Standings;
 use crate::state::wall::Wall;
 
@@ -115,9 +116,12 @@ impl Desk {
 
     async fn plan(&mut self, controller: &mut Controller, text: &Text) -> Result<Planned, Refusal> {
         let model = self.accept(controller, text).await?;
+        let plan = controller.plan(&model).await.map_err(Refusal::Failed)?;
+        let leaving = leaving(controller, &plan).map_err(|e| Refusal::Failed(e.into()))?;
         Ok(Planned {
             generation: controller.generation(),
-            plan: controller.plan(&model).await.map_err(Refusal::Failed)?,
+            plan,
+            leaving,
         })
     }
 
@@ -216,6 +220,36 @@ impl Desk {
             text: config::masked(&self.in_force.text),
         }
     }
+}
+
+/// The backends that a plan takes away, with the entries that name them.
+fn leaving(controller: &mut Controller, plan: &Plan) -> Result<Vec<Leaving>, dataplane::Error> {
+    let names: BTreeSet<(&str, &str)> = plan.leaving().collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let contents = controller.applied();
+    let named = contents.backends.iter().filter_map(|(&index, backend)| {
+        let pool = untext(&contents.pools.get(&backend.info.pool)?.name);
+        let name = (pool, untext(&backend.info.name));
+        names
+            .contains(&name)
+            .then(|| (index, format!("{}/{}", name.0, name.1)))
+    });
+    let mut leaving: BTreeMap<u16, Leaving> = named
+        .map(|(index, backend)| (index, Leaving { backend, entries: 0 }))
+        .collect();
+    let maps = &controller.balancer().maps;
+    for table in Table::ALL {
+        for (_, entry) in maps.entries(table)? {
+            if let Some(one) = leaving.get_mut(&entry.backend) {
+                one.entries += 1;
+            }
+        }
+    }
+    let mut leaving: Vec<Leaving> = leaving.into_values().collect();
+    leaving.sort_unstable_by(|a, b| a.backend.cmp(&b.backend));
+    Ok(leaving)
 }
 
 fn cause(who: Who) -> Cause {
