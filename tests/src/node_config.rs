@@ -78,6 +78,11 @@ pub struct VipSection {
     pub port: u16,
     pub protocol: &'static str,
     pub pool: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<&'static str>,
+    /// Seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<u32>,
 }
 
 impl NodeConfig {
@@ -129,6 +134,8 @@ fn vips(family: Family) -> [VipSection; 3] {
         port,
         protocol,
         pool: pool_name(family),
+        tracking: None,
+        idle_timeout: None,
     })
 }
 

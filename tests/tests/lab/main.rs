@@ -4,6 +4,7 @@ mod agent;
 mod attach;
 mod cleanup;
 mod decap;
+mod flows;
 mod health;
 mod inspect;
 mod kit;

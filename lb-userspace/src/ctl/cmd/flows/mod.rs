@@ -6,6 +6,7 @@ mod filter;
 mod one;
 
 use std::io::{self, BufWriter, Write};
+use std::net::IpAddr;
 
 use anyhow::Result;
 use lb_common::flow::{Entry, Key};
@@ -78,7 +79,8 @@ impl Found {
             proto,
             ..
         } = self.key;
-        (dst, dport.get(), proto, src, sport.get(), self.table)
+        let (client, vip) = (IpAddr::from(src), IpAddr::from(dst));
+        (vip, dport.get(), proto, client, sport.get(), self.table)
     }
 }
 
