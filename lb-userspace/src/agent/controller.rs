@@ -10,6 +10,7 @@ use super::report;
 use crate::dataplane::attach::Attached;
 use crate::dataplane::load::Balancer;
 use crate::journal::Event;
+use crate::metrics::Work;
 use crate::model::Model;
 use crate::net::{self, Link, NextHop, Resolver};
 use crate::state::contents::Contents;
@@ -39,6 +40,8 @@ pub(super) struct Controller {
     links: Option<Vec<Link>>,
     generation: u64,
     said: BTreeSet<String>,
+    /// The last attempt to write what the maps should hold went through.
+    in_step: bool,
 }
 
 impl Controller {
@@ -66,6 +69,7 @@ impl Controller {
             links,
             generation,
             said,
+            in_step: false,
         })
     }
 
@@ -164,6 +168,16 @@ impl Controller {
     /// The running configuration.
     pub(super) fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// What was written since the start.
+    pub(super) fn work(&self) -> Work {
+        Work {
+            rings: self.cache.builds(),
+            writes: self.balancer.maps.writes(),
+            slots: self.balancer.maps.slots_changed(),
+            in_step: self.in_step,
+        }
     }
 
     /// How many configurations were accepted.
@@ -281,6 +295,7 @@ impl Controller {
 
     /// Computes Desired and writes what differs.
     fn program(&mut self, hops: &[NextHop]) -> Result<()> {
+        self.in_step = false;
         let ids = ids::assign(&self.model, &self.applied);
         let world = World {
             model: &self.model,
@@ -309,6 +324,7 @@ impl Controller {
         if !ops.is_empty() {
             info!(writes = ops.len(), slots, "data plane updated");
         }
+        self.in_step = true;
         Ok(())
     }
 

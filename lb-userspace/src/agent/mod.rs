@@ -7,6 +7,7 @@ mod controller;
 mod desk;
 mod health;
 mod log;
+mod metrics;
 mod report;
 pub mod store;
 

@@ -201,6 +201,7 @@ pub(super) fn model(capacity: Capacity, encap: Encap, pools: Vec<Pool>, vips: Ve
         encap,
         pools,
         vips,
+        metrics: None,
     }
 }
 
