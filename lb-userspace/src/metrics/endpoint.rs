@@ -26,7 +26,7 @@ use super::render::render;
 const CONNECTIONS: usize = 8;
 
 /// A connection ends after so long, whatever it does; each serves one request.
-const CONNECTION_MAX: Duration = Duration::from_secs(10);
+const CONNECTION_MAX: Duration = Duration::from_secs(5);
 
 /// The least that hyper takes: a scraper's request is a few hundred bytes.
 const HEAD_MAX: usize = 8192;
