@@ -38,6 +38,7 @@ pub mod node_config;
 mod pass;
 pub mod pins;
 pub mod process;
+pub mod promtool;
 pub mod serve;
 pub mod topo;
 pub mod traffic;

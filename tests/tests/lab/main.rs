@@ -7,6 +7,7 @@ mod decap;
 mod health;
 mod inspect;
 mod kit;
+mod metrics;
 mod nexthop;
 mod nodes;
 mod operator;
