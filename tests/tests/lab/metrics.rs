@@ -173,11 +173,8 @@ fn it_listens_where_it_is_told_and_nowhere_else() {
                 (200, 200),
                 "the old one stays"
             );
-            assert_eq!(scrape(lab)?.1["tandem_config_last_reload_successful"], 0.0);
-            assert_eq!(
-                scrape(lab)?.1["tandem_config_reloads_total{result=\"refused\"}"],
-                1.0
-            );
+            until(lab, "tandem_config_last_reload_successful", 0.0)?;
+            until(lab, "tandem_config_reloads_total{result=\"refused\"}", 1.0)?;
 
             lab.node(0).kill9()?;
             let text = with_endpoint(lab.node(0).config(), Some(taken))?;
@@ -245,7 +242,7 @@ fn what_it_says_is_what_lbctl_says_also_after_a_kill() {
             let (_, samples) = scrape(lab)?;
             assert!(!samples.keys().any(|key| key.starts_with("tandem_api_requests_total")));
             lab.node(0).lbctl_json(&["drain", "web4/be1"])?;
-            let drains = "tandem_api_requests_total{method=\"POST\",path=\"/v1/backends/{pool}/{backend}/drain\",code=\"200\"}";
+            let drains = "tandem_api_requests_total{code=\"200\",method=\"POST\",path=\"/v1/backends/{pool}/{backend}/drain\"}";
             until(lab, drains, 1.0)?;
             until(lab, "tandem_backend_standing{pool=\"web4\",backend=\"be1\",standing=\"draining\"}", 1.0)?;
             until(lab, "tandem_backend_standing{pool=\"web4\",backend=\"be1\",standing=\"up\"}", 0.0)?;

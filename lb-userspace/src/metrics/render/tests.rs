@@ -219,90 +219,93 @@ fn full() -> Snapshot {
     }
 }
 
+/// What is told of [`full`].
+const TOLD: &[(&str, f64)] = &[
+    (
+        "tandem_vip_packets_total{vip=\"[2001:db8::1]:80/tcp\",pool=\"web\"}",
+        1_099_511_627_776.0,
+    ),
+    ("tandem_backend_bytes_total{pool=\"web\",backend=\"be2\"}", 200.0),
+    (
+        "tandem_stop_packets_total{reason=\"no_backend\",action=\"drop\"}",
+        Stop::NoBackend as u32 as f64,
+    ),
+    (
+        "tandem_stop_packets_total{reason=\"not_ip\",action=\"pass\"}",
+        0.0,
+    ),
+    ("tandem_pick_packets_total{by=\"refused\"}", 9.0),
+    ("tandem_interface_info{interface=\"eth0\",mode=\"native\"}", 1.0),
+    ("tandem_interface_mtu_bytes{interface=\"eth0\"}", 1500.0),
+    (
+        "tandem_interface_transmit_packets_total{interface=\"eth0\"}",
+        12.0,
+    ),
+    ("tandem_pool_slots_tracked{pool=\"web\"}", 7.0),
+    ("tandem_pool_slots_closing{pool=\"web\"}", 3.0),
+    ("tandem_pool_slots_empty{pool=\"web\"}", 1.0),
+    ("tandem_pool_fail_open{pool=\"web\"}", 1.0),
+    (
+        "tandem_backend_next_hop_resolved{pool=\"web\",backend=\"be2\"}",
+        0.0,
+    ),
+    (
+        "tandem_backend_standing{pool=\"web\",backend=\"be1\",standing=\"up\"}",
+        1.0,
+    ),
+    (
+        "tandem_backend_standing{pool=\"web\",backend=\"be2\",standing=\"up\"}",
+        0.0,
+    ),
+    (
+        "tandem_backend_standing{pool=\"web\",backend=\"be2\",standing=\"dead\"}",
+        1.0,
+    ),
+    ("tandem_flow_table_entries{table=\"lb_probation\"}", 3.0),
+    ("tandem_flow_table_capacity{table=\"lb_flows\"}", 100.0),
+    ("tandem_flow_entries_purged_total", 4.0),
+    ("tandem_slots_overdue", 5.0),
+    (
+        "tandem_backend_phase{pool=\"web\",backend=\"be2\",phase=\"dead\"}",
+        1.0,
+    ),
+    (
+        "tandem_backend_phase{pool=\"web\",backend=\"be2\",phase=\"up\"}",
+        0.0,
+    ),
+    (
+        "tandem_backend_health_info{pool=\"web\",backend=\"be2\",check=\"https\",reason=\"HTTP status 503\"}",
+        1.0,
+    ),
+    (
+        "tandem_probe_results_total{pool=\"web\",backend=\"be1\",outcome=\"silent\"}",
+        3.0,
+    ),
+    (
+        "tandem_probe_last_duration_seconds{pool=\"web\",backend=\"be1\"}",
+        0.0015,
+    ),
+    ("tandem_generation_desired", 7.0),
+    ("tandem_generation_applied", 6.0),
+    ("tandem_slots_changed_total", 99.0),
+    ("tandem_config_last_reload_successful", 0.0),
+    (
+        "tandem_config_last_reload_success_timestamp_seconds",
+        1_700_000_000.25,
+    ),
+    ("tandem_config_reloads_total{result=\"refused\"}", 1.0),
+    (
+        "tandem_build_info{version=\"1.2.3\",object=\"abc\",node=\"lb1\"}",
+        1.0,
+    ),
+    ("tandem_scrape_part_success{part=\"maps\"}", 1.0),
+    ("tandem_loop_delay_seconds_count", 0.0),
+];
+
 #[test]
 fn everything_is_told_as_it_is() {
     let parsed = Parsed::of(&render(&full()));
-    for (key, want) in [
-        (
-            "tandem_vip_packets_total{vip=\"[2001:db8::1]:80/tcp\",pool=\"web\"}",
-            1_099_511_627_776.0,
-        ),
-        ("tandem_backend_bytes_total{pool=\"web\",backend=\"be2\"}", 200.0),
-        (
-            "tandem_stop_packets_total{reason=\"no_backend\",action=\"drop\"}",
-            f64::from(Stop::NoBackend as u32),
-        ),
-        (
-            "tandem_stop_packets_total{reason=\"not_ip\",action=\"pass\"}",
-            0.0,
-        ),
-        ("tandem_pick_packets_total{by=\"refused\"}", 9.0),
-        ("tandem_interface_info{interface=\"eth0\",mode=\"native\"}", 1.0),
-        ("tandem_interface_mtu_bytes{interface=\"eth0\"}", 1500.0),
-        (
-            "tandem_interface_transmit_packets_total{interface=\"eth0\"}",
-            12.0,
-        ),
-        ("tandem_pool_slots_tracked{pool=\"web\"}", 7.0),
-        ("tandem_pool_slots_closing{pool=\"web\"}", 3.0),
-        ("tandem_pool_slots_empty{pool=\"web\"}", 1.0),
-        ("tandem_pool_fail_open{pool=\"web\"}", 1.0),
-        (
-            "tandem_backend_next_hop_resolved{pool=\"web\",backend=\"be2\"}",
-            0.0,
-        ),
-        (
-            "tandem_backend_standing{pool=\"web\",backend=\"be1\",standing=\"up\"}",
-            1.0,
-        ),
-        (
-            "tandem_backend_standing{pool=\"web\",backend=\"be2\",standing=\"up\"}",
-            0.0,
-        ),
-        (
-            "tandem_backend_standing{pool=\"web\",backend=\"be2\",standing=\"dead\"}",
-            1.0,
-        ),
-        ("tandem_flow_table_entries{table=\"lb_probation\"}", 3.0),
-        ("tandem_flow_table_capacity{table=\"lb_flows\"}", 100.0),
-        ("tandem_flow_entries_purged_total", 4.0),
-        ("tandem_slots_overdue", 5.0),
-        (
-            "tandem_backend_phase{pool=\"web\",backend=\"be2\",phase=\"dead\"}",
-            1.0,
-        ),
-        (
-            "tandem_backend_phase{pool=\"web\",backend=\"be2\",phase=\"up\"}",
-            0.0,
-        ),
-        (
-            "tandem_backend_health_info{pool=\"web\",backend=\"be2\",check=\"https\",reason=\"HTTP status 503\"}",
-            1.0,
-        ),
-        (
-            "tandem_probe_results_total{pool=\"web\",backend=\"be1\",outcome=\"silent\"}",
-            3.0,
-        ),
-        (
-            "tandem_probe_last_duration_seconds{pool=\"web\",backend=\"be1\"}",
-            0.0015,
-        ),
-        ("tandem_generation_desired", 7.0),
-        ("tandem_generation_applied", 6.0),
-        ("tandem_slots_changed_total", 99.0),
-        ("tandem_config_last_reload_successful", 0.0),
-        (
-            "tandem_config_last_reload_success_timestamp_seconds",
-            1_700_000_000.25,
-        ),
-        ("tandem_config_reloads_total{result=\"refused\"}", 1.0),
-        (
-            "tandem_build_info{version=\"1.2.3\",object=\"abc\",node=\"lb1\"}",
-            1.0,
-        ),
-        ("tandem_scrape_part_success{part=\"maps\"}", 1.0),
-        ("tandem_loop_delay_seconds_count", 0.0),
-    ] {
+    for &(key, want) in TOLD {
         assert_eq!(parsed.value(key), want, "{key}");
     }
     assert!(
