@@ -13,5 +13,6 @@ pub mod trace;
 pub mod rate;
 pub mod dataplane;
 pub mod api;
+pub mod metrics;
 pub mod agent;
 pub mod ctl;

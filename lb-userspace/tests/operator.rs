@@ -41,6 +41,7 @@ fn model(weights: &[u16]) -> Model {
             health: None,
         }],
         vips: Vec::new(),
+        metrics: None,
     }
 }
 

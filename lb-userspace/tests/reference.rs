@@ -180,7 +180,10 @@ fn every_field_has_a_meaning_and_optional_ones_a_default() {
         .map(|f| f.path.as_str())
         .filter(|path| !path.contains('.'))
         .collect();
-    assert_eq!(sections, ["node", "group", "capacity", "encap", "pools", "vips"]);
+    assert_eq!(
+        sections,
+        ["node", "group", "capacity", "encap", "pools", "vips", "metrics"]
+    );
     for field in fields {
         assert!(field.meaning.ends_with('.'), "{}: {}", field.path, field.meaning);
         let is_value = !field.kind.contains("mapping");

@@ -39,6 +39,7 @@ pub mod node_config;
 mod pass;
 pub mod pins;
 pub mod process;
+pub mod promtool;
 pub mod scenario;
 pub mod serve;
 pub mod topo;

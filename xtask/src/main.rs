@@ -9,6 +9,7 @@ mod fuzz;
 mod host;
 #[path = "../../lb-ebpf/manifest.rs"]
 mod manifest;
+mod promtool;
 mod run;
 mod rustc_wrapper;
 mod step;

@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every test, or those of one level.
 
-use crate::{host, step, vm};
+use crate::{host, promtool, step, vm};
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use std::path::Path;
@@ -102,6 +102,13 @@ pub(crate) fn test(root: &Path, args: &Args) -> Result<()> {
         .level
         .map_or_else(|| "test".to_owned(), |level| format!("test {}", level.name()));
     host::need_cargo(&typed)?;
+    // Of the unit tests, and of a lab.
+    if levels
+        .iter()
+        .any(|level| matches!(level, Level::Unit | Level::Lab))
+    {
+        promtool::obtain(root);
+    }
     if levels != [Level::Unit] {
         host::need_root(&typed)?;
         host::need_tools()?;

@@ -15,6 +15,7 @@ use super::controller::Controller;
 use super::desk::Desk;
 use super::health;
 use super::log;
+use super::metrics::Teller;
 use crate::api::call::{self, Call};
 use crate::api::routes::{Api, router};
 use crate::api::server::Listener;
@@ -22,6 +23,7 @@ use crate::config;
 use crate::dataplane::load::{Balancer, Plan};
 use crate::dataplane::pin::Root;
 use crate::health::task::Checks;
+use crate::metrics;
 use crate::model::GroupKey;
 use crate::net::{self, REFRESH_EVERY};
 
@@ -54,6 +56,7 @@ pub async fn run(args: Args) -> Result<()> {
         .socket()
         .map(|path| Listener::bind(path, group))
         .transpose()?;
+    let metrics_on = metrics::bind(model.metrics.map(|metrics| metrics.listen))?;
     let (mut desk, operator) = Desk::open(&args, text);
     let plan = Plan {
         capacity: model.capacity,
@@ -82,6 +85,7 @@ pub async fn run(args: Args) -> Result<()> {
     let _log = log::bridge(controller.balancer().ebpf());
     let adopted = controller.balancer().adopted;
     desk.started(&mut controller, adopted);
+    let mut teller = Teller::start(&mut desk, &controller, (&root, checks.reader()), metrics_on).await?;
     desk.time_passed(&mut controller).await;
     let (calls, mut inbox) = call::channel();
     let context = Api {
@@ -89,10 +93,17 @@ pub async fn run(args: Args) -> Result<()> {
         state_dir: Arc::new(desk.state_dir().to_owned()),
         checks: checks.reader(),
     };
-    let server = listener.map(|listener| tokio::spawn(listener.serve(router(context.clone()))));
+    let server = listener.map(|listener| tokio::spawn(listener.serve(teller.count(router(context.clone())))));
     notify(&[NotifyState::Ready, NotifyState::Status("forwarding")]);
     info!("ready");
-    serve(&mut desk, &mut controller, &mut checks, &mut signals, &mut inbox).await;
+    serve(
+        &mut desk,
+        &mut controller,
+        &mut checks,
+        (&mut signals, &mut inbox),
+        &mut teller,
+    )
+    .await;
     notify(&[NotifyState::Stopping]);
     desk.stopped(&controller);
     if let Some(server) = server {
@@ -125,8 +136,8 @@ async fn serve(
     desk: &mut Desk,
     controller: &mut Controller,
     checks: &mut Checks,
-    signals: &mut Signals,
-    inbox: &mut mpsc::Receiver<Call>,
+    (signals, inbox): (&mut Signals, &mut mpsc::Receiver<Call>),
+    teller: &mut Teller,
 ) {
     let mut refresh = interval(REFRESH_EVERY);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -141,6 +152,7 @@ async fn serve(
             checks.configure(controller.effective());
         }
         let turn = controller.due();
+        teller.tell(desk, controller);
         // The wall's clock may be set, so it is looked at again now and then.
         let due = desk
             .due(controller)

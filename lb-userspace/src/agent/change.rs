@@ -303,8 +303,11 @@ impl Controller {
     }
 
     /// What is known of the flow table.
-    pub(super) const fn census(&self) -> &Census {
-        self.changes.tracker.census()
+    pub(super) fn census(&self) -> Census {
+        Census {
+            room: Table::ALL.map(|table| self.balancer.maps.room(table)),
+            ..self.changes.tracker.census().clone()
+        }
     }
 
     /// Tracked slots and why they still are, as the last sweep found them.

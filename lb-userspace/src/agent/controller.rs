@@ -12,6 +12,7 @@ use crate::dataplane::attach::Attached;
 use crate::dataplane::flows;
 use crate::dataplane::load::Balancer;
 use crate::journal::Event;
+use crate::metrics::Work;
 use crate::model::{Capacity, Model};
 use crate::net::{self, Link, NextHop, Resolver};
 use crate::state::contents::Contents;
@@ -48,6 +49,8 @@ pub(super) struct Controller {
     links: Option<Vec<Link>>,
     generation: u64,
     said: BTreeSet<String>,
+    /// The last attempt to write what the maps should hold went through.
+    in_step: bool,
 }
 
 impl Controller {
@@ -79,6 +82,7 @@ impl Controller {
             links,
             generation,
             said,
+            in_step: false,
         })
     }
 
@@ -195,6 +199,16 @@ impl Controller {
     /// The running configuration.
     pub(super) fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// What was written since the start.
+    pub(super) fn work(&self) -> Work {
+        Work {
+            rings: self.cache.builds(),
+            writes: self.balancer.maps.writes(),
+            slots: self.balancer.maps.slots_changed(),
+            in_step: self.in_step,
+        }
     }
 
     /// How many configurations were accepted.
@@ -322,6 +336,7 @@ impl Controller {
 
     /// Computes Desired and writes what differs.
     fn program(&mut self, hops: &[NextHop]) -> Result<()> {
+        self.in_step = false;
         let ids = ids::assign(&self.effective, &self.applied);
         let standings = self.standings();
         let barred = self.changes.verdicts(&self.effective, &ids, &standings);
@@ -362,6 +377,7 @@ impl Controller {
         if !ops.is_empty() {
             info!(writes = ops.len(), slots, "data plane updated");
         }
+        self.in_step = true;
         Ok(())
     }
 

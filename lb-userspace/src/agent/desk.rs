@@ -14,6 +14,7 @@ use super::store::{Loaded, Store, StoreError};
 use crate::config;
 use crate::health::monitor;
 use crate::journal::{Cause, Event, Journal, Record};
+use crate::metrics::{Endpoint, Loads};
 use crate::model::Model;
 use crate::state::contents::Contents;
 use crate::state::operator::{Operator, Passed};
@@ -46,6 +47,10 @@ pub(super) struct Desk {
     journal: Option<Journal>,
     pub(super) in_force: InForce,
     seen: Wall,
+    /// What became of configurations.
+    pub(super) loads: Loads,
+    /// Where metrics are served; there is none before the start is done.
+    pub(super) endpoint: Option<Endpoint>,
     /// Told of what was found on disk, to be recorded when there is a generation.
     findings: Vec<Event>,
 }
@@ -64,8 +69,11 @@ impl Desk {
                 since: now(),
             },
             seen: now(),
+            loads: Loads::default(),
+            endpoint: None,
             findings: Vec::new(),
         };
+        desk.loads.applied(now());
         let saved = desk.load().unwrap_or_else(|e| {
             error!(
                 "the operator's orders can't be read, nothing is drained, down or reweighted by them: {e} (--state-dir)"
@@ -215,6 +223,7 @@ impl Desk {
         source: &str,
         why: &anyhow::Error,
     ) {
+        self.loads.refused();
         let event = Event::ConfigRefused {
             source: source.to_owned(),
             why: format!("{why:#}").chars().take(2000).collect(),
@@ -231,7 +240,8 @@ impl Desk {
         cause: &Cause,
     ) -> anyhow::Result<Plan> {
         let (old, before): (Model, Contents) = (controller.model().clone(), controller.target().clone());
-        controller.reload(model).await?;
+        self.reload_with_endpoint(controller, model).await?;
+        self.loads.applied(now());
         let plan = plan(&old, controller.model(), &before, controller.target());
         self.in_force = InForce {
             text,

@@ -95,10 +95,13 @@ pub(super) struct File {
     /// What we serve.
     #[schemars(with = "Option<Vec<Vip>>")]
     pub(super) vips: Option<List<Vip>>,
+    /// An endpoint for Prometheus.
+    #[schemars(with = "Option<Metrics>", extend("x-default" = "no endpoint"))]
+    pub(super) metrics: Field<Metrics>,
 }
 
 /// The sections of a file.
-pub(super) const SECTIONS: [&str; 6] = ["node", "group", "capacity", "encap", "pools", "vips"];
+pub(super) const SECTIONS: [&str; 7] = ["node", "group", "capacity", "encap", "pools", "vips", "metrics"];
 
 /// `node:`
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -253,6 +256,17 @@ pub(super) struct Vip {
     /// Seconds after which a silent flow is forgotten. Clients and servers have to send keepalives more often.
     #[schemars(with = "Option<u32>", range(min = IDLE_MIN, max = IDLE_MAX), extend("default" = IDLE))]
     pub(super) idle_timeout: Field<String>,
+}
+
+/// `metrics:`
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    /// The address and port that `GET /metrics` is answered on, over plain HTTP and without a password; `0.0.0.0:9400` is
+    /// every IPv4 address of this host. An IPv6 address stands in brackets.
+    #[schemars(with = "Option<String>", extend("x-range" = "IP address and port"))]
+    #[schemars(extend("default" = model::Metrics::DEFAULT_LISTEN.to_string()))]
+    pub(super) listen: Field<String>,
 }
 
 /// Text that no message may show.

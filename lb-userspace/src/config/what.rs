@@ -219,6 +219,9 @@ pub enum What {
     /// Something about a health check.
     #[error(transparent)]
     Health(WrongHealth),
+    /// Nothing that can be listened on.
+    #[error("`{0}` is not an address and a port to listen on")]
+    Listen(Excerpt),
     /// Two backends whose stable identities are the same number.
     #[error("the stable identity of this backend is also that of `{other}`")]
     IdCollision {
@@ -418,6 +421,9 @@ impl What {
                 "make it private: `chmod 0600`; if the key was in use, make a new one"
             }
             Self::NotInGroup(_) => "`nodes` names all nodes of the group, this one included",
+            Self::Listen(_) => {
+                "write an IP address of this host and a port, such as 127.0.0.1:9400 or [::1]:9400; 0.0.0.0 is every address"
+            }
             Self::IdCollision { .. } => "rename one of the two; only their names matter",
             _ => return None,
         };

@@ -41,6 +41,8 @@ pub struct Maps {
     pub(super) budgets: PerCpuArray<MapData, Plain<Budget>>,
     pub(super) limits: Array<MapData, Plain<Limits>>,
     pub(super) picks: PerCpuArray<MapData, Plain<Counter>>,
+    /// Writes that were done by these handles.
+    pub(super) writes: u64,
 }
 
 /// A pinned map as one of aya's typed ones.
@@ -114,7 +116,18 @@ impl Maps {
             budgets: open(root, map::BUDGETS)?,
             limits: open(root, map::LIMITS)?,
             picks: open(root, map::PICKS)?,
+            writes: 0,
         })
+    }
+
+    /// Writes that were done by these handles, a whole ring counting as one.
+    pub fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    /// Slots that got another value by these handles.
+    pub fn slots_changed(&self) -> u64 {
+        self.slots.changes()
     }
 
     /// Sizes of the maps.

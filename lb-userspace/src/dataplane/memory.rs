@@ -14,6 +14,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 pub(super) struct Memory {
     start: NonNull<AtomicU64>,
     len: usize,
+    /// Words that were replaced from here.
+    changes: AtomicU64,
 }
 
 // SAFETY: the mapping is shared memory of atomics; it belongs to no thread.
@@ -36,7 +38,8 @@ impl Memory {
             )?
         };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start, len })
+        let changes = AtomicU64::new(0);
+        Ok(Self { start, len, changes })
     }
 
     /// Memory of our own, for what is tested without a map.
@@ -52,7 +55,8 @@ impl Memory {
             )?
         };
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { start, len })
+        let changes = AtomicU64::new(0);
+        Ok(Self { start, len, changes })
     }
 
     fn words(&self) -> &[AtomicU64] {
@@ -72,8 +76,14 @@ impl Memory {
         if differs {
             // What the word will name was written before.
             word.store(value, Ordering::Release);
+            self.changes.fetch_add(1, Ordering::Relaxed);
         }
         differs
+    }
+
+    /// How often a word was replaced by another one from here.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Relaxed)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::state::diff::Op;
 impl Maps {
     /// Does one write; the number of slots that it changed.
     pub fn apply(&mut self, op: &Op) -> Result<usize, Error> {
+        self.writes += 1;
         match op {
             Op::AddDevice(ifindex) => {
                 let failed = |source| Error::Device {

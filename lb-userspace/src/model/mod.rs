@@ -1,7 +1,7 @@
 //! Domain types of which only valid values exist: the constructors are the validation.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -141,6 +141,20 @@ pub struct Model {
     pub pools: Vec<Pool>,
     /// VIPs, in the order of the file; (address, port, protocol) is unique.
     pub vips: Vec<Vip>,
+    /// The endpoint for Prometheus; absent: none.
+    pub metrics: Option<Metrics>,
+}
+
+/// An endpoint for Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// What it listens on; the port is not 0.
+    pub listen: SocketAddr,
+}
+
+impl Metrics {
+    /// What it listens on where the file doesn't say: this host alone can reach it.
+    pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9400);
 }
 
 /// This host.

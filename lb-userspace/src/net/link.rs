@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use lb_common::stats::Counter;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 
@@ -59,6 +60,50 @@ impl Link {
             medium,
             up,
         })
+    }
+}
+
+/// What the kernel has counted of a link, over all of its traffic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// The largest IP packet that it sends, in bytes.
+    pub mtu: u32,
+    /// Received.
+    pub received: Counter,
+    /// Received and dropped, for want of room or of a taker.
+    pub received_dropped: u64,
+    /// Sent.
+    pub sent: Counter,
+    /// To be sent and dropped.
+    pub sent_dropped: u64,
+}
+
+impl Traffic {
+    /// The counts of a link message, with the link's index; `None` if it lacks them.
+    pub(super) fn read(message: &LinkMessage) -> Option<(u32, Self)> {
+        let (mut mtu, mut counts) = (None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::Mtu(value) => mtu = Some(*value),
+                LinkAttribute::Stats64(value) => counts = Some(*value),
+                _ => {}
+            }
+        }
+        let counts = counts?;
+        let traffic = Self {
+            mtu: mtu?,
+            received: Counter {
+                packets: counts.rx_packets,
+                bytes: counts.rx_bytes,
+            },
+            received_dropped: counts.rx_dropped + counts.rx_missed_errors,
+            sent: Counter {
+                packets: counts.tx_packets,
+                bytes: counts.tx_bytes,
+            },
+            sent_dropped: counts.tx_dropped,
+        };
+        Some((message.header.index, traffic))
     }
 }
 

@@ -24,6 +24,6 @@ mod why;
 
 pub use error::Error;
 pub use hop::{Hop, NextHop, Target};
-pub use link::{Link, Medium};
-pub use resolver::{REFRESH_EVERY, Resolver, addresses, links};
+pub use link::{Link, Medium, Traffic};
+pub use resolver::{REFRESH_EVERY, Resolver, addresses, links, traffic};
 pub use why::Why;

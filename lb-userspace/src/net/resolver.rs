@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::error::Error;
 use super::event::{Burst, Event, Events};
 use super::hop::{self, NextHop, Target};
-use super::link::{self, Address, Link};
+use super::link::{self, Address, Link, Traffic};
 use super::memory::{Memory, key};
 use super::neigh::{Entry, Key, Known, step};
 use super::route::{self, Path};
@@ -47,6 +47,14 @@ pub async fn links() -> Result<HashMap<String, Link>, Error> {
         .into_values()
         .map(|link| (link.name.clone(), link))
         .collect())
+}
+
+/// What the kernel has counted of all links in this network namespace, by index.
+///
+/// # Errors
+/// [`Error`], if the netlink socket fails.
+pub async fn traffic() -> Result<HashMap<u32, Traffic>, Error> {
+    Socket::open()?.traffic().await
 }
 
 /// All addresses of this host, in this network namespace.

@@ -14,7 +14,7 @@ use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
 use tokio::task::JoinHandle;
 
 use super::error::{Error, errno};
-use super::link::{Address, Link};
+use super::link::{Address, Link, Traffic};
 use super::neigh::{self, Entry, Key};
 use super::route::{self, Path};
 use super::why::Why;
@@ -68,6 +68,13 @@ impl Socket {
             .filter_map(Link::read)
             .map(|link| (link.ifindex, link))
             .collect())
+    }
+
+    /// What the kernel has counted, by index of the link.
+    pub(super) async fn traffic(&self) -> Result<HashMap<u32, Traffic>, Error> {
+        let replies = self.handle.link().get().execute();
+        let messages = patiently("counts of links", replies.try_collect::<Vec<_>>()).await?;
+        Ok(messages.iter().filter_map(Traffic::read).collect())
     }
 
     /// All addresses of this host, in the kernel's order.

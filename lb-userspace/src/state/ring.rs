@@ -26,6 +26,7 @@ pub struct Place {
 #[derive(Default, Debug)]
 pub struct Cache {
     rings: HashMap<Vec<Place>, Ring>,
+    builds: u64,
 }
 
 impl Cache {
@@ -36,8 +37,14 @@ impl Cache {
             return Arc::clone(ring);
         }
         let ring = Arc::new(build(&places));
+        self.builds += 1;
         self.rings.insert(places, Arc::clone(&ring));
         ring
+    }
+
+    /// Rings that were computed.
+    pub const fn builds(&self) -> u64 {
+        self.builds
     }
 
     /// Forgets rings that nobody holds any more.

@@ -202,6 +202,7 @@ pub(super) fn model(capacity: Capacity, encap: Encap, pools: Vec<Pool>, vips: Ve
         encap,
         pools,
         vips,
+        metrics: None,
     }
 }
 

@@ -306,6 +306,7 @@ fn agents_model() -> Model {
             vip("2001:db8:1::10", 80, Protocol::Tcp, 0),
             vip("2001:db8:1::10", 80, Protocol::Udp, 1),
         ],
+        metrics: None,
     }
 }
 

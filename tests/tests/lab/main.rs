@@ -13,6 +13,7 @@ mod health;
 mod inspect;
 mod kit;
 mod long;
+mod metrics;
 mod nexthop;
 mod nodes;
 mod operator;

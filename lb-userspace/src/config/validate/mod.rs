@@ -2,6 +2,7 @@
 
 mod address;
 mod health;
+mod metrics;
 mod node;
 mod pool;
 mod vip;
@@ -38,6 +39,7 @@ pub(super) fn model(file: &raw::File, text: &str, path: &Path) -> Result<Model, 
     let encap = address::encap(&mut check, file);
     let pools = pool::pools(&mut check, file, &encap, capacity, path);
     let vips = vip::vips(&mut check, file, &encap, capacity);
+    let metrics = metrics::metrics(&mut check, file);
     match (node, group, check.problems) {
         (Some(node), Some(group), problems) if problems.is_empty() => Ok(Model {
             path: path.to_owned(),
@@ -47,6 +49,7 @@ pub(super) fn model(file: &raw::File, text: &str, path: &Path) -> Result<Model, 
             encap,
             pools,
             vips,
+            metrics,
         }),
         (_, _, problems) => Err(problems),
     }
@@ -60,6 +63,7 @@ fn is_empty(file: &raw::File) -> bool {
         encap,
         pools,
         vips,
+        metrics,
     } = file;
     node.is_none()
         && group.is_none()
@@ -67,6 +71,7 @@ fn is_empty(file: &raw::File) -> bool {
         && encap.is_none()
         && pools.is_none()
         && vips.is_none()
+        && metrics.is_none()
 }
 
 /// The way from the root of the file to a field; written out only for a problem.

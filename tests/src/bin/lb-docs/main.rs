@@ -3,6 +3,7 @@
 mod config;
 mod man;
 mod maps;
+mod metrics;
 mod stops;
 
 use std::fs;
@@ -67,6 +68,10 @@ fn docs(root: &Path) -> Result<Vec<Doc>> {
         Doc {
             path: "docs/MAPS.md",
             text: maps::page(root)?,
+        },
+        Doc {
+            path: "docs/METRICS.md",
+            text: metrics::page(),
         },
         Doc {
             path: "docs/CONFIG.md",
