@@ -342,13 +342,16 @@ pub fn announce(key: &Key, entry: Entry, slot: u32, kind: u8) {
         return;
     }
     if let Some(mut record) = EVENTS.reserve::<Event>(0) {
-        record.write(Event {
-            key: *key,
-            entry,
-            slot,
-            kind,
-            pad: [0; 3],
-        });
+        let event = record.as_mut_ptr();
+        // SAFETY: the kernel lends us an aligned record of this size, and every field is written. One by one, since a whole
+        // record on the stack would be too much for it.
+        unsafe {
+            (&raw mut (*event).key).write(*key);
+            (&raw mut (*event).entry).write(entry);
+            (&raw mut (*event).slot).write(slot);
+            (&raw mut (*event).kind).write(kind);
+            (&raw mut (*event).pad).write([0; 3]);
+        }
         record.submit(0);
     }
 }
