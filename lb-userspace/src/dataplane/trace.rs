@@ -65,9 +65,8 @@ impl Copy {
     pub fn load(root: &Root, maps: &Maps) -> Result<Self, Error> {
         let key = hash::Key::expand(&maps.meta()?.group_key);
         let vip_shift = vip::shift(vip::cells(maps.capacity().vips));
-        let shapes = shape::balancer(maps.capacity());
         let mut loader = EbpfLoader::new();
-        for shape in &shapes {
+        for shape in maps.shapes() {
             loader.map_max_entries(shape.name, entries(shape));
         }
         let mut pins = Vec::new();
