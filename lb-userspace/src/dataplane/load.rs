@@ -1,9 +1,10 @@
 //! Loads `lb_xdp` over new maps, or over those that an earlier agent left.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use aya::maps::{Array, MapData};
-use aya::programs::Xdp;
+use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::abi::{self, map};
 use lb_common::info::{Meta, text};
@@ -157,8 +158,24 @@ fn maps_refused(source: EbpfError) -> Error {
 /// Has the kernel verify the program, and pins it.
 fn verify(root: &Root, ebpf: &mut Ebpf) -> Result<(), Error> {
     let program = program(ebpf, abi::LB_XDP)?;
-    program.load().map_err(Error::program(abi::LB_XDP))?;
+    into_kernel(program).map_err(Error::program(abi::LB_XDP))?;
     pin_program(program, &root.program())
+}
+
+/// Has the kernel verify a program. A signal that comes meanwhile ends that with `EAGAIN`, so it is tried again, as often as
+/// libbpf does.
+pub(super) fn into_kernel(program: &mut Xdp) -> Result<(), ProgramError> {
+    const TRIES: u32 = 5;
+    let mut result = program.load();
+    for _ in 1..TRIES {
+        match &result {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == ErrorKind::WouldBlock => {
+                result = program.load();
+            }
+            _ => break,
+        }
+    }
+    result
 }
 
 pub(super) fn pin_program(program: &mut Xdp, path: &Path) -> Result<(), Error> {
