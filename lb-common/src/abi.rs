@@ -38,7 +38,7 @@ pub mod map {
 
     /// HASH, preallocated: [`crate::flow::Key`] → [`crate::flow::Entry`], confirmed and closed TCP flows of this node.
     pub const FLOWS: &str = "lb_flows";
-    /// The same: what peers announced, in any state.
+    /// HASH, preallocated: the same, what peers announced, in any state.
     pub const REPLICAS: &str = "lb_replicas";
     /// LRU_HASH without a common list: the same, SYNs of this node.
     pub const PROBATION: &str = "lb_probation";
