@@ -38,11 +38,11 @@ pub mod map {
 
     /// HASH, preallocated: [`crate::flow::Key`] → [`crate::flow::Entry`], confirmed and closed TCP flows of this node.
     pub const FLOWS: &str = "lb_flows";
-    /// The same: what peers announced, in any state.
+    /// HASH, preallocated: the same, what peers announced, in any state.
     pub const REPLICAS: &str = "lb_replicas";
     /// LRU_HASH without a common list: the same, SYNs of this node.
     pub const PROBATION: &str = "lb_probation";
-    /// HASH, preallocated: the same, UDP flows.
+    /// HASH, allocated as it fills: the same, UDP flows.
     pub const UDP_FLOWS: &str = "lb_udp_flows";
     /// LRU_HASH without a common list: the same, first packets of UDP flows.
     pub const UDP_PROBATION: &str = "lb_udp_new";
@@ -117,10 +117,12 @@ pub mod budget {
 
 /// Entries of [`map::FLOWS`] where the configuration doesn't say: about 27 MB.
 pub const FLOWS: u32 = 1 << 18;
-/// Entries of [`map::REPLICAS`] for so many of [`map::FLOWS`].
+/// Entries of [`map::REPLICAS`] for so many of [`map::FLOWS`] in a group of nodes.
 pub const fn replicas(flows: u32) -> u32 {
     2 * flows
 }
+/// The same for a node without a group key, which nobody can announce anything to.
+pub const NO_REPLICAS: u32 = 1;
 /// Entries of [`map::PROBATION`] for each possible CPU: an LRU map without a common list gives every CPU its share. On a
 /// machine with very many of them they share four times [`map::FLOWS`].
 pub const fn probation(flows: u32, cpus: u32) -> u32 {
@@ -134,10 +136,13 @@ pub const fn udp_flows(flows: u32) -> u32 {
 pub const fn udp_probation(flows: u32, cpus: u32) -> u32 {
     at_least_one(probation(flows, cpus) / 4)
 }
-/// Entries of [`map::MISSES`], which all CPUs share.
-pub const fn misses(flows: u32) -> u32 {
-    flows / 4
+/// Entries of [`map::MISSES`], which all CPUs share: of these the kernel keeps up to 128 aside for each
+/// (`LOCAL_FREE_TARGET` in its `bpf_lru_list.c`), and as many more are for notes where [`map::FLOWS`] is small.
+pub const fn misses(flows: u32, cpus: u32) -> u32 {
+    flows / 4 + 2 * MISSES_ASIDE * cpus
 }
+/// Entries of [`map::MISSES`] that are kept aside for one CPU.
+pub const MISSES_ASIDE: u32 = 128;
 
 const fn at_least_one(n: u32) -> u32 {
     if n == 0 { 1 } else { n }

@@ -43,8 +43,8 @@ wire! { masked
         pub backends: u32,
         /// The same for tracked flows.
         pub flows: u32,
-        /// Zero.
-        pub pad: u32,
+        /// Entries of `lb_replicas`.
+        pub replicas: u32,
         /// How many configurations were applied to these maps, starts of the agent included.
         pub generation: u64,
         /// When it was applied: seconds since 1970.

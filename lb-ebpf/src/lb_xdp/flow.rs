@@ -1,14 +1,15 @@
 //! Fourth stage, where flows are tracked: entries of this flow, and what they and the slot say.
 //!
-//! An untracked slot costs one test. The rest is two functions, which stand in the program once and not per family.
+//! An untracked slot costs one test. All the rest is behind one call, which finds the flow in the frame again: so nothing
+//! is kept for it on the way, and it stands in the program once and not per family.
 
-use core::hint::black_box;
+use core::hint::cold_path;
 
 use lb_common::abi::budget;
 use lb_common::admit::{FULL, UDP_FULL};
 use lb_common::backend::DEAD;
 use lb_common::flow::{self, Entry, Key};
-use lb_common::header::{Ipv4, Ipv6, proto};
+use lb_common::header::{ethertype, proto};
 use lb_common::pick::{self, Flows, Pick};
 use lb_common::retire::Uses;
 use lb_common::slot::{self, Slot, TRACKED, of_hash};
@@ -16,85 +17,83 @@ use lb_common::stop::Stop;
 use lb_common::tcp::Segment;
 use lb_common::tick::Tick;
 use lb_common::vip::{ALWAYS, OFF, Value};
+use lb_ebpf::link::Link;
 use lb_ebpf::packet::Packet;
 
 use crate::maps;
-use crate::parse::Headers;
+use crate::parse::{self, Headers};
 
 /// Offsets in a TCP header (RFC 9293 section 3.1).
 const SEQUENCE: usize = 4;
 const FLAGS: usize = 12;
 
-/// Beside the flags of a segment in one argument.
-const ENTER_ALWAYS: u32 = 1 << 8;
-
-/// No pick: a new flow that could not be entered.
+/// Instead of a pick: a new flow that could not be entered.
 const NO_ENTRY: u32 = u32::MAX;
+/// Instead of a pick: what the first stage has read is not there any more.
+const MALFORMED: u32 = NO_ENTRY - 1;
 
 /// The index of the backend for a packet.
 #[inline(always)]
-pub fn pick(packet: &Packet, headers: &Headers, vip: &Value, hash: u32, slot: Slot) -> Result<u16, Stop> {
-    if (slot.flags() & TRACKED) | (vip.flags & ALWAYS) == 0 || vip.flags & OFF != 0 {
+pub fn pick(packet: &Packet, vip: &Value, hash: u32, slot: Slot) -> Result<u16, Stop> {
+    if (slot.flags() & TRACKED) | (vip.flags & ALWAYS) == 0 {
         return Ok(pick::pick(slot).backend);
     }
-    tracked(packet, headers, vip, hash, slot)
-}
-
-#[inline(always)]
-fn tracked(packet: &Packet, headers: &Headers, vip: &Value, hash: u32, slot: Slot) -> Result<u16, Stop> {
+    cold_path();
     let index = slot::index(vip.pool, of_hash(hash));
-    let key = Key::new(&headers.tuple);
-    let always = if vip.flags & ALWAYS != 0 { ENTER_ALWAYS } else { 0 };
-    let packed = if headers.tuple.proto == proto::TCP {
-        let start = transport(packet, headers).ok_or(Stop::Malformed)?;
-        let seq: u32 = packet.read(start + SEQUENCE).ok_or(Stop::Malformed)?;
-        let flags: u16 = packet.read(start + FLAGS).ok_or(Stop::Malformed)?;
-        // The byte before the flags is the header's length.
-        let (seq, flags) = (u32::from_be(seq), u32::from(u16::from_be(flags)) & 0xff);
-        tcp(slot.0, &key, seq, flags | always, index)
+    match tracked(packet, slot.0, index, vip.flags) {
+        NO_ENTRY => Err(Stop::NoEntry),
+        MALFORMED => Err(Stop::Malformed),
+        packed => Ok(packed as u16),
+    }
+}
+
+/// Everything else, as one number: a backend, [`NO_ENTRY`] or [`MALFORMED`]. `index` is the slot's in the flat array of
+/// all rings, `flags` are the VIP's.
+#[inline(never)]
+fn tracked(packet: &Packet, slot: u64, index: u32, flags: u16) -> u32 {
+    let slot = Slot(slot);
+    if flags & OFF != 0 {
+        return u32::from(pick::pick(slot).backend);
+    }
+    match again(packet).and_then(|headers| decide(packet, &headers, slot, index, flags & ALWAYS != 0)) {
+        Some(Ok(pick)) => {
+            maps::count_pick(pick.by as u32, packet.len());
+            u32::from(pick.backend)
+        }
+        Some(Err(pick::NoEntry)) => NO_ENTRY,
+        None => MALFORMED,
+    }
+}
+
+#[inline(always)]
+fn again(packet: &Packet) -> Option<Headers> {
+    let (link, kind) = Link::read(packet)?;
+    if kind == ethertype::IPV6 {
+        parse::ipv6(packet, link).ok()
     } else {
-        udp(slot.0, &key, always, index)
-    };
-    if packed == NO_ENTRY {
-        return Err(Stop::NoEntry);
+        parse::ipv4(packet, link).ok()
     }
-    maps::count_pick(packed >> 16, packet.len());
-    Ok(packed as u16)
 }
 
-/// Where the transport header begins. Found again from the frame, so that nothing has to be kept for it on the way.
 #[inline(always)]
-fn transport(packet: &Packet, headers: &Headers) -> Option<usize> {
-    // The length is 14 or 18, which the compiler knows and the verifier, after many a spill, may not.
-    let start = black_box(headers.link.len) & 31;
-    if headers.inner.proto == proto::IPV6 {
-        return Some(start + size_of::<Ipv6>());
+fn decide(
+    packet: &Packet,
+    headers: &Headers,
+    slot: Slot,
+    index: u32,
+    always: bool,
+) -> Option<Result<Pick, pick::NoEntry>> {
+    let key = &Key::new(&headers.tuple);
+    if headers.tuple.proto == proto::UDP {
+        let mut tables = Tables::<true> { key, slot: index };
+        return Some(Ok(pick::udp(slot, always, maps::now(), &mut tables)));
     }
-    let ip: Ipv4 = packet.read(start)?;
-    Some(start + ip.header_len())
-}
-
-#[inline(never)]
-fn tcp(slot: u64, key: &Key, seq: u32, flags: u32, index: u32) -> u32 {
-    let now = maps::now();
+    let seq: u32 = packet.read(headers.ports + SEQUENCE)?;
+    let flags: u16 = packet.read(headers.ports + FLAGS)?;
+    // The byte before the flags is the header's length.
+    let segment = Segment::new(u16::from_be(flags) as u8, u32::from_be(seq));
     let mut tables = Tables::<false> { key, slot: index };
-    let segment = Segment::new(flags as u8, seq);
-    match pick::tcp(Slot(slot), flags & ENTER_ALWAYS != 0, segment, now, &mut tables) {
-        Ok(pick) => packed(pick),
-        Err(pick::NoEntry) => NO_ENTRY,
-    }
-}
-
-#[inline(never)]
-fn udp(slot: u64, key: &Key, flags: u32, index: u32) -> u32 {
-    let now = maps::now();
-    let mut tables = Tables::<true> { key, slot: index };
-    packed(pick::udp(Slot(slot), flags & ENTER_ALWAYS != 0, now, &mut tables))
-}
-
-#[inline(always)]
-const fn packed(pick: Pick) -> u32 {
-    pick.backend as u32 | (pick.by as u32) << 16
+    Some(pick::tcp(slot, always, segment, maps::now(), &mut tables))
 }
 
 /// The maps, as one flow sees them.

@@ -53,7 +53,7 @@ fn steer(headers: Headers, packet: Packet, bytes: usize) -> Result<u32, Stop> {
     let vip = vip::find(&headers)?;
     let hash = headers.tuple.hash(&maps::flow_key());
     let slot = slot::find(&vip, hash)?;
-    let backend = flow::pick(&packet, &headers, &vip, hash, slot)?;
+    let backend = flow::pick(&packet, &vip, hash, slot)?;
     let entry = backend::find(backend)?;
     let packet = encap::encap(packet, &headers, entry, hash)?;
     let verdict = tx::send(&packet, entry)?;

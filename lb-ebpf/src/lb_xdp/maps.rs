@@ -4,7 +4,7 @@
 
 use core::ptr::{read_volatile, write_volatile};
 
-use aya_ebpf::bindings::{BPF_EXIST, BPF_F_MMAPABLE, BPF_F_NO_COMMON_LRU, xdp_action};
+use aya_ebpf::bindings::{BPF_EXIST, BPF_F_MMAPABLE, BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC, xdp_action};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, DevMapHash, HashMap, LruHashMap, PerCpuArray, RingBuf};
@@ -69,19 +69,21 @@ static IFACE_INFO: Array<info::Interface> = Array::with_max_entries(MAX_INTERFAC
 #[map(name = "lb_flows")]
 static FLOWS: HashMap<Key, Entry> = HashMap::with_max_entries(abi::FLOWS, 0);
 
-/// `lb_replicas`: what peers announced, TCP and UDP, asked where this node has no entry of its own. Takes 54 MB by
-/// default.
+/// `lb_replicas`: what peers announced, TCP and UDP, asked where this node has no entry of its own. Room for none
+/// where there is no group key, else 60 MiB by default.
 #[map(name = "lb_replicas")]
-static REPLICAS: HashMap<Key, Entry> = HashMap::with_max_entries(abi::replicas(abi::FLOWS), 0);
+static REPLICAS: HashMap<Key, Entry> = HashMap::with_max_entries(abi::NO_REPLICAS, 0);
 
 /// `lb_probation`: SYNs of this node. The oldest make room, and a budget keeps a flood from doing so within a handshake;
 /// each CPU has a list of its own.
 #[map(name = "lb_probation")]
 static PROBATION: LruHashMap<Key, Entry> = LruHashMap::with_max_entries(1 << 14, BPF_F_NO_COMMON_LRU);
 
-/// `lb_udp_flows`: UDP flows of this node, from their second packet on.
+/// `lb_udp_flows`: UDP flows of this node, from their second packet on. Most nodes have none, so memory is taken for those
+/// that are there; where there is none, a flow's next packet tries again.
 #[map(name = "lb_udp_flows")]
-static UDP_FLOWS: HashMap<Key, Entry> = HashMap::with_max_entries(abi::udp_flows(abi::FLOWS), 0);
+static UDP_FLOWS: HashMap<Key, Entry> =
+    HashMap::with_max_entries(abi::udp_flows(abi::FLOWS), BPF_F_NO_PREALLOC);
 
 /// `lb_udp_new`: first packets of UDP flows.
 #[map(name = "lb_udp_new")]
@@ -89,13 +91,13 @@ static UDP_PROBATION: LruHashMap<Key, Entry> = LruHashMap::with_max_entries(1 <<
 
 /// `lb_misses`: when a TCP flow without an entry was first seen in a slot whose origin and current differ.
 #[map(name = "lb_misses")]
-static MISSES: LruHashMap<Key, Tick> = LruHashMap::with_max_entries(abi::misses(abi::FLOWS), 0);
+static MISSES: LruHashMap<Key, Tick> = LruHashMap::with_max_entries(abi::misses(abi::FLOWS, 1), 0);
 
 /// `lb_uses`: who used `origin` of a tracked slot, and when; beside `lb_slots`.
 #[map(name = "lb_uses")]
 static USES: Array<Uses> = Array::with_max_entries(64 * slot::SLOTS as u32, BPF_F_MMAPABLE);
 
-/// `lb_budgets`: what each CPU has entered in its present window of a second: handshakes, UDP, misses.
+/// `lb_budgets`: what each CPU has entered in its present window: handshakes and UDP by the second, misses by the minute.
 #[map(name = "lb_budgets")]
 static BUDGETS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(budget::COUNT, 0);
 
@@ -322,7 +324,7 @@ pub fn take(number: u32, now: Tick) -> bool {
     };
     let limit = limits.budgets[number as usize];
     // SAFETY: this CPU's own copy, and XDP programs don't nest on one CPU.
-    match unsafe { *budget }.take(limit, now) {
+    match unsafe { *budget }.take(number, limit, now) {
         Some(next) => {
             // SAFETY: as above.
             unsafe { *budget = next };
@@ -342,13 +344,16 @@ pub fn announce(key: &Key, entry: Entry, slot: u32, kind: u8) {
         return;
     }
     if let Some(mut record) = EVENTS.reserve::<Event>(0) {
-        record.write(Event {
-            key: *key,
-            entry,
-            slot,
-            kind,
-            pad: [0; 3],
-        });
+        let event = record.as_mut_ptr();
+        // SAFETY: the kernel lends us an aligned record of this size, and every field is written. One by one, since a whole
+        // record on the stack would be too much for it.
+        unsafe {
+            (&raw mut (*event).key).write(*key);
+            (&raw mut (*event).entry).write(entry);
+            (&raw mut (*event).slot).write(slot);
+            (&raw mut (*event).kind).write(kind);
+            (&raw mut (*event).pad).write([0; 3]);
+        }
         record.submit(0);
     }
 }

@@ -17,6 +17,8 @@ pub struct Headers {
     pub inner: Inner,
     /// The flow; ports are zero where `kind` is not [`Kind::Flow`].
     pub tuple: Tuple,
+    /// Where they begin in the frame; 0 where `kind` is not [`Kind::Flow`].
+    pub ports: usize,
     /// Whether the packet shows its ports.
     pub kind: Kind,
 }
@@ -58,6 +60,7 @@ pub fn ipv4(packet: &Packet, link: Link) -> Result<Headers, Stop> {
             link,
             inner,
             tuple,
+            ports: 0,
             kind: Kind::Fragment,
         });
     }
@@ -100,6 +103,7 @@ pub fn ipv6(packet: &Packet, link: Link) -> Result<Headers, Stop> {
             link,
             inner,
             tuple,
+            ports: 0,
             kind,
         });
     }
@@ -123,7 +127,8 @@ fn transport(
     if header + least > inner.len as usize {
         return Err(Stop::Malformed);
     }
-    let ports: Ports = packet.read(link.len + header).ok_or(Stop::Malformed)?;
+    let start = link.len + header;
+    let ports: Ports = packet.read(start).ok_or(Stop::Malformed)?;
     let tuple = Tuple {
         sport: ports.src,
         dport: ports.dst,
@@ -133,6 +138,7 @@ fn transport(
         link,
         inner,
         tuple,
+        ports: start,
         kind: Kind::Flow,
     })
 }

@@ -12,7 +12,7 @@ use lb_common::stop::DecapStop;
 
 use super::Error;
 use super::attach::{attach_new, replace};
-use super::load::{load_plain, pin_program, program};
+use super::load::{into_kernel, load_plain, pin_program, program};
 use super::maps::open;
 use super::object::LB_DECAP;
 use super::pin::{Root, remove_file};
@@ -71,7 +71,7 @@ fn attach_locked(
     }
     let mut ebpf = load_plain(root, LB_DECAP, &shapes)?;
     let program = program(&mut ebpf, abi::LB_DECAP)?;
-    program.load().map_err(Error::program(abi::LB_DECAP))?;
+    into_kernel(program).map_err(Error::program(abi::LB_DECAP))?;
     pin_program(program, &root.program())?;
     let path = root.link(&link.name);
     let mode = if path.exists() && replace(program, &path)? {

@@ -1,9 +1,10 @@
 //! Loads `lb_xdp` over new maps, or over those that an earlier agent left.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use aya::maps::{Array, MapData};
-use aya::programs::Xdp;
+use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::abi::{self, map};
 use lb_common::info::{Meta, text};
@@ -45,10 +46,10 @@ pub struct Balancer {
 impl Balancer {
     /// Loads the program. The caller holds the lock of `root`.
     pub fn load(root: &Root, plan: &Plan<'_>) -> Result<Self, Error> {
-        let shapes = shape::balancer(plan.capacity);
-        let before = adoptable(root, &shapes)?;
+        let before = adoptable(root, plan)?;
+        let replicas = replicas(plan, before.as_ref());
+        let shapes = shape::balancer(plan.capacity, replicas);
         let key = match (&before, plan.key) {
-            (Some(meta), Some(key)) if meta.group_key != *key.bytes() => return Err(Error::Key),
             (Some(meta), _) => GroupKey::new(meta.group_key),
             (None, Some(key)) => key.clone(),
             (None, None) => random_key(),
@@ -64,7 +65,7 @@ impl Balancer {
         verify(root, &mut ebpf)?;
         let adopted = before.is_some();
         if !adopted {
-            claim(root, facts(plan, &key))?;
+            claim(root, facts(plan, replicas, &key))?;
         }
         let mut maps = Maps::open(root)?;
         // Nobody reads events yet, whatever an earlier agent did.
@@ -87,8 +88,17 @@ impl Balancer {
     }
 }
 
+/// Entries of the map of replicas. What a node without a key has already is enough for it.
+fn replicas(plan: &Plan<'_>, before: Option<&Meta>) -> u32 {
+    match (plan.key, before) {
+        (Some(_), _) => abi::replicas(plan.capacity.flows),
+        (None, Some(meta)) => meta.replicas,
+        (None, None) => abi::NO_REPLICAS,
+    }
+}
+
 /// The facts of pinned maps that can be adopted; `None` where new ones are to be made.
-fn adoptable(root: &Root, shapes: &[Shape]) -> Result<Option<Meta>, Error> {
+fn adoptable(root: &Root, plan: &Plan<'_>) -> Result<Option<Meta>, Error> {
     shape::check_meta(root)?;
     let meta = match open::<Array<MapData, Plain<Meta>>>(root, map::META) {
         Ok(meta) => meta.get(&0, 0).map_err(Error::map(map::META))?.0,
@@ -112,7 +122,11 @@ fn adoptable(root: &Root, shapes: &[Shape]) -> Result<Option<Meta>, Error> {
         root.create()?;
         return Ok(None);
     }
-    match shape::compare(root, shapes)? {
+    if plan.key.is_some_and(|key| meta.group_key != *key.bytes()) {
+        return Err(Error::Key);
+    }
+    let shapes = shape::balancer(plan.capacity, replicas(plan, Some(&meta)));
+    match shape::compare(root, &shapes)? {
         Pinned::All => Ok(Some(meta)),
         Pinned::Some | Pinned::None => Err(Error::Incomplete(root.path().to_owned())),
     }
@@ -144,8 +158,24 @@ fn maps_refused(source: EbpfError) -> Error {
 /// Has the kernel verify the program, and pins it.
 fn verify(root: &Root, ebpf: &mut Ebpf) -> Result<(), Error> {
     let program = program(ebpf, abi::LB_XDP)?;
-    program.load().map_err(Error::program(abi::LB_XDP))?;
+    into_kernel(program).map_err(Error::program(abi::LB_XDP))?;
     pin_program(program, &root.program())
+}
+
+/// Has the kernel verify a program. A signal that comes meanwhile ends that with `EAGAIN`, so it is tried again, as often as
+/// libbpf does.
+pub(super) fn into_kernel(program: &mut Xdp) -> Result<(), ProgramError> {
+    const TRIES: u32 = 5;
+    let mut result = program.load();
+    for _ in 1..TRIES {
+        match &result {
+            Err(ProgramError::LoadError { io_error, .. }) if io_error.kind() == ErrorKind::WouldBlock => {
+                result = program.load();
+            }
+            _ => break,
+        }
+    }
+    result
 }
 
 pub(super) fn pin_program(program: &mut Xdp, path: &Path) -> Result<(), Error> {
@@ -161,13 +191,14 @@ pub(super) fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a 
     program.try_into().map_err(Error::program(name))
 }
 
-fn facts(plan: &Plan<'_>, key: &GroupKey) -> Meta {
+fn facts(plan: &Plan<'_>, replicas: u32, key: &GroupKey) -> Meta {
     Meta {
         abi: abi::ABI_VERSION,
         pools: plan.capacity.pools,
         vips: plan.capacity.vips,
         backends: plan.capacity.backends,
         flows: plan.capacity.flows,
+        replicas,
         group_key: *key.bytes(),
         node: text(plan.node.as_str()),
         ..Meta::default()

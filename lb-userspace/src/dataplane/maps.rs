@@ -15,7 +15,7 @@ use super::flows::Tables;
 use super::memory::Memory;
 use super::pin::Root;
 use super::pod::Plain;
-use super::shape::{self, Pinned};
+use super::shape::{self, Pinned, Shape};
 use super::vips::Table;
 use crate::model::Capacity;
 
@@ -24,6 +24,7 @@ pub struct Maps {
     /// The kernel's number of the map of facts, and so of them all.
     pub(super) id: u32,
     pub(super) capacity: Capacity,
+    shapes: Vec<Shape>,
     pub(super) vips: Table,
     pub(super) slots: Memory,
     pub(super) backends: Array<MapData, Plain<backend::Entry>>,
@@ -90,12 +91,14 @@ impl Maps {
             backends: facts.backends,
             flows: facts.flows,
         };
-        if shape::compare(root, &shape::balancer(capacity))? != Pinned::All {
+        let shapes = shape::balancer(capacity, facts.replicas);
+        if shape::compare(root, &shapes)? != Pinned::All {
             return Err(Error::Incomplete(root.path().to_owned()));
         }
         Ok(Self {
             id: id(root)?,
             capacity,
+            shapes,
             vips: Table::new(
                 words(root, map::VIPS, Table::words(capacity.vips))?,
                 capacity.vips,
@@ -130,9 +133,14 @@ impl Maps {
         self.slots.changes()
     }
 
-    /// Sizes of the maps.
+    /// What they were made for.
     pub fn capacity(&self) -> Capacity {
         self.capacity
+    }
+
+    /// Each map's name and shape.
+    pub fn shapes(&self) -> &[Shape] {
+        &self.shapes
     }
 }
 

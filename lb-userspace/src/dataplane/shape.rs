@@ -47,13 +47,13 @@ pub(super) fn cpus() -> u32 {
     nr_cpus().ok().and_then(|n| u32::try_from(n).ok()).unwrap_or(1)
 }
 
-/// The maps of `lb_xdp` for given capacities on this machine.
-pub fn balancer(capacity: Capacity) -> Vec<Shape> {
-    balancer_on(capacity, cpus())
+/// The maps of `lb_xdp` for given capacities and so many replicas, on this machine.
+pub(super) fn balancer(capacity: Capacity, replicas: u32) -> Vec<Shape> {
+    balancer_on(capacity, replicas, cpus())
 }
 
-/// The maps of `lb_xdp` for given capacities on a machine that can have so many CPUs.
-pub fn balancer_on(capacity: Capacity, cpus: u32) -> Vec<Shape> {
+/// The maps of `lb_xdp` for given capacities and so many replicas, on a machine that can have so many CPUs.
+pub fn balancer_on(capacity: Capacity, replicas: u32, cpus: u32) -> Vec<Shape> {
     let Capacity {
         pools, vips, flows, ..
     } = capacity;
@@ -90,7 +90,7 @@ pub fn balancer_on(capacity: Capacity, cpus: u32) -> Vec<Shape> {
         array(map::BACKEND_INFO, size_of::<info::Backend>(), backends),
         array(map::IFACE_INFO, size_of::<info::Interface>(), abi::MAX_INTERFACES),
         entries(map::FLOWS, MapType::Hash, flows),
-        entries(map::REPLICAS, MapType::Hash, abi::replicas(flows)),
+        entries(map::REPLICAS, MapType::Hash, replicas),
         entries(
             map::PROBATION,
             MapType::LruHash,
@@ -107,7 +107,7 @@ pub fn balancer_on(capacity: Capacity, cpus: u32) -> Vec<Shape> {
             MapType::LruHash,
             size_of::<flow::Key>(),
             size_of::<Tick>(),
-            abi::misses(flows),
+            abi::misses(flows, cpus),
         ),
         array(map::USES, size_of::<Uses>(), pools * SLOTS as u32),
         shape(
@@ -147,7 +147,7 @@ pub fn decap() -> Vec<Shape> {
 
 /// Refuses a pinned map of facts that is not ours to read: without them not even the ABI version is known.
 pub(super) fn check_meta(root: &Root) -> Result<(), Error> {
-    let shapes = balancer(Capacity::default());
+    let shapes = balancer(Capacity::default(), abi::NO_REPLICAS);
     let meta: Vec<Shape> = shapes.into_iter().filter(|s| s.name == map::META).collect();
     compare(root, &meta).map(|_| ())
 }

@@ -24,7 +24,7 @@ use zerocopy::IntoBytes;
 
 use super::Error;
 use super::flows::{Entries, Table, tables_of};
-use super::load::program;
+use super::load::{into_kernel, program};
 use super::maps::Maps;
 use super::object::LB_XDP;
 use super::pin::Root;
@@ -65,9 +65,8 @@ impl Copy {
     pub fn load(root: &Root, maps: &Maps) -> Result<Self, Error> {
         let key = hash::Key::expand(&maps.meta()?.group_key);
         let vip_shift = vip::shift(vip::cells(maps.capacity().vips));
-        let shapes = shape::balancer(maps.capacity());
         let mut loader = EbpfLoader::new();
-        for shape in &shapes {
+        for shape in maps.shapes() {
             loader.map_max_entries(shape.name, entries(shape));
         }
         let mut pins = Vec::new();
@@ -89,9 +88,7 @@ impl Copy {
             .override_global(aya_log::LEVEL, &0u8, true)
             .load(LB_XDP)
             .map_err(refused)?;
-        program(&mut ebpf, abi::LB_XDP)?
-            .load()
-            .map_err(Error::program("a copy of lb_xdp"))?;
+        into_kernel(program(&mut ebpf, abi::LB_XDP)?).map_err(Error::program("a copy of lb_xdp"))?;
         let [a, b, c, d, e] = Table::ALL.map(|table| take(&mut ebpf, table.name()));
         Ok(Self {
             stops: take(&mut ebpf, map::STOPS)?,

@@ -26,11 +26,9 @@ fn port(port: u16, pool: usize) -> Vip {
     Vip { port, ..vip(1, pool) }
 }
 
-fn off(vip: Vip) -> Vip {
-    Vip {
-        tracking: Tracking::Off,
-        ..vip
-    }
+fn off(mut vip: Vip) -> Vip {
+    vip.tracking = Tracking::Off;
+    vip
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::Object;
+use lb_common::abi::map;
 use lb_common::{abi, hash, vip};
 use lb_userspace::dataplane::object::LB_XDP;
 use lb_userspace::dataplane::pin::Root;
@@ -10,6 +11,9 @@ use zerocopy::IntoBytes;
 
 use super::programs::program;
 use super::world;
+
+/// Maps that no program reads: the other revision gets new ones of its own shapes.
+const UNREAD: [&str; 4] = [map::META, map::POOL_INFO, map::BACKEND_INFO, map::IFACE_INFO];
 
 /// An object of another revision.
 pub struct Other {
@@ -22,7 +26,7 @@ pub struct Other {
 /// Loads it over the pinned maps of `root`.
 ///
 /// # Errors
-/// When one of its maps has another shape than ours, or the kernel refuses it.
+/// When a map that it reads or writes has another shape than ours, or the kernel refuses it.
 pub fn load(other: &Other, root: &Root, flow_key: &hash::Key) -> Result<Ebpf> {
     let revision = &other.revision;
     let differences = differences(LB_XDP, &other.object)?;
@@ -34,7 +38,7 @@ pub fn load(other: &Other, root: &Root, flow_key: &hash::Key) -> Result<Ebpf> {
         );
     }
     let mut loader = EbpfLoader::new();
-    for name in abi::map::ALL {
+    for name in map::ALL.into_iter().filter(|name| !UNREAD.contains(name)) {
         loader.map_pin_path(name, root.map(name));
     }
     let vip_shift = vip::shift(vip::cells(world::CAPACITY.vips));
@@ -50,14 +54,14 @@ pub fn load(other: &Other, root: &Root, flow_key: &hash::Key) -> Result<Ebpf> {
     Ok(ebpf)
 }
 
-/// In what the pinned maps of `theirs` differ from those of `ours`. Sizes don't matter: they are set at load.
+/// In what the maps of `theirs` that programs use differ from those of `ours`. Sizes don't matter: they are set at load.
 ///
 /// # Errors
 /// When one of them is no eBPF object.
 pub fn differences(ours: &[u8], theirs: &[u8]) -> Result<Vec<String>> {
     let ours = Object::parse(ours).context("our own object")?;
     let theirs = Object::parse(theirs).context("the other revision's object")?;
-    let is_shared = |name: &str| name.starts_with("lb_");
+    let is_shared = |name: &str| name.starts_with("lb_") && !UNREAD.contains(&name);
     let mut names: Vec<&String> = theirs.maps.keys().filter(|name| is_shared(name)).collect();
     names.sort();
     let shape = |map: &aya_obj::Map| {

@@ -13,12 +13,12 @@ use lb_userspace::ctl::out;
 use lb_userspace::dataplane::load::{Balancer, Plan};
 use lb_userspace::dataplane::object::{LAB_PASS, LB_DECAP};
 use lb_userspace::dataplane::shape;
-use lb_userspace::model::{Capacity, Name};
+use lb_userspace::model::{Capacity, GroupKey, Name};
 use serde::Serialize;
 
 use super::budget::{Budget, Cost, PATH};
 use super::object;
-use super::programs::{load, program};
+use super::programs::{GROUP_KEY, load, program};
 use crate::pins::Pins;
 
 /// All programs.
@@ -100,12 +100,12 @@ fn costs() -> Result<Vec<(&'static str, Cost)>> {
     Ok(costs)
 }
 
-/// As the agent loads it, without debug logs.
+/// As the agent of a group loads it, without debug logs.
 fn balancer() -> Result<Cost> {
     let pins = Pins::new().context("can't make a pin root (this needs root)")?;
     let plan = Plan {
         capacity: Capacity::default(),
-        key: None,
+        key: Some(&GroupKey::new(GROUP_KEY)),
         node: &"verify".parse::<Name>().expect("a valid name"),
         log_level: 0,
     };

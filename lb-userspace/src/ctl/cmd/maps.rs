@@ -16,7 +16,7 @@ use crate::dataplane::{Error, decap};
 /// The maps of the balancer and of the decapsulator, as far as they are there.
 pub(super) fn list(root: &Root) -> Result<Output> {
     let balancer = match Maps::open(root) {
-        Ok(maps) => shape::balancer(maps.capacity()),
+        Ok(maps) => maps.shapes().to_vec(),
         Err(Error::NotLoaded(_)) => Vec::new(),
         Err(e) => return Err(e.into()),
     };

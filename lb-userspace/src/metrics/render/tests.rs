@@ -125,6 +125,7 @@ fn checked(name: &str, phase: Phase, reason: &str) -> Row {
             at_unix_ms: 1_700_000_001_000,
         }),
         penalty: 0.5,
+        held: false,
         counts: Counts {
             good: 5,
             silent: 3,

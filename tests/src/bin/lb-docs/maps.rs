@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use aya::maps::MapType;
-use lb_common::abi::map;
+use lb_common::abi::{self, map};
 use lb_userspace::dataplane::shape::{self, Shape};
 use lb_userspace::model::Capacity;
 
@@ -45,7 +45,7 @@ pub(super) fn page(root: &Path) -> Result<String> {
          over pinned maps only if each has this type, these sizes and its configuration's number of entries.\n",
     );
     // Of a machine with one CPU: no other number would be right for everybody.
-    let default = shape::balancer_on(Capacity::default(), 1);
+    let default = shapes(Capacity::default(), 1);
     for (title, by, shapes) in [
         ("The balancer: `lb_xdp`", "agent", default),
         ("The decapsulator: `lb_decap`", "`lbctl decap`", shape::decap()),
@@ -113,11 +113,16 @@ fn key_and_value(comment: &str) -> String {
     }
 }
 
+/// The balancer's maps in a group of nodes.
+fn shapes(capacity: Capacity, cpus: u32) -> Vec<Shape> {
+    shape::balancer_on(capacity, abi::replicas(capacity.flows), cpus)
+}
+
 /// How the number of entries follows from `capacity`: it is linear, so differences tell.
 fn entries(shape: &Shape) -> String {
     let default = Capacity::default();
     let of = |capacity, cpus| {
-        let shapes = shape::balancer_on(capacity, cpus);
+        let shapes = shapes(capacity, cpus);
         let same = shapes.iter().find(|other| other.name == shape.name);
         i64::from(same.map_or(shape.entries, |other| other.entries))
     };
@@ -128,10 +133,13 @@ fn entries(shape: &Shape) -> String {
     };
     let by_flows = of(twice, 1) - of(default, 1);
     if by_flows != 0 {
-        let cpus = if of(default, 2) == of(default, 1) {
-            ""
+        let by_cpus = of(default, 2) - of(default, 1);
+        let cpus = if by_cpus == 0 {
+            String::new()
+        } else if of(twice, 2) - of(default, 2) == by_flows {
+            format!(" + {by_cpus} × possible CPUs")
         } else {
-            " × possible CPUs"
+            " × possible CPUs".to_owned()
         };
         return format!("{}{cpus}", share(by_flows, flows.into()));
     }
@@ -239,7 +247,7 @@ mod tests {
 
     #[test]
     fn entries_follow_the_capacities() {
-        let shapes = shape::balancer_on(Capacity::default(), 1);
+        let shapes = shapes(Capacity::default(), 1);
         let of = |name: &str| entries(shapes.iter().find(|shape| shape.name == name).unwrap());
         assert_eq!(of("lb_slots"), "65536 × `pools`");
         assert_eq!(of("lb_backends"), "2 × `backends` − 1");
@@ -248,5 +256,6 @@ mod tests {
         assert_eq!(of("lb_flows"), "`flows`");
         assert_eq!(of("lb_replicas"), "2 × `flows`");
         assert_eq!(of("lb_probation"), "`flows` / 16 × possible CPUs");
+        assert_eq!(of("lb_misses"), "`flows` / 4 + 256 × possible CPUs");
     }
 }
