@@ -23,6 +23,7 @@ fn checks_get_their_defaults() {
     let want = Health {
         probe: Probe::Tcp { port: 80 },
         from: From::default(),
+        vip: None,
         interval: Duration::from_secs(2),
         timeout: Duration::from_secs(1),
         rise: 2,

@@ -17,6 +17,7 @@ pub mod read;
 mod counters;
 pub mod write;
 pub mod decap;
+pub mod tunnel;
 pub mod trace;
 
 pub use error::Error;
