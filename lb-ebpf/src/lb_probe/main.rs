@@ -7,6 +7,8 @@
 
 mod maps;
 
+use core::mem::offset_of;
+
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
 use aya_ebpf::bindings::{
     BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, TC_ACT_OK, TC_ACT_SHOT, TC_ACT_UNSPEC,
@@ -14,7 +16,7 @@ use aya_ebpf::bindings::{
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use lb_common::backend::{Entry, OUTER_V6, READY};
-use lb_common::be::Be16;
+use lb_common::be::{Be16, Be32};
 use lb_common::encap::{self, Inner, fits};
 use lb_common::header::{Ethernet, Ipv4, Ipv6, ethertype, proto};
 use lb_common::probe;
@@ -62,21 +64,23 @@ fn send(ctx: &TcContext, backend: u16) -> Option<i32> {
 /// What the outer header takes from the packet.
 #[inline(always)]
 fn inner(ctx: &TcContext) -> Option<Inner> {
-    let ethernet: Ethernet = ctx.load(0).ok()?;
-    match ethernet.ethertype {
+    // Field by field: of a whole header LLVM makes reads from the stack that the verifier finds misaligned.
+    let kind: Be16 = ctx.load(offset_of!(Ethernet, ethertype)).ok()?;
+    match kind {
         ethertype::IPV4 => {
-            let ip: Ipv4 = ctx.load(AT).ok()?;
+            let len: Be16 = ctx.load(AT + offset_of!(Ipv4, total_len)).ok()?;
             Some(Inner {
-                len: ip.total_len.get(),
-                class: ip.tos,
+                len: len.get(),
+                class: ctx.load(AT + offset_of!(Ipv4, tos)).ok()?,
                 proto: proto::IPV4,
             })
         }
         ethertype::IPV6 => {
-            let ip: Ipv6 = ctx.load(AT).ok()?;
+            let len: Be16 = ctx.load(AT + offset_of!(Ipv6, payload_len)).ok()?;
+            let word: Be32 = ctx.load(AT + offset_of!(Ipv6, version_class_label)).ok()?;
             Some(Inner {
-                len: ip.payload_len.get().wrapping_add(size_of::<Ipv6>() as u16),
-                class: ip.class(),
+                len: len.get().wrapping_add(size_of::<Ipv6>() as u16),
+                class: (word.get() >> 20) as u8,
                 proto: proto::IPV6,
             })
         }
@@ -84,16 +88,20 @@ fn inner(ctx: &TcContext) -> Option<Inner> {
     }
 }
 
+/// On the stack where the verifier allows every access to it.
+#[repr(align(8))]
+struct Aligned<T>(T);
+
 /// Puts the outer header before the packet, and the next hop's addresses before that.
 #[inline(always)]
 fn wrap<T>(ctx: &TcContext, entry: &Entry, kind: Be16, outer: &T, flags: u32) -> Option<()> {
     ctx.adjust_room(size_of::<T>() as i32, BPF_ADJ_ROOM_MAC, u64::from(flags))
         .ok()?;
     ctx.store(AT, outer, 0).ok()?;
-    let ethernet = Ethernet {
+    let link = Aligned(Ethernet {
         destination: entry.destination_mac,
         source: entry.source_mac,
         ethertype: kind,
-    };
-    ctx.store(0, &ethernet, 0).ok()
+    });
+    ctx.store(0, &link.0, 0).ok()
 }

@@ -15,6 +15,7 @@ use super::controller::Controller;
 use super::desk::Desk;
 use super::health;
 use super::log;
+use super::tunnel::Tunnels;
 use crate::api::call::{self, Call};
 use crate::api::routes::{Api, router};
 use crate::api::server::Listener;
@@ -69,7 +70,7 @@ pub async fn run(args: Args) -> Result<()> {
         "{}",
         if balancer.adopted { "took over the running data plane" } else { "loaded a new data plane" }
     );
-    let mut checks = health::start(&model, &args.state_dir)?;
+    let checks = health::start(&model, &args.state_dir)?;
     let mut controller = Controller::new(model, balancer, !args.no_attach, operator).await?;
     controller.health(checks.taken_over());
     if let Err(e) = controller.start().await {
@@ -79,6 +80,8 @@ pub async fn run(args: Args) -> Result<()> {
         }
         return Err(e);
     }
+    let mut tunnels = Tunnels::new(&root, controller.model().capacity);
+    tunnels.follow(&controller, &checks).await;
     let _log = log::bridge(controller.balancer().ebpf());
     let adopted = controller.balancer().adopted;
     desk.started(&mut controller, adopted);
@@ -91,7 +94,11 @@ pub async fn run(args: Args) -> Result<()> {
     let server = listener.map(|listener| tokio::spawn(listener.serve(router(context.clone()))));
     notify(&[NotifyState::Ready, NotifyState::Status("forwarding")]);
     info!("ready");
-    serve(&mut desk, &mut controller, &mut checks, &mut signals, &mut inbox).await;
+    let mut side = Side {
+        checks,
+        tunnels,
+    };
+    serve(&mut desk, &mut controller, &mut side, &mut signals, &mut inbox).await;
     notify(&[NotifyState::Stopping]);
     desk.stopped(&controller);
     if let Some(server) = server {
@@ -120,10 +127,16 @@ impl Signals {
     }
 }
 
+/// What runs beside the controller and follows it.
+struct Side {
+    checks: Checks,
+    tunnels: Tunnels,
+}
+
 async fn serve(
     desk: &mut Desk,
     controller: &mut Controller,
-    checks: &mut Checks,
+    side: &mut Side,
     signals: &mut Signals,
     inbox: &mut mpsc::Receiver<Call>,
 ) {
@@ -136,8 +149,9 @@ async fn serve(
     loop {
         if controller.generation() != checked {
             checked = controller.generation();
-            checks.configure(controller.model());
+            side.checks.configure(controller.model());
         }
+        side.tunnels.follow(controller, &side.checks).await;
         // The wall's clock may be set, so it is looked at again now and then.
         let due = desk
             .due(controller)
@@ -148,7 +162,7 @@ async fn serve(
             _ = signals.interrupt.recv() => return,
             _ = signals.hangup.recv() => reload(desk, controller).await,
             Some(call) = inbox.recv() => desk.call(controller, call).await,
-            update = checks.update() => {
+            update = side.checks.update() => {
                 desk.judged(controller, &update.events);
                 controller.health(&update.standings);
                 if !follow(desk, controller).await {

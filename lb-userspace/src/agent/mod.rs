@@ -9,6 +9,7 @@ mod health;
 mod log;
 mod report;
 pub mod store;
+mod tunnel;
 
 pub use boot::run;
 pub use log::init as init_log;

@@ -97,7 +97,7 @@ impl Checks {
             clock,
             monitor,
             probers: HashMap::new(),
-            wrap: Arc::new(Closed),
+            wrap: Arc::new(Closed("not yet".to_owned())),
             asked: JoinSet::new(),
             out,
             file,
@@ -139,6 +139,11 @@ impl Checks {
     /// Checks another model from here on.
     pub fn configure(&self, model: &Model) {
         self.order(Command::Configure(Box::new(model.clone())));
+    }
+
+    /// Sends questions through the tunnel by this way from here on.
+    pub fn wrap(&self, wrap: Arc<dyn Wrap>) {
+        self.order(Command::Wrap(wrap));
     }
 
     /// For whoever wants to look.

@@ -25,5 +25,5 @@ mod why;
 pub use error::Error;
 pub use hop::{Hop, NextHop, Target};
 pub use link::{Link, Medium};
-pub use resolver::{REFRESH_EVERY, Resolver, addresses, links};
+pub use resolver::{REFRESH_EVERY, Resolver, addresses, interfaces_towards, links};
 pub use why::Why;

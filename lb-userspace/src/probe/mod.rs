@@ -6,6 +6,7 @@
 mod grpc;
 mod http;
 mod icmp;
+mod reach;
 mod socket;
 mod tcp;
 mod through;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls;
 
+pub use reach::{echo, touch};
 pub use socket::Way;
 pub use through::{Closed, NoWay, Wrap, astray};
 
@@ -81,6 +83,11 @@ impl Prober {
             Probe::Tcp { .. } | Probe::Udp(_) | Probe::Icmp => None,
         };
         Self { check, way, tls }
+    }
+
+    /// The same check by another way.
+    pub fn by(&self, way: Way) -> Self {
+        Self { way, ..self.clone() }
     }
 
     /// Asks the backend at `address`; takes at most the check's timeout.

@@ -35,13 +35,13 @@ pub enum NoWay {
     NoNextHop(String),
 }
 
-/// Nothing is attached: a start, before there is a data plane.
-#[derive(Clone, Copy, Debug)]
-pub struct Closed;
+/// Nothing is attached, and why.
+#[derive(Clone, Debug)]
+pub struct Closed(pub String);
 
 impl Wrap for Closed {
     fn mark(&self, _: u64) -> Result<u32, NoWay> {
-        Err(NoWay::NotAttached("not yet".to_owned()))
+        Err(NoWay::NotAttached(self.0.clone()))
     }
 
     fn wrapped(&self, _: u32) -> Option<u64> {

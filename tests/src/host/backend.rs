@@ -94,6 +94,16 @@ impl Backend {
         command::check(&mut command).map(drop)
     }
 
+    /// Takes `lb_decap` off again: packets keep their outer headers.
+    pub fn detach_decap(&self) -> Result<(), LabError> {
+        let mut command = self.namespace.command(binary::find("lbctl")?);
+        command
+            .arg("--pin-root")
+            .arg(&self.pins)
+            .args(["decap", "detach", "--interface", "eth0"]);
+        command::check(&mut command).map(drop)
+    }
+
     /// Starts its servers; [`Backend::wait_ready`] says when they listen.
     pub fn start(&mut self) -> Result<(), LabError> {
         let mut command = self.namespace.command(binary::find("lb-lab")?);

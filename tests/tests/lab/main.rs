@@ -14,4 +14,5 @@ mod overlay;
 mod trace;
 mod rates;
 mod top;
+mod tunnel;
 mod traces;
