@@ -16,7 +16,7 @@ use super::desk::Desk;
 use super::health;
 use super::log;
 use super::tunnel::Tunnels;
-use crate::api::call::{self, Call};
+use crate::api::call::{self, Call, Command};
 use crate::api::routes::{Api, router};
 use crate::api::server::Listener;
 use crate::config;
@@ -161,7 +161,10 @@ async fn serve(
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
             _ = signals.hangup.recv() => reload(desk, controller).await,
-            Some(call) = inbox.recv() => desk.call(controller, call).await,
+            Some(call) = inbox.recv() => match call.command {
+                Command::Doctor(ask) => side.tunnels.doctor(controller, ask).await,
+                command => desk.call(controller, Call { command, ..call }).await,
+            },
             update = side.checks.update() => {
                 desk.judged(controller, &update.events);
                 controller.health(&update.standings);

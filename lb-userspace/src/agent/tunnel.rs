@@ -5,15 +5,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lb_common::encap::outer_len;
 use lb_common::info::{next_hop, untext};
 use lb_common::probe;
 use tracing::{info, warn};
 
+use super::command::find;
 use super::controller::Controller;
+use crate::api::call::{Ask, Named, Ready};
+use crate::api::refusal::Refusal;
 use crate::dataplane::pin::Root;
 use crate::dataplane::tunnel::{self, Hook, Tunnel, Wrapped};
+use crate::doctor::{Outer, Patient};
 use crate::health::task::Checks;
-use crate::model::{Capacity, Model};
+use crate::model::health::Probe;
+use crate::model::{Capacity, Model, Protocol};
 use crate::net;
 use crate::probe::{Closed, NoWay, Wrap};
 use crate::state::contents::Contents;
@@ -77,8 +83,21 @@ impl Tunnels {
         }
     }
 
+    /// Gets a backend ready to be examined.
+    pub(super) async fn doctor(&mut self, controller: &Controller, ask: Ask<Named, Box<Ready>>) {
+        let ready = match patient(controller, &ask.what) {
+            Ok(patient) => {
+                let wrap = self.admit(controller, patient.vip).await;
+                Ok(Box::new(Ready { patient, wrap }))
+            }
+            Err(refusal) => Err(refusal),
+        };
+        // Who has hung up needs no answer.
+        drop(ask.reply.send(ready));
+    }
+
     /// The way through the tunnel for questions to `vip`, whether checks ask there or not.
-    pub(super) async fn admit(&mut self, controller: &Controller, vip: IpAddr) -> Arc<dyn Wrap> {
+    async fn admit(&mut self, controller: &Controller, vip: IpAddr) -> Arc<dyn Wrap> {
         self.guests.insert(vip, Instant::now() + GUESTS_STAY);
         let vips = self.vips(controller.model());
         self.attach(&vips).await;
@@ -144,6 +163,62 @@ impl Tunnels {
             }),
             None => Arc::new(Closed(self.wrong.clone().unwrap_or_default())),
         }
+    }
+}
+
+/// What is known of a backend that is to be examined.
+fn patient(controller: &Controller, named: &Named) -> Result<Patient, Refusal> {
+    let model = controller.model();
+    let (pool, backend) = find(model, (&named.pool, &named.backend))?;
+    let place = model.pools.iter().position(|other| other.name == pool.name);
+    let of_pool = || model.vips.iter().filter(|vip| Some(vip.pool) == place);
+    let check = pool.health.as_ref();
+    let asked = check.and_then(|check| check.vip);
+    let wanted = check.map_or(Protocol::Tcp, |check| transport(&check.probe));
+    // As the configuration chooses it for a check, and any rather than none.
+    let vip = of_pool()
+        .find(|vip| asked.map_or(vip.protocol == wanted, |asked| vip.address == asked))
+        .or_else(|| of_pool().next())
+        .ok_or_else(|| Refusal::NoVip {
+            pool: named.pool.clone(),
+        })?;
+    let port = check.and_then(|check| port(&check.probe)).unwrap_or(vip.port);
+    let held = controller.applied().backends.values().find(|held| held.info.id == backend.id);
+    Ok(Patient {
+        name: format!("{}/{}", named.pool, named.backend),
+        id: backend.id,
+        address: backend.address,
+        vip: vip.address,
+        // Any answers, be it by a refusal.
+        port: if port == 0 { 9 } else { port },
+        check: check.cloned().map(Arc::new),
+        way: match held {
+            Some(held) if held.info.next_hop == next_hop::RESOLVED => Ok(Outer {
+                source: held.entry.src.into(),
+                varies: held.entry.entropy != 0,
+                len: outer_len(&held.entry),
+                mtu: held.entry.mtu,
+            }),
+            Some(held) => Err(untext(&held.info.why).to_owned()),
+            None => Err("the data plane doesn't have it".to_owned()),
+        },
+    })
+}
+
+fn transport(probe: &Probe) -> Protocol {
+    match probe {
+        Probe::Udp(_) => Protocol::Udp,
+        Probe::Tcp { .. } | Probe::Http(_) | Probe::Grpc(_) | Probe::Icmp => Protocol::Tcp,
+    }
+}
+
+fn port(probe: &Probe) -> Option<u16> {
+    match probe {
+        Probe::Tcp { port } => Some(*port),
+        Probe::Http(http) => Some(http.port),
+        Probe::Grpc(grpc) => Some(grpc.port),
+        Probe::Udp(udp) => Some(udp.port),
+        Probe::Icmp => None,
     }
 }
 

@@ -17,13 +17,14 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::call::{About, Calls, Command, Text, Verb, Who};
+use super::call::{self, About, Calls, Command, Text, Verb, Who};
 use super::dto::{
     Applied, Backends, Drain, Events, LONGEST_MS, Naming, Ordered, Plain, Planned, Problem, Ramp, Running,
     STEPS_MAX, Since, Weight,
 };
 use super::refusal::Refusal;
 use crate::config::FILE_MAX;
+use crate::doctor::{Report, examine};
 use crate::journal;
 
 /// The longest body of an order, in bytes.
@@ -65,6 +66,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(up))
         .routes(routes!(weight))
         .routes(routes!(ramp))
+        .routes(routes!(doctor))
         .routes(routes!(running))
         .routes(routes!(events))
         .layer(DefaultBodyLimit::max(ORDER_MAX));
@@ -241,6 +243,21 @@ async fn ramp(
         });
     }
     order(c, who, name, Verb::Ramp(ramp)).await
+}
+
+/// Examines a backend from this node: what is wrong with it, by what evidence, and what to do. Takes some seconds.
+#[utoipa::path(post, path = "/v1/backends/{pool}/{backend}/doctor", tag = "backends",
+    params(("pool" = String, Path), ("backend" = String, Path)),
+    responses((status = 200, body = Report), (status = "default", body = Problem)))]
+async fn doctor(
+    State(c): State<Api>,
+    Extension(who): Extension<Who>,
+    Path((pool, backend)): Named,
+) -> Answer<Report> {
+    let named = call::Named { pool, backend };
+    let ready = c.calls.ask(who, Command::Doctor, named).await?;
+    // Here and not by the agent's loop, which has more to do than to wait.
+    Ok(Json(examine(&ready.patient, ready.wrap.as_ref()).await))
 }
 
 /// The running configuration.

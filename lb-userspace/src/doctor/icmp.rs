@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 use lb_common::addr::Addr;
 use lb_common::header::{Ipv4, Ipv6};
@@ -87,14 +87,14 @@ pub fn read_v6(from: IpAddr, message: &[u8]) -> Option<Notice> {
 }
 
 fn address(addr: Addr) -> IpAddr {
-    (&addr).into()
+    addr.into()
 }
 
-/// An echo request through which nothing is asked: for tests of what is no error.
 #[cfg(test)]
 mod tests {
     use super::*;
     use lb_common::be::{Be16, Be32};
+    use zerocopy::IntoBytes;
 
     fn v4(proto: u8, src: [u8; 4], dst: [u8; 4]) -> Vec<u8> {
         let header = Ipv4 {
