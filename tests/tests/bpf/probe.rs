@@ -170,7 +170,7 @@ fn what_would_not_fit_does_not_leave() {
 fn filters(interface: &str) -> usize {
     let show = ["filter", "show", "dev", interface, "egress"];
     let out = Command::new("tc").args(show).output().expect("tc runs");
-    String::from_utf8_lossy(&out.stdout).matches(" lb_probe").count()
+    String::from_utf8_lossy(&out.stdout).matches(" lb_probe direct-action").count()
 }
 
 /// Programs of ours at an interface's egress by link.

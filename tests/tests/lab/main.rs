@@ -4,6 +4,7 @@ mod agent;
 mod attach;
 mod cleanup;
 mod decap;
+mod doctor;
 mod health;
 mod inspect;
 mod kit;
