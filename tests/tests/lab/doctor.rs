@@ -134,7 +134,7 @@ fn a_reverse_path_filter() {
                     "neigh add 10.9.21.2 lladdr 02:00:00:00:00:01 dev t0 nud permanent",
                     "route add default dev t0 table 200",
                     "rule add pref 10 lookup local",
-                    "rule add pref 5 iif eth0 ipproto ipip lookup 200",
+                    "rule add pref 5 iif eth0 ipproto 4 lookup 200",
                     "rule del pref 0",
                 ],
             )?;
