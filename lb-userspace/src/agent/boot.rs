@@ -94,10 +94,7 @@ pub async fn run(args: Args) -> Result<()> {
     let server = listener.map(|listener| tokio::spawn(listener.serve(router(context.clone()))));
     notify(&[NotifyState::Ready, NotifyState::Status("forwarding")]);
     info!("ready");
-    let mut side = Side {
-        checks,
-        tunnels,
-    };
+    let mut side = Side { checks, tunnels };
     serve(&mut desk, &mut controller, &mut side, &mut signals, &mut inbox).await;
     notify(&[NotifyState::Stopping]);
     desk.stopped(&controller);

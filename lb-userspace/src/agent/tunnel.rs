@@ -183,7 +183,11 @@ fn patient(controller: &Controller, named: &Named) -> Result<Patient, Refusal> {
             pool: named.pool.clone(),
         })?;
     let port = check.and_then(|check| port(&check.probe)).unwrap_or(vip.port);
-    let held = controller.applied().backends.values().find(|held| held.info.id == backend.id);
+    let held = controller
+        .applied()
+        .backends
+        .values()
+        .find(|held| held.info.id == backend.id);
     Ok(Patient {
         name: format!("{}/{}", named.pool, named.backend),
         id: backend.id,
@@ -247,7 +251,9 @@ struct Ways {
 
 impl std::fmt::Debug for Ways {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ways").field("ways", &self.ways).finish_non_exhaustive()
+        f.debug_struct("Ways")
+            .field("ways", &self.ways)
+            .finish_non_exhaustive()
     }
 }
 

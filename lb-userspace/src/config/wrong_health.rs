@@ -132,7 +132,9 @@ impl WrongHealth {
             }
             Self::Direct => "set `through_tunnel: true`, or leave `vip` out",
             Self::NoVipOf(_) => "name an address that `vips` gives to this pool",
-            Self::NoVip(_) => "give the pool such a VIP, or name the address of another of its VIPs: `vip: ADDRESS`",
+            Self::NoVip(_) => {
+                "give the pool such a VIP, or name the address of another of its VIPs: `vip: ADDRESS`"
+            }
             Self::SourceOfVip { .. } => "through the tunnel, questions have the family of the VIP",
             Self::Unverified => "leave `ca_file` out, or set `verify: true`",
             Self::NoCertificate => "it should hold blocks that begin with `-----BEGIN CERTIFICATE-----`",

@@ -8,8 +8,8 @@ use aya::maps::MapError;
 use aya::maps::xdp::XdpMapError;
 use aya::pin::PinError;
 use aya::programs::ProgramError;
-use aya::programs::tc::TcError;
 use aya::programs::links::LinkError;
+use aya::programs::tc::TcError;
 
 /// Why the data plane could not be reached or changed. Messages leave out their source: whoever prints one prints the
 /// chain.

@@ -12,11 +12,15 @@ pub(super) fn meaning(verdict: Verdict) -> &'static str {
         Verdict::NotAsked => "this node could not ask through the tunnel",
         Verdict::NoAnswer => "the host doesn't answer at all: it is down, or can't be reached",
         Verdict::NoDecapsulation => "the host answers, but doesn't take encapsulated packets of this node",
-        Verdict::VipNotBound => "encapsulated packets are unwrapped, but the VIP is not an address of the host",
+        Verdict::VipNotBound => {
+            "encapsulated packets are unwrapped, but the VIP is not an address of the host"
+        }
         Verdict::ReversePathFilter => {
             "encapsulated packets are taken, but what comes out of them is dropped: a reverse-path filter, or another one"
         }
-        Verdict::MtuTooSmall => "small packets come through, full-size ones don't: an MTU on the way is too small",
+        Verdict::MtuTooSmall => {
+            "small packets come through, full-size ones don't: an MTU on the way is too small"
+        }
         Verdict::ServiceRefuses => "packets come through, but the service refuses",
         Verdict::ServiceSilent => "packets come through, but the service gives no answer",
     }
@@ -29,7 +33,10 @@ pub(super) fn advice(verdict: Verdict, patient: &Patient, largest: Option<u16>) 
         Verdict::Healthy | Verdict::NotAsked => Vec::new(),
         Verdict::NoNextHop => vec![format!("on this node: ip route get {}", patient.address)],
         Verdict::NoAnswer => vec![
-            format!("on this node: ip route get {0}; ip neigh show {0}", patient.address),
+            format!(
+                "on this node: ip route get {0}; ip neigh show {0}",
+                patient.address
+            ),
             "is the host up, and its firewall open to this node?".to_owned(),
         ],
         Verdict::NoDecapsulation => no_decapsulation(patient, outer),
@@ -60,7 +67,9 @@ fn no_decapsulation(patient: &Patient, outer: Option<&Outer>) -> Vec<String> {
             "on the backend: `lbctl decap status` must name its interface, and {source} among the sources that it allows; \
              lbctl decap attach --interface IFACE --allow {source}"
         ),
-        format!("where the kernel's own tunnel is used: {module} must show one that is up and takes any remote"),
+        format!(
+            "where the kernel's own tunnel is used: {module} must show one that is up and takes any remote"
+        ),
         "a firewall there must let IP protocols 4 and 41 in".to_owned(),
     ]
 }
@@ -84,7 +93,9 @@ fn filtered(vip: IpAddr) -> Vec<String> {
     };
     vec![
         first.to_owned(),
-        format!("else a firewall there drops unwrapped packets: to {vip}, and to its own address by the tunnel"),
+        format!(
+            "else a firewall there drops unwrapped packets: to {vip}, and to its own address by the tunnel"
+        ),
     ]
 }
 

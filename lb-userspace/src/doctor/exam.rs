@@ -71,11 +71,12 @@ pub async fn examine(patient: &Patient, wrap: &dyn Wrap) -> Report {
     evidence.push(line(format!("{}, through the tunnel", patient.address), &inner));
     let (full, largest) = exam.sizes(&vip, &mut evidence).await;
     evidence.extend(service.iter().map(|outcome| of_service(patient, outcome)));
-    let tells = told(&notices, |notice| notice.proto == NOBODYS && notice.to == patient.address);
+    let tells = told(&notices, |notice| {
+        notice.proto == NOBODYS && notice.to == patient.address
+    });
     evidence.push(errors(patient, &notices, hears, tells));
-    let is_wrapped = |notice: &&Notice| {
-        notice.to == patient.address && matches!(notice.proto, proto::IPV4 | proto::IPV6)
-    };
+    let is_wrapped =
+        |notice: &&Notice| notice.to == patient.address && matches!(notice.proto, proto::IPV4 | proto::IPV6);
     let mut vip_answer = vip.answer;
     if is_astray {
         vip_answer = Answer::Unknown;
@@ -113,11 +114,18 @@ fn noted(why: &str) -> Vec<Evidence> {
     }]
 }
 
-fn report(patient: &Patient, verdicts: Vec<Verdict>, evidence: Vec<Evidence>, largest: Option<u16>) -> Report {
+fn report(
+    patient: &Patient,
+    verdicts: Vec<Verdict>,
+    evidence: Vec<Evidence>,
+    largest: Option<u16>,
+) -> Report {
     let meanings: Vec<&str> = verdicts.iter().map(|verdict| meaning(*verdict)).collect();
     let is_several_faults = verdicts.first() == Some(&Verdict::MtuTooSmall);
     let between = if is_several_faults { "; and " } else { "; or " };
-    let all = verdicts.iter().flat_map(|verdict| advice(*verdict, patient, largest));
+    let all = verdicts
+        .iter()
+        .flat_map(|verdict| advice(*verdict, patient, largest));
     Report {
         backend: patient.name.clone(),
         address: patient.address.to_string(),
@@ -204,7 +212,10 @@ impl Exam<'_> {
     /// Whether the longest packets come through, and else how long they may be.
     async fn sizes(&self, vip: &Reached, evidence: &mut Vec<Evidence>) -> (Answer, Option<u16>) {
         let full = full(&self.outer);
-        let question = format!("{} through the tunnel, in packets of {full} bytes", self.patient.vip);
+        let question = format!(
+            "{} through the tunnel, in packets of {full} bytes",
+            self.patient.vip
+        );
         if vip.answer != Answer::Yes {
             return (Answer::Unknown, None);
         }
@@ -214,14 +225,26 @@ impl Exam<'_> {
             outcome == Outcome::Good
         };
         let (answer, largest, detail) = if !vip.echo {
-            (Answer::Unknown, None, "echo is not answered, so this can't be known".to_owned())
+            (
+                Answer::Unknown,
+                None,
+                "echo is not answered, so this can't be known".to_owned(),
+            )
         } else if passes(full).await {
-            (Answer::Yes, None, format!("{} with the outer header", full + self.outer.len))
+            (
+                Answer::Yes,
+                None,
+                format!("{} with the outer header", full + self.outer.len),
+            )
         } else {
             let (mut good, mut bad) = (SHORTEST, full);
             while bad - good > 4 {
                 let middle = good + (bad - good) / 2;
-                if passes(middle).await { good = middle } else { bad = middle }
+                if passes(middle).await {
+                    good = middle
+                } else {
+                    bad = middle
+                }
             }
             let detail = format!(
                 "no reply; up to about {good} bytes come through, {} with the outer header",
@@ -272,7 +295,10 @@ fn of_service(patient: &Patient, outcome: &Outcome) -> Evidence {
 }
 
 fn told(notices: &[Notice], is_it: impl Fn(&Notice) -> bool) -> Answer {
-    if notices.iter().any(|notice| notice.kind == Kind::NoProtocol && is_it(notice)) {
+    if notices
+        .iter()
+        .any(|notice| notice.kind == Kind::NoProtocol && is_it(notice))
+    {
         Answer::Yes
     } else {
         Answer::No
@@ -293,11 +319,17 @@ fn errors(patient: &Patient, notices: &[Notice], hears: bool, tells: Answer) -> 
         texts.push("none about these packets".to_owned());
     }
     if !hears {
-        texts.push("those about encapsulated packets go to the outer source, which is no address of this node".to_owned());
+        texts.push(
+            "those about encapsulated packets go to the outer source, which is no address of this node"
+                .to_owned(),
+        );
     }
     texts.push(match tells {
         Answer::Yes => format!("{} does tell of protocols that it doesn't know", patient.address),
-        _ => format!("{} doesn't tell of protocols that it doesn't know", patient.address),
+        _ => format!(
+            "{} doesn't tell of protocols that it doesn't know",
+            patient.address
+        ),
     });
     Evidence {
         question: "ICMP errors".to_owned(),

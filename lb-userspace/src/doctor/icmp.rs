@@ -40,7 +40,11 @@ impl fmt::Display for Notice {
         match self.kind {
             Kind::NoProtocol => write!(f, "{from} says: protocol {} is not known here", self.proto),
             Kind::Unreachable => write!(f, "{from} says: {} can't be reached", self.to),
-            Kind::TimeExceeded => write!(f, "{from} says: the packet to {} has passed too many hosts", self.to),
+            Kind::TimeExceeded => write!(
+                f,
+                "{from} says: the packet to {} has passed too many hosts",
+                self.to
+            ),
             Kind::TooBig(mtu) => write!(f, "{from} says: packets to {} may have {mtu} bytes", self.to),
         }
     }
@@ -148,7 +152,10 @@ mod tests {
             let notice = read_v4(&message_v4(kind, code));
             assert_eq!(notice.as_ref().map(|notice| notice.kind), want, "{kind}/{code}");
             if let Some(notice) = notice {
-                assert_eq!((notice.from, notice.to, notice.proto), (BACKEND.into(), BACKEND.into(), 4));
+                assert_eq!(
+                    (notice.from, notice.to, notice.proto),
+                    (BACKEND.into(), BACKEND.into(), 4)
+                );
             }
         }
         let from: IpAddr = "fd00:9:21::2".parse().expect("an address");

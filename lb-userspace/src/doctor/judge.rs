@@ -103,28 +103,122 @@ mod tests {
         let quiet = |how: &str| Some(Outcome::Silent(how.into()));
         let cases: [(&str, Seen, &[Verdict]); 17] = [
             ("all well", well(), &[Healthy]),
-            ("no check", Seen { service: None, ..well() }, &[Healthy]),
-            ("own address filtered", Seen { own: No, tells: No, inner: No, ..well() }, &[Healthy]),
-            ("echo filtered", Seen { full: Unknown, ..well() }, &[Healthy]),
-            ("503", Seen { service: refuses("HTTP status 503"), ..well() }, &[ServiceRefuses]),
-            ("closed", Seen { service: quiet("Connection refused"), ..well() }, &[ServiceRefuses]),
-            ("hangs", Seen { service: quiet("no answer within 1s"), ..well() }, &[ServiceSilent]),
+            (
+                "no check",
+                Seen {
+                    service: None,
+                    ..well()
+                },
+                &[Healthy],
+            ),
+            (
+                "own address filtered",
+                Seen {
+                    own: No,
+                    tells: No,
+                    inner: No,
+                    ..well()
+                },
+                &[Healthy],
+            ),
+            (
+                "echo filtered",
+                Seen {
+                    full: Unknown,
+                    ..well()
+                },
+                &[Healthy],
+            ),
+            (
+                "503",
+                Seen {
+                    service: refuses("HTTP status 503"),
+                    ..well()
+                },
+                &[ServiceRefuses],
+            ),
+            (
+                "closed",
+                Seen {
+                    service: quiet("Connection refused"),
+                    ..well()
+                },
+                &[ServiceRefuses],
+            ),
+            (
+                "hangs",
+                Seen {
+                    service: quiet("no answer within 1s"),
+                    ..well()
+                },
+                &[ServiceSilent],
+            ),
             ("long ones lost", Seen { full: No, ..well() }, &[MtuTooSmall]),
             (
                 "two at once",
-                Seen { full: No, service: refuses("HTTP status 503"), ..well() },
+                Seen {
+                    full: No,
+                    service: refuses("HTTP status 503"),
+                    ..well()
+                },
                 &[MtuTooSmall, ServiceRefuses],
             ),
-            ("could not ask", Seen { vip: Unknown, ..well() }, &[NotAsked]),
-            ("says so", Seen { refuses_tunnel: true, ..silent() }, &[NoDecapsulation]),
-            ("only the VIP is missing", Seen { inner: Yes, ..silent() }, &[VipNotBound]),
-            ("goes on to a router", Seen { went_on: true, ..silent() }, &[VipNotBound]),
-            ("dead", Seen { own: No, tells: No, ..silent() }, &[NoAnswer]),
+            (
+                "could not ask",
+                Seen {
+                    vip: Unknown,
+                    ..well()
+                },
+                &[NotAsked],
+            ),
+            (
+                "says so",
+                Seen {
+                    refuses_tunnel: true,
+                    ..silent()
+                },
+                &[NoDecapsulation],
+            ),
+            (
+                "only the VIP is missing",
+                Seen {
+                    inner: Yes,
+                    ..silent()
+                },
+                &[VipNotBound],
+            ),
+            (
+                "goes on to a router",
+                Seen {
+                    went_on: true,
+                    ..silent()
+                },
+                &[VipNotBound],
+            ),
+            (
+                "dead",
+                Seen {
+                    own: No,
+                    tells: No,
+                    ..silent()
+                },
+                &[NoAnswer],
+            ),
             ("takes it and drops it", silent(), &[ReversePathFilter]),
-            ("says nothing", Seen { tells: No, ..silent() }, &[NoDecapsulation, ReversePathFilter]),
+            (
+                "says nothing",
+                Seen {
+                    tells: No,
+                    ..silent()
+                },
+                &[NoDecapsulation, ReversePathFilter],
+            ),
             (
                 "families differ",
-                Seen { mixed: true, ..silent() },
+                Seen {
+                    mixed: true,
+                    ..silent()
+                },
                 &[NoDecapsulation, VipNotBound, ReversePathFilter],
             ),
         ];

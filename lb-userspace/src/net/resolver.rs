@@ -66,7 +66,12 @@ pub async fn addresses() -> Result<HashSet<IpAddr>, Error> {
 pub async fn interfaces_towards(to: &[IpAddr]) -> Result<BTreeMap<String, u32>, Error> {
     let socket = Socket::open()?;
     let links = socket.links().await?;
-    let picks = socket.routes(to).await?.into_iter().flatten().map(|path| path.ifindex);
+    let picks = socket
+        .routes(to)
+        .await?
+        .into_iter()
+        .flatten()
+        .map(|path| path.ifindex);
     let ways = socket.ways(to).await?.into_iter().flatten().flatten();
     let all = picks.chain(ways.map(|path| path.ifindex));
     Ok(all

@@ -40,11 +40,18 @@ impl Probe {
             dead.flags |= DEAD;
             world.backend(NOT_READY, not_ready);
             world.backend(DEAD_ONE, dead);
-            world.pool(2, |slot| [ELSEWHERE, DEAD_ONE][slot % 2 + usize::from(slot >= SLOTS)]);
+            world.pool(2, |slot| {
+                [ELSEWHERE, DEAD_ONE][slot % 2 + usize::from(slot >= SLOTS)]
+            });
         });
         let root = &fixture.kernel.pins.0;
-        let (_, wrapped) = Tunnel::load(root, fixture.kernel.capacity, Hook::of_kernel())
-            .unwrap_or_else(|e| panic!("lb_probe can't be loaded: {e}: {:?}", std::error::Error::source(&e)));
+        let (_, wrapped) =
+            Tunnel::load(root, fixture.kernel.capacity, Hook::of_kernel()).unwrap_or_else(|e| {
+                panic!(
+                    "lb_probe can't be loaded: {e}: {:?}",
+                    std::error::Error::source(&e)
+                )
+            });
         let program = SchedClassifier::from_pin(root.probe().program()).expect("the program's pin");
         Self {
             program,
@@ -89,7 +96,12 @@ impl Probe {
                 frame[16..18].fill(0);
             }
         }
-        assert!(left == want, "{what}\nleft\n{}\nwanted\n{}", hex(&left), hex(&want));
+        assert!(
+            left == want,
+            "{what}\nleft\n{}\nwanted\n{}",
+            hex(&left),
+            hex(&want)
+        );
     }
 
     fn dropped(&self, what: &str, frame: &[u8], backend: u16) {
@@ -170,7 +182,9 @@ fn what_would_not_fit_does_not_leave() {
 fn filters(interface: &str) -> usize {
     let show = ["filter", "show", "dev", interface, "egress"];
     let out = Command::new("tc").args(show).output().expect("tc runs");
-    String::from_utf8_lossy(&out.stdout).matches(" lb_probe direct-action").count()
+    String::from_utf8_lossy(&out.stdout)
+        .matches(" lb_probe direct-action")
+        .count()
 }
 
 /// Programs of ours at an interface's egress by link.

@@ -66,7 +66,13 @@ fn the_healthy_and_faults_of_the_way() {
             for family in Family::BOTH {
                 let report = says(lab, family, &["mtu_too_small"])?;
                 let needed = if family == Family::V4 { 1520 } else { 1540 };
-                assert!(report["advice"][0].as_str().expect("text").contains(&format!("mtu {needed}")), "{report:#}");
+                assert!(
+                    report["advice"][0]
+                        .as_str()
+                        .expect("text")
+                        .contains(&format!("mtu {needed}")),
+                    "{report:#}"
+                );
             }
             backend_ip(lab, &["link set dev eth0 mtu 1600"])?;
             both(lab, &["healthy"])?;
@@ -138,14 +144,22 @@ fn a_reverse_path_filter() {
                     "rule del pref 0",
                 ],
             )?;
-            let sysctl = |filter| [("net/ipv4/ip_forward", "1"), ("net/ipv4/conf/t1/rp_filter", filter)];
+            let sysctl = |filter| {
+                [
+                    ("net/ipv4/ip_forward", "1"),
+                    ("net/ipv4/conf/t1/rp_filter", filter),
+                ]
+            };
             lab.backend(0).namespace().sysctl(&sysctl("0"))?;
             lab.backend(0).attach_decap_to("t1")?;
             // The control: without the filter all is well.
             says(lab, Family::V4, &["healthy"])?;
             lab.backend(0).namespace().sysctl(&sysctl("1"))?;
             let report = says(lab, Family::V4, &["reverse_path_filter"])?;
-            assert!(report["advice"][0].as_str().expect("text").contains("rp_filter"), "{report:#}");
+            assert!(
+                report["advice"][0].as_str().expect("text").contains("rp_filter"),
+                "{report:#}"
+            );
             Ok::<(), LabError>(())
         })
         .expect("the lab runs");

@@ -24,7 +24,10 @@ pub(super) fn run(socket: &Path, backend: &Target) -> Result<Output> {
 }
 
 fn text(report: &Report) -> String {
-    let mut lines = vec![format!("{} ({}): {}", report.backend, report.address, report.summary)];
+    let mut lines = vec![format!(
+        "{} ({}): {}",
+        report.backend, report.address, report.summary
+    )];
     lines.push(String::new());
     for evidence in &report.evidence {
         let answer = match evidence.answer {
