@@ -8,6 +8,8 @@ pub const ABI_VERSION: u32 = 3;
 pub const LB_XDP: &str = "lb_xdp";
 /// The program on backends.
 pub const LB_DECAP: &str = "lb_decap";
+/// The program that wraps health checks, where they leave this host.
+pub const LB_PROBE: &str = "lb_probe";
 /// A program that passes everything: the far end of a veth needs one.
 pub const LAB_PASS: &str = "lab_pass";
 
@@ -92,6 +94,9 @@ pub mod map {
     pub const DECAP_STOPS: &str = "lb_decap_stops";
     /// PERCPU_ARRAY of one [`crate::stats::Counter`]: packets whose outer header was removed.
     pub const DECAP_STATS: &str = "lb_decap_stats";
+
+    /// PERCPU_ARRAY backend index → [`crate::stats::Counter`]: packets that `lb_probe` wrapped; beside [`BACKENDS`].
+    pub const PROBE_STATS: &str = "lb_probe_stats";
 
     /// All of `lb_decap`'s pinned maps.
     pub const DECAP: [&str; 3] = [DECAP_ALLOW, DECAP_STOPS, DECAP_STATS];

@@ -32,4 +32,5 @@ pub mod stop;
 pub mod ecn;
 pub mod encap;
 pub mod info;
+pub mod probe;
 pub mod bench;

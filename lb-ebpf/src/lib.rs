@@ -1,6 +1,6 @@
-//! What the XDP programs share: the frame, its link layer, the licence.
+//! What the programs share: the frame, its link layer, the licence.
 //!
-//! Every program has a folder: `lb_xdp/` (balancer), `lb_decap/` (backends), `lab_pass/` (labs), `bench_*/` (the
+//! Every program has a folder: `lb_xdp/` (balancer), `lb_decap/` (backends), `lb_probe/` (health checks, at egress), `lab_pass/` (labs), `bench_*/` (the
 //! bench), with one file per stage in the order of a packet's way and a `maps.rs` of its own, since a map in this
 //! library would be made by every program. Algorithms live in `lb-common`; only `packet.rs` and the `maps.rs` files
 //! are unsafe, the licence's section name below and the frozen `bench_reference/` aside.

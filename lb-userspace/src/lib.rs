@@ -9,6 +9,7 @@ pub mod state;
 pub mod journal;
 pub mod probe;
 pub mod health;
+pub mod doctor;
 pub mod trace;
 pub mod rate;
 pub mod dataplane;

@@ -23,6 +23,7 @@ fn checks_get_their_defaults() {
     let want = Health {
         probe: Probe::Tcp { port: 80 },
         from: From::default(),
+        vip: None,
         interval: Duration::from_secs(2),
         timeout: Duration::from_secs(1),
         rise: 2,
@@ -120,6 +121,50 @@ fn every_type_of_check_is_read() {
     ] {
         let health = health(text).unwrap_or_else(|error| panic!("{text}: {error}"));
         assert_eq!(health.probe, want, "{text}");
+    }
+}
+
+/// The VIP that is asked through the tunnel.
+fn vip_of(health: &str) -> Option<String> {
+    let file = format!(
+        "{NODE}pools: [{{name: p, backends: [{{name: b, address: 198.51.100.1}}], health: {{{health}}}}}]\n\
+         vips:\n\
+         - {{address: 203.0.113.1, port: 53, protocol: udp, pool: p}}\n\
+         - {{address: 203.0.113.2, port: 80, protocol: tcp, pool: p}}\n\
+         - {{address: \"2001:db8::1\", port: 80, protocol: tcp, pool: p}}\n"
+    );
+    let mut model = config::parse(&file, Path::new("lb.yaml")).unwrap_or_else(|e| panic!("{health}: {e}"));
+    let vip = model.pools.remove(0).health.expect("a check").vip;
+    vip.map(|vip| vip.to_string())
+}
+
+#[test]
+fn the_vip_that_is_asked() {
+    for (health, want) in [
+        ("type: tcp, port: 80", None),
+        ("type: tcp, port: 80, through_tunnel: false", None),
+        ("type: tcp, port: 80, through_tunnel: true", Some("203.0.113.2")),
+        ("type: grpc, port: 80, through_tunnel: true", Some("203.0.113.2")),
+        (
+            "type: udp, port: 53, request: x, through_tunnel: true",
+            Some("203.0.113.1"),
+        ),
+        ("type: icmp, through_tunnel: true", Some("203.0.113.1")),
+        (
+            "type: tcp, port: 80, through_tunnel: true, vip: \"2001:db8:0::1\"",
+            Some("2001:db8::1"),
+        ),
+        (
+            "type: tcp, port: 80, through_tunnel: true, vip: 203.0.113.1",
+            Some("203.0.113.1"),
+        ),
+        // Of the family of what is asked, whatever the backends'.
+        (
+            "type: tcp, port: 80, through_tunnel: true, vip: \"2001:db8::1\", source: \"2001:db8::9\"",
+            Some("2001:db8::1"),
+        ),
+    ] {
+        assert_eq!(vip_of(health).as_deref(), want, "{health}");
     }
 }
 

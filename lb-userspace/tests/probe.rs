@@ -13,7 +13,7 @@ use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lb_userspace::config;
 use lb_userspace::model::Health;
-use lb_userspace::probe::{Outcome, Prober, Way};
+use lb_userspace::probe::{Closed, NoWay, Outcome, Prober, Way, Wrap};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UdpSocket};
@@ -536,5 +536,51 @@ async fn the_source_address_is_the_one_that_was_set() {
     assert_eq!(
         asked.await.expect("loopback and certificates work"),
         Outcome::Good
+    );
+}
+
+/// A way through the tunnel of which this many packets are wrapped whenever somebody looks.
+#[derive(Debug, Default)]
+struct Wrapper {
+    wraps: bool,
+    looks: std::sync::atomic::AtomicU64,
+}
+
+impl Wrap for Wrapper {
+    fn mark(&self, backend: u64) -> Result<u32, NoWay> {
+        // No mark at all: loopback has no `lb_probe`, and it needs no privilege.
+        if backend == 1 { Ok(0) } else { Err(NoWay::Unknown) }
+    }
+
+    fn wrapped(&self, _: u32) -> Option<u64> {
+        let looks = self.looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Some(if self.wraps { looks } else { 7 })
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_what_was_not_wrapped_counts_for_nothing() {
+    let listener = TcpListener::bind((V4, 0)).await.expect("loopback");
+    let port = listener.local_addr().expect("bound").port();
+    let check = check(&format!("type: tcp, port: {port}, timeout: 500ms"));
+    let prober = Prober::new(Arc::new(check), Way::default());
+    let ask = async |wraps: bool, backend| {
+        let wrapper = Wrapper {
+            wraps,
+            ..Wrapper::default()
+        };
+        prober.ask_through(&wrapper, backend, V4).await
+    };
+    assert_eq!(ask(true, 1).await, Outcome::Good);
+    let Outcome::Unasked(why) = ask(false, 1).await else {
+        panic!("it answered for the backend");
+    };
+    assert!(why.contains("127.0.0.1 is an address of this node"), "{why}");
+    assert!(matches!(ask(true, 2).await, Outcome::Unasked(_)));
+    let closed = Closed("why not".to_owned());
+    let outcome = prober.ask_through(&closed, 1, V4).await;
+    assert_eq!(
+        outcome,
+        Outcome::Unasked("lb_probe is not attached: why not".to_owned())
     );
 }

@@ -16,7 +16,8 @@ use super::desk::Desk;
 use super::health;
 use super::log;
 use super::metrics::Teller;
-use crate::api::call::{self, Call};
+use super::tunnel::Tunnels;
+use crate::api::call::{self, Call, Command};
 use crate::api::routes::{Api, router};
 use crate::api::server::Listener;
 use crate::config;
@@ -72,7 +73,7 @@ pub async fn run(args: Args) -> Result<()> {
         "{}",
         if balancer.adopted { "took over the running data plane" } else { "loaded a new data plane" }
     );
-    let mut checks = health::start(&model, &args.state_dir)?;
+    let checks = health::start(&model, &args.state_dir)?;
     let mut controller = Controller::new(model, balancer, !args.no_attach, operator).await?;
     controller.health(checks.taken_over());
     if let Err(e) = controller.start().await {
@@ -82,10 +83,12 @@ pub async fn run(args: Args) -> Result<()> {
         }
         return Err(e);
     }
+    let mut tunnels = Tunnels::new(&root, controller.model().capacity);
+    tunnels.follow(&controller, &checks).await;
     let _log = log::bridge(controller.balancer().ebpf());
     let adopted = controller.balancer().adopted;
     desk.started(&mut controller, adopted);
-    let mut teller = Teller::start(&mut desk, &controller, (&root, checks.reader()), metrics_on).await?;
+    let teller = Teller::start(&mut desk, &controller, (&root, checks.reader()), metrics_on).await?;
     desk.time_passed(&mut controller).await;
     let (calls, mut inbox) = call::channel();
     let context = Api {
@@ -96,14 +99,12 @@ pub async fn run(args: Args) -> Result<()> {
     let server = listener.map(|listener| tokio::spawn(listener.serve(teller.count(router(context.clone())))));
     notify(&[NotifyState::Ready, NotifyState::Status("forwarding")]);
     info!("ready");
-    serve(
-        &mut desk,
-        &mut controller,
-        &mut checks,
-        (&mut signals, &mut inbox),
-        &mut teller,
-    )
-    .await;
+    let mut side = Side {
+        checks,
+        tunnels,
+        teller,
+    };
+    serve(&mut desk, &mut controller, &mut side, &mut signals, &mut inbox).await;
     notify(&[NotifyState::Stopping]);
     desk.stopped(&controller);
     if let Some(server) = server {
@@ -132,12 +133,19 @@ impl Signals {
     }
 }
 
+/// What runs beside the controller and follows it.
+struct Side {
+    checks: Checks,
+    tunnels: Tunnels,
+    teller: Teller,
+}
+
 async fn serve(
     desk: &mut Desk,
     controller: &mut Controller,
-    checks: &mut Checks,
-    (signals, inbox): (&mut Signals, &mut mpsc::Receiver<Call>),
-    teller: &mut Teller,
+    side: &mut Side,
+    signals: &mut Signals,
+    inbox: &mut mpsc::Receiver<Call>,
 ) {
     let mut refresh = interval(REFRESH_EVERY);
     refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -145,14 +153,15 @@ async fn serve(
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     again.reset();
     let mut checked = controller.effective().pools.clone();
-    checks.configure(controller.effective());
+    side.checks.configure(controller.effective());
     loop {
         if controller.effective().pools != checked {
             checked.clone_from(&controller.effective().pools);
-            checks.configure(controller.effective());
+            side.checks.configure(controller.effective());
         }
+        side.tunnels.follow(controller, &side.checks).await;
+        side.teller.tell(desk, controller);
         let turn = controller.due();
-        teller.tell(desk, controller);
         // The wall's clock may be set, so it is looked at again now and then.
         let due = desk
             .due(controller)
@@ -162,8 +171,11 @@ async fn serve(
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
             _ = signals.hangup.recv() => reload(desk, controller).await,
-            Some(call) = inbox.recv() => desk.call(controller, call).await,
-            update = checks.update() => {
+            Some(call) = inbox.recv() => match call.command {
+                Command::Doctor(ask) => side.tunnels.doctor(controller, ask).await,
+                command => desk.call(controller, Call { command, ..call }).await,
+            },
+            update = side.checks.update() => {
                 desk.judged(controller, &update.events);
                 controller.health(&update.standings);
                 if !follow(desk, controller).await {

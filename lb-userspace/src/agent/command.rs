@@ -54,6 +54,8 @@ impl Desk {
                 drop(ask.reply.send(self.apply(controller, who, ask.what).await));
             }
             Command::Running(ask) => drop(ask.reply.send(Ok(self.running(controller)))),
+            // Asked of whoever holds the way through the tunnel.
+            Command::Doctor(ask) => drop(ask.reply.send(Err(Refusal::NoAnswer))),
         }
     }
 
@@ -63,7 +65,7 @@ impl Desk {
         who: Who,
         about: &About,
     ) -> Result<Ordered, Refusal> {
-        let (pool, backend) = find(controller.model(), about)?;
+        let (pool, backend) = find(controller.model(), (&about.pool, &about.backend))?;
         let (pool, id, configured) = (pool.name.to_string(), backend.id, backend.weight);
         let name = format!("{pool}/{}", backend.name);
         let now = now();
@@ -318,19 +320,23 @@ fn serves(contents: &Contents, pool: &str) -> bool {
     ring.is_some_and(|ring| ring.first().is_some_and(|&slot| slot != NO_BACKEND))
 }
 
-fn find<'m>(model: &'m Model, about: &About) -> Result<(&'m model::Pool, &'m model::Backend), Refusal> {
+/// A backend by the names of its pool and itself.
+pub(super) fn find<'m>(
+    model: &'m Model,
+    (of, name): (&str, &str),
+) -> Result<(&'m model::Pool, &'m model::Backend), Refusal> {
     let pools = || model.pools.iter().map(|pool| pool.name.as_str());
-    let pool = model.pools.iter().find(|pool| pool.name.as_str() == about.pool);
+    let pool = model.pools.iter().find(|pool| pool.name.as_str() == of);
     let pool = pool.ok_or_else(|| Refusal::UnknownPool {
-        name: about.pool.clone(),
-        near: near(&about.pool, pools()),
+        name: of.to_owned(),
+        near: near(of, pools()),
     })?;
     let names = || pool.backends.iter().map(|backend| backend.name.as_str());
-    let backend = pool.backends.iter().find(|b| b.name.as_str() == about.backend);
+    let backend = pool.backends.iter().find(|b| b.name.as_str() == name);
     let backend = backend.ok_or_else(|| Refusal::UnknownBackend {
-        pool: about.pool.clone(),
-        name: about.backend.clone(),
-        near: near(&about.backend, names()),
+        pool: of.to_owned(),
+        name: name.to_owned(),
+        near: near(name, names()),
     })?;
     Ok((pool, backend))
 }

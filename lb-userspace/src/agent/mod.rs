@@ -11,6 +11,7 @@ mod log;
 mod metrics;
 mod report;
 pub mod store;
+mod tunnel;
 
 pub use boot::run;
 pub use log::init as init_log;

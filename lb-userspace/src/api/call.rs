@@ -1,10 +1,14 @@
 //! What the routes ask of the agent, which alone owns the state.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
 
 use super::dto::{Applied, Backends, Drain, Naming, Ordered, Plain, Planned, Ramp, Running, Weight};
 use super::refusal::Refusal;
 use super::tracked::{Tracked, Wanted};
+use crate::doctor::Patient;
+use crate::probe::Wrap;
 
 /// So many calls may wait; more connections wait before they are read.
 const QUEUE: usize = 32;
@@ -51,6 +55,26 @@ pub enum Command {
     Apply(Ask<Text, Applied>),
     /// The running configuration.
     Running(Ask<(), Running>),
+    /// A backend that is to be examined.
+    Doctor(Ask<Named, Box<Ready>>),
+}
+
+/// A backend by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Named {
+    /// The pool.
+    pub pool: String,
+    /// The backend.
+    pub backend: String,
+}
+
+/// All that an examination needs.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Whom to examine.
+    pub patient: Patient,
+    /// The way through the tunnel.
+    pub wrap: Arc<dyn Wrap>,
 }
 
 /// An order and the backend that it is about.

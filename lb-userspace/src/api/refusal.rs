@@ -31,6 +31,12 @@ pub enum Refusal {
         /// Backends with a name like that, the nearest first; all where there are few.
         near: Vec<String>,
     },
+    /// Nothing can be asked through the tunnel.
+    #[error("pool {pool} has no VIP, so nothing reaches its backends through the tunnel")]
+    NoVip {
+        /// The pool.
+        pool: String,
+    },
     /// It makes no sense beside what was ordered before.
     #[error("{backend}: {why}")]
     Contradiction {
@@ -103,9 +109,11 @@ impl Refusal {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::UnknownPool { .. } | Self::UnknownBackend { .. } => StatusCode::NOT_FOUND,
-            Self::Contradiction { .. } | Self::LastOne { .. } | Self::Generation { .. } | Self::Fixed(_) => {
-                StatusCode::CONFLICT
-            }
+            Self::Contradiction { .. }
+            | Self::LastOne { .. }
+            | Self::Generation { .. }
+            | Self::Fixed(_)
+            | Self::NoVip { .. } => StatusCode::CONFLICT,
             Self::Range { .. } | Self::Config(_) | Self::Host(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -140,6 +148,7 @@ impl Refusal {
             }
             Self::NoAnswer => "`lbctl status` says whether it lives; its log says what it does".to_owned(),
             Self::TooLarge => "an order has at most 4 KiB, a configuration 16 MiB".to_owned(),
+            Self::NoVip { .. } => "give it one under `vips`".to_owned(),
             // These say it themselves.
             Self::Range { .. }
             | Self::Malformed(_)

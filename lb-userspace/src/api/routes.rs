@@ -17,7 +17,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::call::{About, Calls, Command, Text, Verb, Who};
+use super::call::{self, About, Calls, Command, Text, Verb, Who};
 use super::dto::{
     Applied, Backends, Drain, Events, LONGEST_MS, Naming, Ordered, Plain, Planned, Problem, Ramp, Running,
     STEPS_MAX, Since, Weight,
@@ -26,6 +26,7 @@ use super::health::{self, Health, Whose};
 use super::refusal::Refusal;
 use super::tracked::{self, Tracked, Wanted};
 use crate::config::FILE_MAX;
+use crate::doctor::{Report, examine};
 use crate::health::task::Reader;
 use crate::journal;
 
@@ -72,6 +73,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(ramp))
         .routes(routes!(health_of))
         .routes(routes!(tracked_slots))
+        .routes(routes!(doctor))
         .routes(routes!(running))
         .routes(routes!(events))
         .layer(DefaultBodyLimit::max(ORDER_MAX));
@@ -291,6 +293,21 @@ async fn tracked_slots(
         });
     }
     c.calls.ask(who, Command::Tracked, wanted).await.map(Json)
+}
+
+/// Examines a backend from this node: what is wrong with it, by what evidence, and what to do. Takes some seconds.
+#[utoipa::path(post, path = "/v1/backends/{pool}/{backend}/doctor", tag = "backends",
+    params(("pool" = String, Path), ("backend" = String, Path)),
+    responses((status = 200, body = Report), (status = "default", body = Problem)))]
+async fn doctor(
+    State(c): State<Api>,
+    Extension(who): Extension<Who>,
+    Path((pool, backend)): Named,
+) -> Answer<Report> {
+    let named = call::Named { pool, backend };
+    let ready = c.calls.ask(who, Command::Doctor, named).await?;
+    // Here and not by the agent's loop, which has more to do than to wait.
+    Ok(Json(examine(&ready.patient, ready.wrap.as_ref()).await))
 }
 
 /// The running configuration.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::source::Excerpt;
 use super::what::Family;
+use crate::model::Protocol;
 use crate::model::health::Udp;
 
 /// What is wrong with a field of `health`.
@@ -79,6 +80,25 @@ pub enum WrongHealth {
         /// Its family.
         family: Family,
     },
+    /// A VIP to ask where none is asked.
+    #[error("`vip` is given, but questions go to the backends' own addresses")]
+    Direct,
+    /// Not the address of a VIP of the pool.
+    #[error("{0} is not the address of a VIP of this pool")]
+    NoVipOf(IpAddr),
+    /// No VIP to ask.
+    #[error("this pool has no{} VIP to ask through the tunnel", .0.map_or(String::new(), |protocol| format!(" {protocol}")))]
+    NoVip(Option<Protocol>),
+    /// A source address of another family than the VIP that is asked.
+    #[error("mixed families: {found} is {family}, but {vip}, which is asked, is {other}", other = family.other())]
+    SourceOfVip {
+        /// The address.
+        found: IpAddr,
+        /// Its family.
+        family: Family,
+        /// What is asked.
+        vip: IpAddr,
+    },
     /// Authorities that nobody asks.
     #[error("`ca_file` is given, but certificates are not verified")]
     Unverified,
@@ -110,6 +130,12 @@ impl WrongHealth {
             Self::Source { .. } => {
                 "probes go to the backends' own addresses, so source and backends share a family"
             }
+            Self::Direct => "set `through_tunnel: true`, or leave `vip` out",
+            Self::NoVipOf(_) => "name an address that `vips` gives to this pool",
+            Self::NoVip(_) => {
+                "give the pool such a VIP, or name the address of another of its VIPs: `vip: ADDRESS`"
+            }
+            Self::SourceOfVip { .. } => "through the tunnel, questions have the family of the VIP",
             Self::Unverified => "leave `ca_file` out, or set `verify: true`",
             Self::NoCertificate => "it should hold blocks that begin with `-----BEGIN CERTIFICATE-----`",
             Self::Foreign { .. } | Self::ServerName(_) | Self::Unreadable(_) => return None,

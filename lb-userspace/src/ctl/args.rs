@@ -145,6 +145,14 @@ pub enum Command {
         /// The backend, `POOL/BACKEND`.
         backend: Target,
     },
+    /// What is wrong with a backend, by which evidence, and what to do: asks it from this node, directly and through the
+    /// tunnel. Takes some seconds.
+    ///
+    /// Exit codes: 0 healthy, 1 a fault found, 2 an error.
+    Doctor {
+        /// The backend, `POOL/BACKEND`.
+        backend: Target,
+    },
     /// The journal: every change with its cause. Works when the agent is dead.
     Events {
         /// Stay, and show what comes.

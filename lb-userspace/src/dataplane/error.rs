@@ -9,6 +9,7 @@ use aya::maps::xdp::XdpMapError;
 use aya::pin::PinError;
 use aya::programs::ProgramError;
 use aya::programs::links::LinkError;
+use aya::programs::tc::TcError;
 
 /// Why the data plane could not be reached or changed. Messages leave out their source: whoever prints one prints the
 /// chain.
@@ -91,6 +92,8 @@ pub enum Error {
     Pin { path: PathBuf, source: Box<PinError> },
     #[error("link {path}")]
     Link { path: PathBuf, source: Box<LinkError> },
+    #[error("tc")]
+    Tc(#[from] TcError),
     #[error("map {name}: mmap")]
     Memory { name: &'static str, source: io::Error },
 }

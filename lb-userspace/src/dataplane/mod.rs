@@ -18,6 +18,7 @@ pub mod read;
 mod counters;
 pub mod write;
 pub mod decap;
+pub mod tunnel;
 pub mod trace;
 
 pub use error::Error;

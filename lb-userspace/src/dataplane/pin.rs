@@ -5,6 +5,8 @@
 //! ROOT/links/INTERFACE  its links; a dot in the name, which bpffs doesn't take, is written `:`
 //! ROOT/program          the program that was loaded last
 //! ROOT/decap/...        the same for lb_decap
+//! ROOT/probe/...        the same for lb_probe, without maps; where the kernel has no links for it,
+//!                       filters/INTERFACE is the program that a filter there runs
 //! ```
 
 use std::fs::{self, File};
@@ -56,6 +58,26 @@ impl Root {
         Self(self.0.join("decap"))
     }
 
+    /// Where `lb_probe` pins.
+    pub fn probe(&self) -> Self {
+        Self(self.0.join("probe"))
+    }
+
+    /// The folder of programs that run as filters.
+    pub fn filters(&self) -> PathBuf {
+        self.0.join("filters")
+    }
+
+    /// The pin of an interface's filter.
+    pub fn filter(&self, interface: &str) -> PathBuf {
+        self.filters().join(pinned_name(interface))
+    }
+
+    /// Interfaces that have a filter.
+    pub fn filtered(&self) -> Result<Vec<String>, Error> {
+        interfaces(&self.filters())
+    }
+
     /// The pin of a map.
     pub fn map(&self, name: &str) -> PathBuf {
         self.0.join("maps").join(name)
@@ -68,22 +90,12 @@ impl Root {
 
     /// The pin of an interface's link.
     pub fn link(&self, interface: &str) -> PathBuf {
-        self.links().join(interface.replace('.', ":"))
+        self.links().join(pinned_name(interface))
     }
 
     /// Interfaces that have a link pinned.
     pub fn linked(&self) -> Result<Vec<String>, Error> {
-        let names = |dir: fs::ReadDir| -> io::Result<Vec<String>> {
-            dir.map(|e| Ok(e?.file_name().to_string_lossy().replace(':', ".")))
-                .collect()
-        };
-        let mut linked = match fs::read_dir(self.links()).and_then(names) {
-            Ok(linked) => linked,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(Error::path(self.links())(e)),
-        };
-        linked.sort();
-        Ok(linked)
+        interfaces(&self.links())
     }
 
     /// The pin of the program.
@@ -176,6 +188,7 @@ impl Root {
     pub fn clear(&self) -> Result<(), Error> {
         // Elsewhere these would be somebody's files.
         self.check()?;
+        super::tunnel::detach(self)?;
         for dir in [self.links(), self.0.join("maps")] {
             remove_all(&dir)?;
         }
@@ -201,7 +214,27 @@ impl Root {
     }
 }
 
-fn remove_all(dir: &Path) -> Result<(), Error> {
+/// An interface's name as bpffs takes it.
+fn pinned_name(interface: &str) -> String {
+    interface.replace('.', ":")
+}
+
+/// The interfaces that a folder has pins for, sorted.
+fn interfaces(folder: &Path) -> Result<Vec<String>, Error> {
+    let names = |dir: fs::ReadDir| -> io::Result<Vec<String>> {
+        dir.map(|e| Ok(e?.file_name().to_string_lossy().replace(':', ".")))
+            .collect()
+    };
+    let mut found = match fs::read_dir(folder).and_then(names) {
+        Ok(found) => found,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(Error::path(folder)(e)),
+    };
+    found.sort();
+    Ok(found)
+}
+
+pub(super) fn remove_all(dir: &Path) -> Result<(), Error> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

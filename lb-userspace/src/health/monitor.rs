@@ -25,7 +25,7 @@ pub struct Question {
     pub id: u64,
     /// To be given back with the answer: one that was asked under an older check doesn't count.
     pub ticket: u64,
-    /// Whom to ask.
+    /// Whom to ask; where the check names a VIP, that is asked in place of this.
     pub address: IpAddr,
     /// What to ask; the same allocation for all backends of a pool until the check changes.
     pub check: Arc<Health>,

@@ -17,7 +17,7 @@ use super::fail_open::FailOpen;
 use super::monitor::{Event, Monitor, Question, Record, Row};
 use super::{Mono, store};
 use crate::model::{Health, Model};
-use crate::probe::{Outcome, Prober, Way};
+use crate::probe::{Closed, Outcome, Prober, Way, Wrap};
 use crate::state::standing::Standings;
 
 /// Questions in flight at once: half of the file descriptors that a process may have by default.
@@ -46,6 +46,7 @@ pub struct Snapshot {
 
 enum Command {
     Configure(Box<Model>),
+    Wrap(Arc<dyn Wrap>),
     Look(oneshot::Sender<Snapshot>),
     Stop,
 }
@@ -96,6 +97,7 @@ impl Checks {
             clock,
             monitor,
             probers: HashMap::new(),
+            wrap: Arc::new(Closed("not yet".to_owned())),
             asked: JoinSet::new(),
             out,
             file,
@@ -137,6 +139,11 @@ impl Checks {
     /// Checks another model from here on.
     pub fn configure(&self, model: &Model) {
         self.order(Command::Configure(Box::new(model.clone())));
+    }
+
+    /// Sends questions through the tunnel by this way from here on.
+    pub fn wrap(&self, wrap: Arc<dyn Wrap>) {
+        self.order(Command::Wrap(wrap));
     }
 
     /// For whoever wants to look.
@@ -197,6 +204,8 @@ struct Task {
     monitor: Monitor,
     /// By the address of the check, which is kept so that nothing else gets it.
     probers: HashMap<usize, (Arc<Health>, Arc<Prober>)>,
+    /// The way through the tunnel.
+    wrap: Arc<dyn Wrap>,
     asked: JoinSet<Answer>,
     out: mpsc::UnboundedSender<Update>,
     file: PathBuf,
@@ -214,6 +223,7 @@ impl Task {
             tokio::select! {
                 order = orders.recv() => match order {
                     Some(Command::Configure(model)) => self.configure(&model),
+                    Some(Command::Wrap(wrap)) => self.wrap = wrap,
                     Some(Command::Look(to)) => drop(to.send(self.snapshot())),
                     Some(Command::Stop) | None => break,
                 },
@@ -271,15 +281,19 @@ impl Task {
             check,
         } = question;
         let key = Arc::as_ptr(&check).addr();
+        let vip = check.vip;
         let (_, prober) = self.probers.entry(key).or_insert_with(|| {
             let way = Way::from(&check.from);
             let prober = Prober::new(Arc::clone(&check), way);
             (check, Arc::new(prober))
         });
-        let prober = Arc::clone(prober);
+        let (prober, wrap) = (Arc::clone(prober), Arc::clone(&self.wrap));
         self.asked.spawn(async move {
             let start = Instant::now();
-            let outcome = prober.ask(address).await;
+            let outcome = match vip {
+                Some(vip) => prober.ask_through(wrap.as_ref(), id, vip).await,
+                None => prober.ask(address).await,
+            };
             Answer {
                 id,
                 ticket,

@@ -12,6 +12,8 @@ pub struct Health {
     pub probe: Probe,
     /// Where questions leave from.
     pub from: From,
+    /// The VIP address that is asked through the tunnel, of the family of `from`; absent: each backend at its own address.
+    pub vip: Option<IpAddr>,
     /// From one question to the next; 100 ms to 1 h.
     pub interval: Duration,
     /// How long an answer may take; 10 ms to `interval`.
@@ -60,7 +62,7 @@ impl Health {
 /// Where questions leave from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct From {
-    /// The source address; absent: the one that the route prefers. Of the backends' family.
+    /// The source address; absent: the one that the route prefers. Of the family of what is asked.
     pub source: Option<IpAddr>,
     /// The interface; absent: the route's.
     pub interface: Option<String>,
@@ -132,7 +134,7 @@ pub struct Http {
     pub method: Method,
     /// Path and query; starts with `/`, visible ASCII.
     pub path: String,
-    /// The `Host` header; absent: the backend's address and port.
+    /// The `Host` header; absent: the address and port that are asked.
     pub host: Option<String>,
     /// Good status codes; at least one.
     pub status: Vec<RangeInclusive<u16>>,

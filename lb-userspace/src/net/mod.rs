@@ -25,5 +25,5 @@ mod why;
 pub use error::Error;
 pub use hop::{Hop, NextHop, Target};
 pub use link::{Link, Medium, Traffic};
-pub use resolver::{REFRESH_EVERY, Resolver, addresses, links, traffic};
+pub use resolver::{REFRESH_EVERY, Resolver, addresses, interfaces_towards, links, traffic};
 pub use why::Why;

@@ -1,6 +1,6 @@
 //! One pass over all targets, the events that call for the next one, and the refreshing of neighbours.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -64,6 +64,27 @@ pub async fn traffic() -> Result<HashMap<u32, Traffic>, Error> {
 pub async fn addresses() -> Result<HashSet<IpAddr>, Error> {
     let addresses = Socket::open()?.addresses().await?;
     Ok(addresses.into_iter().map(|address| address.address).collect())
+}
+
+/// The interfaces by which the kernel would send packets to these addresses, with their indexes, all ways of multipath
+/// routes included. An address without a route adds none.
+///
+/// # Errors
+/// [`Error`], if the netlink socket fails.
+pub async fn interfaces_towards(to: &[IpAddr]) -> Result<BTreeMap<String, u32>, Error> {
+    let socket = Socket::open()?;
+    let links = socket.links().await?;
+    let picks = socket
+        .routes(to)
+        .await?
+        .into_iter()
+        .flatten()
+        .map(|path| path.ifindex);
+    let ways = socket.ways(to).await?.into_iter().flatten().flatten();
+    let all = picks.chain(ways.map(|path| path.ifindex));
+    Ok(all
+        .filter_map(|ifindex| links.get(&ifindex).map(|link| (link.name.clone(), ifindex)))
+        .collect())
 }
 
 impl Resolver {

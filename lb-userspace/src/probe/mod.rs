@@ -6,8 +6,10 @@
 mod grpc;
 mod http;
 mod icmp;
+mod reach;
 mod socket;
 mod tcp;
+mod through;
 mod tls;
 mod udp;
 
@@ -17,7 +19,9 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls;
 
+pub use reach::{echo, touch};
 pub use socket::Way;
+pub use through::{Closed, NoWay, Wrap, astray};
 
 use crate::model::Health;
 use crate::model::health::Probe;
@@ -81,28 +85,37 @@ impl Prober {
         Self { check, way, tls }
     }
 
+    /// The same check by another way.
+    pub fn by(&self, way: Way) -> Self {
+        Self { way, ..self.clone() }
+    }
+
     /// Asks the backend at `address`; takes at most the check's timeout.
     pub async fn ask(&self, address: IpAddr) -> Outcome {
+        self.ask_by(&self.way, address).await
+    }
+
+    async fn ask_by(&self, way: &Way, address: IpAddr) -> Outcome {
         let limit = self.check.timeout;
-        match tokio::time::timeout(limit, self.exchange(address)).await {
+        match tokio::time::timeout(limit, self.exchange(way, address)).await {
             Ok(Ok(())) => Outcome::Good,
             Ok(Err(outcome)) => outcome,
             Err(_) => Outcome::Silent(format!("no answer within {limit:?}")),
         }
     }
 
-    async fn exchange(&self, address: IpAddr) -> Result<(), Outcome> {
+    async fn exchange(&self, way: &Way, address: IpAddr) -> Result<(), Outcome> {
         let tls = match &self.tls {
             None => None,
             Some(Ok(connector)) => Some(connector),
             Some(Err(error)) => return Err(Outcome::Unasked(error.to_string())),
         };
         match &self.check.probe {
-            Probe::Tcp { port } => tcp::ask(&self.way, (address, *port).into()).await,
-            Probe::Http(http) => http::ask(&self.way, (address, http.port).into(), http, tls).await,
-            Probe::Udp(udp) => udp::ask(&self.way, (address, udp.port).into(), udp).await,
-            Probe::Icmp => icmp::ask(&self.way, address).await,
-            Probe::Grpc(grpc) => grpc::ask(&self.way, (address, grpc.port).into(), grpc, tls).await,
+            Probe::Tcp { port } => tcp::ask(way, (address, *port).into()).await,
+            Probe::Http(http) => http::ask(way, (address, http.port).into(), http, tls).await,
+            Probe::Udp(udp) => udp::ask(way, (address, udp.port).into(), udp).await,
+            Probe::Icmp => icmp::ask(way, address).await,
+            Probe::Grpc(grpc) => grpc::ask(way, (address, grpc.port).into(), grpc, tls).await,
         }
     }
 }

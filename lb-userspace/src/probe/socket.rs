@@ -8,6 +8,13 @@ use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use crate::model::health::From as FromModel;
 
+/// Hops that a question through the tunnel may take once it is unwrapped: to the service's own namespace, and no
+/// further. A backend without the VIP that forwards would else send it back to a balancer, and another backend would answer.
+const HOPS: u32 = 2;
+
+/// The longest segment of a connection through the tunnel, in bytes: wrapped it fits the smallest IPv6 link.
+const SEGMENT: u32 = 1180;
+
 /// How packets of a question leave this host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Way {
@@ -15,7 +22,7 @@ pub struct Way {
     pub source: Option<IpAddr>,
     /// The interface; absent: the route's.
     pub interface: Option<String>,
-    /// The mark (`SO_MARK`), which needs CAP_NET_ADMIN.
+    /// The mark (`SO_MARK`), which needs CAP_NET_ADMIN: packets go through the tunnel.
     pub mark: Option<u32>,
 }
 
@@ -70,6 +77,13 @@ impl Way {
         let socket = Socket::new(domain, kind.nonblocking().cloexec(), Some(protocol))?;
         if let Some(mark) = self.mark {
             socket.set_mark(mark)?;
+            match to {
+                IpAddr::V4(_) => socket.set_ttl_v4(HOPS)?,
+                IpAddr::V6(_) => socket.set_unicast_hops_v6(HOPS)?,
+            }
+            if protocol == Protocol::TCP {
+                socket.set_tcp_mss(SEGMENT)?;
+            }
         }
         if let Some(interface) = &self.interface {
             socket.bind_device(Some(interface.as_bytes()))?;

@@ -6,12 +6,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use aya::EbpfLoader;
 use aya::maps::{MapInfo, MapType};
-use aya::programs::{ProgramInfo, Xdp};
+use aya::programs::{ProgramInfo, SchedClassifier};
 use aya::util::nr_cpus;
-use lb_common::{abi, bench};
+use lb_common::abi::{self, map};
+use lb_common::bench;
 use lb_userspace::ctl::out;
 use lb_userspace::dataplane::load::{Balancer, Plan};
-use lb_userspace::dataplane::object::{LAB_PASS, LB_DECAP};
+use lb_userspace::dataplane::object::{LAB_PASS, LB_DECAP, LB_PROBE};
 use lb_userspace::dataplane::shape;
 use lb_userspace::model::{Capacity, GroupKey, Name};
 use serde::Serialize;
@@ -85,7 +86,11 @@ fn judge(name: &str, cost: &Cost, budget: &Budget) -> Vec<String> {
 }
 
 fn costs() -> Result<Vec<(&'static str, Cost)>> {
-    let mut costs = vec![(abi::LB_XDP, balancer()?), (abi::LB_DECAP, decap()?)];
+    let mut costs = vec![
+        (abi::LB_XDP, balancer()?),
+        (abi::LB_DECAP, decap()?),
+        (abi::LB_PROBE, probe()?),
+    ];
     for (name, object) in [
         (abi::LAB_PASS, LAB_PASS),
         (bench::WRAP, object::WRAP),
@@ -95,7 +100,7 @@ fn costs() -> Result<Vec<(&'static str, Cost)>> {
         (bench::SINK, object::SINK),
     ] {
         let mut ebpf = load(object, name)?;
-        costs.push((name, cost(program(&mut ebpf, name)?)?));
+        costs.push((name, cost(&program(&mut ebpf, name)?.info()?)?));
     }
     Ok(costs)
 }
@@ -110,7 +115,7 @@ fn balancer() -> Result<Cost> {
         log_level: 0,
     };
     let mut balancer = Balancer::load(&pins.0, &plan).context("can't load lb_xdp")?;
-    cost(program(balancer.ebpf(), abi::LB_XDP)?)
+    cost(&program(balancer.ebpf(), abi::LB_XDP)?.info()?)
 }
 
 /// With the maps' sizes as `lbctl decap attach` makes them.
@@ -123,13 +128,25 @@ fn decap() -> Result<Cost> {
     let mut ebpf = loader.load(LB_DECAP).context("can't load lb_decap")?;
     let program = program(&mut ebpf, abi::LB_DECAP)?;
     program.load().context("the kernel refused lb_decap")?;
-    cost(program)
+    cost(&program.info()?)
 }
 
-fn cost(program: &Xdp) -> Result<Cost> {
+/// With the maps' sizes as the agent makes them; the backends are the balancer's, and counted there too.
+fn probe() -> Result<Cost> {
+    let mut ebpf = EbpfLoader::new()
+        .map_max_entries(map::BACKENDS, Capacity::default().backend_indexes())
+        .map_max_entries(map::PROBE_STATS, Capacity::default().backend_indexes())
+        .load(LB_PROBE)
+        .context("can't load lb_probe")?;
+    let program = ebpf.program_mut(abi::LB_PROBE).context(abi::LB_PROBE)?;
+    let program: &mut SchedClassifier = program.try_into()?;
+    program.load().context("the kernel refused lb_probe")?;
+    cost(&program.info()?)
+}
+
+fn cost(info: &ProgramInfo) -> Result<Cost> {
     /// Bytes of one eBPF instruction.
     const INSTRUCTION: u64 = 8;
-    let info: ProgramInfo = program.info()?;
     let known = |value: Option<u32>, what: &str| {
         value
             .map(u64::from)

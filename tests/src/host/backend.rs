@@ -83,14 +83,29 @@ impl Backend {
 
     /// Lets `lb_decap` pop the outer headers of packets that come in at `eth0`.
     pub fn attach_decap(&self) -> Result<(), LabError> {
+        self.attach_decap_to("eth0")
+    }
+
+    /// The same at another interface.
+    pub fn attach_decap_to(&self, interface: &str) -> Result<(), LabError> {
         let mut command = self.namespace.command(binary::find("lbctl")?);
         command
             .arg("--pin-root")
             .arg(&self.pins)
-            .args(["decap", "attach", "--interface", "eth0"]);
+            .args(["decap", "attach", "--interface", interface]);
         for prefix in ALLOW {
             command.args(["--allow", prefix]);
         }
+        command::check(&mut command).map(drop)
+    }
+
+    /// Takes `lb_decap` off again: packets keep their outer headers.
+    pub fn detach_decap(&self) -> Result<(), LabError> {
+        let mut command = self.namespace.command(binary::find("lbctl")?);
+        command
+            .arg("--pin-root")
+            .arg(&self.pins)
+            .args(["decap", "detach", "--interface", "eth0"]);
         command::check(&mut command).map(drop)
     }
 

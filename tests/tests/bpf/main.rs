@@ -17,6 +17,7 @@ mod tx;
 mod stats;
 mod decap;
 mod decap_ecn;
+mod probe;
 mod bench;
 mod trace;
 

@@ -48,7 +48,7 @@ const DURATION_OR_0: &str = "^(0s|[1-9][0-9]*(ms|s|m|h))$";
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Health {
-    /// What is asked of each backend, at its own address. `tcp`: a connection; `http`, `https`: a request; `udp`: a
+    /// What is asked of each backend, at its own address or through the tunnel. `tcp`: a connection; `http`, `https`: a request; `udp`: a
     /// datagram; `icmp`: an echo; `grpc`: `grpc.health.v1.Health/Check`. No answer (also a refused connection) makes a
     /// backend suspect and then dead; an answer that refuses (an unexpected status, `NOT_SERVING`, a wrong body)
     /// drains it.
@@ -67,7 +67,7 @@ pub(in crate::config) struct Health {
     pub(in crate::config) path: Field<String>,
     /// The `Host` header or `:authority` (`http`, `https`, `grpc`).
     #[schemars(with = "Option<String>", regex(pattern = "^[!-~]+$"))]
-    #[schemars(extend("x-default" = "the backend's address and port"))]
+    #[schemars(extend("x-default" = "the address and port that are asked"))]
     pub(in crate::config) host: Field<String>,
     /// Status codes that are good (`http`, `https`): numbers and ranges.
     #[schemars(with = "Option<Vec<Status>>", length(min = 1))]
@@ -120,13 +120,23 @@ pub(in crate::config) struct Health {
     #[schemars(with = "Option<String>", regex(pattern = DURATION_OR_0))]
     #[schemars(extend("x-range" = "0s to 1h", "x-default" = text(Model::DEATH_GRACE)))]
     pub(in crate::config) death_grace: Field<String>,
-    /// The source address of questions, of the backends' family.
+    /// The source address of questions, of the family of what is asked: the backends, or the VIP.
     #[schemars(with = "Option<std::net::IpAddr>", extend("x-default" = "the route's choice"))]
     pub(in crate::config) source: Field<String>,
     /// The interface that questions leave by.
     #[schemars(with = "Option<String>", regex(pattern = INTERFACE), length(max = INTERFACE_MAX))]
     #[schemars(extend("x-default" = "the route's choice"))]
     pub(in crate::config) interface: Field<String>,
+    /// Whether questions go to an address of a VIP, encapsulated towards the backend as clients' packets are, so that
+    /// a backend that has lost its decapsulation or its VIP is found. The service must then answer at that address and
+    /// `port`. It takes a route to the VIP (the default route is enough), and the VIP must not be an address of this
+    /// node.
+    #[schemars(with = "Option<bool>", extend("default" = false))]
+    pub(in crate::config) through_tunnel: Field<String>,
+    /// The address that is asked through the tunnel: that of a VIP of this pool.
+    #[schemars(with = "Option<std::net::IpAddr>")]
+    #[schemars(extend("x-default" = "that of the pool's first VIP with the check's protocol"))]
+    pub(in crate::config) vip: Field<String>,
     /// What becomes of backends that come and go.
     #[schemars(with = "Option<Flap>", extend("x-default" = "as below"))]
     pub(in crate::config) flap: Field<Flap>,
@@ -145,7 +155,7 @@ pub(in crate::config) struct Tls {
     #[schemars(with = "Option<bool>", extend("default" = true))]
     pub(in crate::config) verify: Field<String>,
     /// The name in handshake and certificate.
-    #[schemars(with = "Option<String>", extend("x-default" = "that of `host`, else the backend's address"))]
+    #[schemars(with = "Option<String>", extend("x-default" = "that of `host`, else the address that is asked"))]
     pub(in crate::config) server_name: Field<String>,
     /// A PEM file with the authorities that are trusted. A relative path starts at the configuration's folder; the
     /// file is read with the configuration.

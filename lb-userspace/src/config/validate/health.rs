@@ -63,10 +63,16 @@ pub(super) fn health(
         Health::FAIL_OPEN,
     );
     let flap = flap(check, raw, trail);
-    let from = from(check, raw, trail, family);
+    let is_direct = !is_through_tunnel(check, raw, trail);
+    // Through the tunnel the VIP's family counts, which is known later.
+    let from = from(check, raw, trail, family.filter(|_| is_direct));
+    if let (Some(text), true) = (&raw.vip, is_direct) {
+        check.wrong(text, trail.field("vip"), WrongHealth::Direct);
+    }
     Some(Health {
         probe: probe?,
         from,
+        vip: None,
         interval: interval?,
         timeout: timeout?,
         rise: rise?,
@@ -76,6 +82,13 @@ pub(super) fn health(
         flap: flap?,
         fail_open: fail_open?,
     })
+}
+
+/// Whether questions go through the tunnel; which VIP they ask is found once VIPs are known.
+fn is_through_tunnel(check: &mut Check<'_>, raw: &raw::Health, trail: Trail<'_>) -> bool {
+    let text = raw.through_tunnel.as_ref();
+    text.and_then(|text| check.choice(text, trail.field("through_tunnel"), &TRUTH))
+        .unwrap_or(false)
 }
 
 fn timeout(
@@ -456,7 +469,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 }
 
 impl Check<'_> {
-    fn wrong<T>(&mut self, value: &Spanned<T>, trail: Trail<'_>, wrong: WrongHealth) {
+    pub(super) fn wrong<T>(&mut self, value: &Spanned<T>, trail: Trail<'_>, wrong: WrongHealth) {
         self.report(place(value), trail, What::Health(wrong));
     }
 

@@ -6,6 +6,7 @@ mod metrics;
 mod node;
 mod pool;
 mod vip;
+mod tunnel;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -37,9 +38,10 @@ pub(super) fn model(file: &raw::File, text: &str, path: &Path) -> Result<Model, 
     let group = node::group(&mut check, file, node.as_ref().map(|node| &node.name), path);
     let capacity = node::capacity(&mut check, file);
     let encap = address::encap(&mut check, file);
-    let pools = pool::pools(&mut check, file, &encap, capacity, path);
+    let mut pools = pool::pools(&mut check, file, &encap, capacity, path);
     let vips = vip::vips(&mut check, file, &encap, capacity);
     let metrics = metrics::metrics(&mut check, file);
+    tunnel::vips_of_checks(&mut check, file, &mut pools, &vips);
     match (node, group, check.problems) {
         (Some(node), Some(group), problems) if problems.is_empty() => Ok(Model {
             path: path.to_owned(),

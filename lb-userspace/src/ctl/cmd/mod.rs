@@ -6,6 +6,7 @@ mod completion;
 mod config;
 mod decap;
 mod detach;
+mod doctor;
 mod dump;
 mod events;
 mod flows;
@@ -57,6 +58,7 @@ pub fn run(args: Args) -> Result<Output> {
         | Command::Ramp { .. }
         | Command::Down { .. }
         | Command::Up { .. } => order::run(&args.api_socket, &args.command),
+        Command::Doctor { backend } => doctor::run(&args.api_socket, backend),
         Command::Events { follow, last } => events::run(&args.state_dir, args.output, *follow, *last),
         Command::Completion { shell } => Ok(completion::run(*shell)),
         Command::Detach { force } => detach::run(&root, *force),

@@ -55,7 +55,7 @@ pub(super) fn run(socket: &Path, command: &Command) -> Result<Output> {
     Ok(Output::yes(serde_json::to_value(&ordered)?, text))
 }
 
-fn path(target: &Target, verb: &str) -> String {
+pub(super) fn path(target: &Target, verb: &str) -> String {
     let (pool, backend) = (escaped(&target.pool), escaped(&target.backend));
     format!("/v1/backends/{pool}/{backend}/{verb}")
 }
