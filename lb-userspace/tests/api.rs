@@ -9,17 +9,19 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lb_userspace::api::call::{Command, Verb, channel};
+use lb_userspace::api::call::{Command, Ready, Verb, channel};
 use lb_userspace::api::client::{Client, Error, escaped};
-use lb_userspace::api::dto::{BackendState, Backends, Drain, Events, Ordered, Planned};
+use lb_userspace::api::dto::{BackendState, Backends, Drain, Events, Ordered, Plain, Planned};
 use lb_userspace::api::health::Health;
 use lb_userspace::api::refusal::Refusal;
 use lb_userspace::api::routes::{Api, openapi, router};
 use lb_userspace::api::server::{self, Listener};
 use lb_userspace::api::tracked::Tracked;
 use lb_userspace::config;
+use lb_userspace::doctor::{Patient, Report, Verdict};
 use lb_userspace::health::task::Checks;
 use lb_userspace::journal::{Cause, Event, Journal, Record};
+use lb_userspace::probe::Closed;
 use lb_userspace::state::plan::Plan;
 use lb_userspace::state::wall::Wall;
 use serde_json::Value;
@@ -135,6 +137,7 @@ fn what(command: &Command) -> String {
         Command::Plan(ask) => format!("plan {:?}", ask.what),
         Command::Apply(ask) => format!("apply {:?}", ask.what),
         Command::Running(_) => "running".to_owned(),
+        Command::Doctor(ask) => format!("doctor {:?}", ask.what),
     }
 }
 
@@ -188,7 +191,40 @@ fn answer(command: Command) {
         }))),
         Command::Apply(ask) => drop(ask),
         Command::Running(ask) => drop(ask.reply.send(Err(Refusal::NoAnswer))),
+        Command::Doctor(ask) if ask.what.backend == "gone" => {
+            drop(ask.reply.send(Err(Refusal::NoVip { pool: ask.what.pool })));
+        }
+        Command::Doctor(ask) => {
+            let patient = Patient {
+                name: format!("{}/{}", ask.what.pool, ask.what.backend),
+                id: 1,
+                address: [198, 51, 100, 1].into(),
+                vip: [203, 0, 113, 1].into(),
+                port: 80,
+                check: None,
+                way: Err("no route to it".to_owned()),
+            };
+            let wrap = Arc::new(Closed("no".to_owned()));
+            drop(ask.reply.send(Ok(Box::new(Ready { patient, wrap }))));
+        }
     }
+}
+
+#[tokio::test]
+async fn a_backend_is_examined_by_what_the_agent_knows_of_it() {
+    let served = Served::start();
+    let client = served.client();
+    let path = "/v1/backends/web/be1/doctor";
+    let report: Report = client
+        .post(path, &Plain { force: false })
+        .await
+        .expect("a report");
+    assert_eq!(report.verdicts, [Verdict::NoNextHop]);
+    assert_eq!(report.evidence[0].detail, "no route to it");
+    let path = "/v1/backends/web/gone/doctor";
+    let refused = client.post::<Report>(path, &Plain { force: false }).await;
+    let text = refused.expect_err("no VIP").to_string();
+    assert!(text.contains("pool web has no VIP"), "{text}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! anew and replaces. Without an agent nobody marks packets, and it lets all pass.
 
 use std::fs;
+use std::mem::ManuallyDrop;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -152,7 +153,7 @@ impl Tunnel {
             }
         };
         // Dropped, it would detach; it ends with its pin, which says that it is there.
-        std::mem::forget(program.take_link(id).map_err(Error::program(name))?);
+        let _kept = ManuallyDrop::new(program.take_link(id).map_err(Error::program(name))?);
         pin(program, &path)
     }
 }

@@ -241,9 +241,9 @@ impl Exam<'_> {
             while bad - good > 4 {
                 let middle = good + (bad - good) / 2;
                 if passes(middle).await {
-                    good = middle
+                    good = middle;
                 } else {
-                    bad = middle
+                    bad = middle;
                 }
             }
             let detail = format!(

@@ -104,7 +104,7 @@ mod tests {
         assert!(!is_reply(V4, &reply[..20], false, (TOKEN, 16)));
         let mut packet = [0; 24].to_vec();
         packet[0] = 0x46;
-        packet.extend(reply);
+        packet.extend(&reply);
         assert!(is_reply(V4, &packet, true, (TOKEN, 16)));
         assert!(!is_reply(V4, &packet[..10], true, (TOKEN, 16)));
         assert!(!is_reply(V4, &[], true, (TOKEN, 16)));
