@@ -12,6 +12,7 @@ mod nexthop;
 mod nodes;
 mod operator;
 mod overlay;
+mod protect;
 mod trace;
 mod rates;
 mod top;

@@ -117,7 +117,7 @@ fn told<'t>(answer: Option<&'t Tracked>, pool: &str) -> Told<'t> {
 /// The tracked slots of a ring; few that flows hold one by one where `each` is set.
 fn of_ring(ring: &[Slot], told: &Told<'_>, each: bool) -> Vec<Group<Common>> {
     let by_flows = |slot: &&TrackedSlot| matches!(slot.why, Reason::Elsewhere { .. });
-    let each = each && told.values().copied().filter(|slot| by_flows(&slot)).count() <= EACH;
+    let each = each && told.values().copied().filter(by_flows).count() <= EACH;
     let common = |(number, slot): (u32, &Slot)| {
         let told = told.get(&number).copied();
         let itself = told.filter(|told| each && by_flows(told)).map(|_| number);
