@@ -63,6 +63,12 @@ pub enum Command {
     ///
     /// Flows are entered in tracked slots, and in all slots for VIPs with `tracking: always`. Filters that are given
     /// together all have to be met.
+    ///
+    /// As JSON: `flows`, each with `client`, `vip`, `protocol`, `table` (the map), `backend` (`pool/backend`, or `#7` for an
+    /// index that nobody has), `state`, `origin` (`own` or `replica`), `owner` (the index of the member that announced a
+    /// replica), `age_s` (seconds in this state) and `idle_s` (since a packet came); and `more`, the number of those that
+    /// the limit left out. With `--count`: `tables`, each with `room`, `entries` (all), `matching` (those that meet the
+    /// filters) and these by `states`.
     Flows(Flows),
     /// What the health checks say of backends, by the running agent.
     Health {
@@ -193,7 +199,11 @@ pub struct Ring {
     #[arg(long, value_name = "BACKEND", num_args = 0..=1, default_missing_value = "", requires = "pool",
           conflicts_with_all = ["slot", "from"])]
     pub by_backend: Option<String>,
-    /// The tracked slots and what stands in them; of all pools where none is named.
+    /// The tracked slots, what stands in them and why they still are tracked; of all pools where none is named.
+    ///
+    /// The slots are read from the maps, the reasons are asked of the agent. As JSON: `tracked`, slots that hold the same
+    /// for the same reason; `pools`, with `tracked`, `share` (percent) and `reasons` (slots by reason, `unknown` where the
+    /// agent doesn't say); `slots`, one by one as `GET /v1/tracked` tells them; `agent`, whether it answered.
     #[arg(long, conflicts_with_all = ["slot", "from", "by_backend"])]
     pub tracked: bool,
     /// The client of a flow, `ADDRESS:PORT`.

@@ -26,9 +26,11 @@ fn port(port: u16, pool: usize) -> Vip {
     Vip { port, ..vip(1, pool) }
 }
 
-fn off(mut vip: Vip) -> Vip {
-    vip.tracking = Tracking::Off;
-    vip
+fn off(vip: &Vip) -> Vip {
+    Vip {
+        tracking: Tracking::Off,
+        ..vip.clone()
+    }
 }
 
 #[test]
@@ -43,10 +45,15 @@ fn a_vip_keeps_its_pool_while_its_flows_are_tracked() {
             vec![port(80, API)],
             vec!["VIP 203.0.113.1:80/tcp can't change from pool web to pool api"],
         ),
-        ("may break", vec![port(80, WEB)], vec![off(port(80, API))], vec![]),
+        (
+            "may break",
+            vec![port(80, WEB)],
+            vec![off(&port(80, API))],
+            vec![],
+        ),
         (
             "only the new file counts",
-            vec![off(port(80, WEB))],
+            vec![off(&port(80, WEB))],
             vec![port(80, API)],
             vec!["VIP 203.0.113.1:80/tcp can't"],
         ),
@@ -113,7 +120,7 @@ fn a_pool_with_another_name_is_another_pool() {
 fn a_plan_names_the_vips_whose_flows_break() {
     let dns = || Vip {
         protocol: Protocol::Udp,
-        ..off(port(53, 0))
+        ..off(&port(53, 0))
     };
     let with = |backends, vips| small(vec![pool("web", backends)], vips);
     let before = with(&[("be1", 1), ("be2", 1)], vec![port(80, 0), dns()]);
@@ -135,7 +142,7 @@ fn a_plan_names_the_vips_whose_flows_break() {
         tracking: Tracking::Always,
         ..dns()
     };
-    let after = with(&[("be2", 1), ("be3", 1)], vec![always, off(port(8080, 0))]);
+    let after = with(&[("be2", 1), ("be3", 1)], vec![always, off(&port(8080, 0))]);
     let plan = planned(&after);
     assert_eq!(plan.pools[0].vips_protected, ["203.0.113.1:53/udp"]);
     assert_eq!(plan.pools[0].vips_unprotected, [""; 0]);

@@ -253,3 +253,54 @@ fn when_all_look_down_all_are_served() {
         })
         .expect("the lab runs");
 }
+
+#[test]
+fn the_checks_are_told_while_the_agent_lives() {
+    Lab::builder("health-told")
+        .nodes(1)
+        .run(|lab| {
+            start(lab)?;
+            lab.backend(0).kill9()?;
+            lab.node(0)
+                .wait_log("backend web4/be1: dead, was suspect", 0, SOON)?;
+            let node = lab.node(0);
+            let of = |args: &[&str]| node.lbctl_json(args);
+            let all = of(&["health"])?;
+            assert_eq!(all["backends"].as_array().map(Vec::len), Some(6));
+            let web4 = of(&["health", "--pool", "web4"])?;
+            let rows = web4["backends"].as_array().expect("a list");
+            assert_eq!(rows.len(), 3);
+            assert_eq!(
+                (&web4["pools"][0]["check"], &web4["pools"][0]["fail_open"]),
+                (&json!("http"), &json!("closed"))
+            );
+            let be1 = &rows[0];
+            assert_eq!((&be1["name"], &be1["phase"]), (&json!("be1"), &json!("dead")));
+            assert_eq!(be1["last"]["result"], "silent");
+            assert_eq!(rows[1]["phase"], "up");
+            let text = |args: &[&str]| {
+                let out = node.lbctl(args)?;
+                assert_eq!(out.status.code(), Some(0), "{out:?}");
+                Ok::<_, LabError>(String::from_utf8(out.stdout).expect("UTF-8"))
+            };
+            let table = text(&["health", "--pool", "web4"])?;
+            assert!(table.contains("web4: http check, 1 dead, 2 up"), "{table}");
+            let backends = text(&["backends"])?;
+            assert!(
+                backends.contains("web4/be1: dead by its health check: Connection refused"),
+                "{backends}"
+            );
+            let listed = of(&["backends"])?;
+            assert_eq!(listed["backends"][0]["health"]["phase"], "dead");
+            assert_eq!(node.lbctl(&["health", "--pool", "web5"])?.status.code(), Some(2));
+
+            lab.node(0).kill9()?;
+            let node = lab.node(0);
+            let out = node.lbctl(&["health"])?;
+            assert_eq!(out.status.code(), Some(2), "{out:?}");
+            let listed = node.lbctl_json(&["backends"])?;
+            assert_eq!(listed["backends"][0]["health"], Value::Null);
+            Ok::<(), LabError>(())
+        })
+        .expect("the lab runs");
+}

@@ -21,6 +21,7 @@ mod operator;
 mod overlay;
 mod restart;
 mod steady;
+mod protect;
 mod trace;
 mod rates;
 mod top;

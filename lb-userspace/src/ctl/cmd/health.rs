@@ -127,7 +127,7 @@ mod tests {
             counts: crate::api::health::Probes::default(),
         };
         let now = Wall(100_000);
-        let cells = row(&backend("dead", "up", 3.25, true), now);
+        let cells = row(&backend("dead", "up", 3.06, true), now);
         assert_eq!(cells[2], "dead, served");
         assert_eq!(cells[4..7], ["silent, 2.5 s ago", "1000.4 ms", "3.1, held"]);
         let unasked = BackendHealth {

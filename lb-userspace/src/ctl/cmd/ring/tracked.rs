@@ -117,7 +117,7 @@ fn told<'t>(answer: Option<&'t Tracked>, pool: &str) -> Told<'t> {
 /// The tracked slots of a ring; few that flows hold one by one where `each` is set.
 fn of_ring(ring: &[Slot], told: &Told<'_>, each: bool) -> Vec<Group<Common>> {
     let by_flows = |slot: &&TrackedSlot| matches!(slot.why, Reason::Elsewhere { .. });
-    let each = each && told.values().copied().filter(|slot| by_flows(slot)).count() <= EACH;
+    let each = each && told.values().copied().filter(by_flows).count() <= EACH;
     let common = |(number, slot): (u32, &Slot)| {
         let told = told.get(&number).copied();
         let itself = told.filter(|told| each && by_flows(told)).map(|_| number);
@@ -222,4 +222,133 @@ fn summary(pool: &str, tracked: usize, reasons: Option<&BTreeMap<String, u32>>) 
         format!(": {}", reasons.join(", "))
     };
     format!("{pool}: {tracked} of {SLOTS} slots are tracked ({share}){why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::slot::TRACKED;
+
+    use super::*;
+    use crate::api::tracked::{Example, FlowName, PoolTracked};
+
+    fn slot(number: u32, why: Reason) -> TrackedSlot {
+        TrackedSlot {
+            pool: "web".to_owned(),
+            slot: number,
+            current: None,
+            origin: None,
+            previous: None,
+            flags: Vec::new(),
+            tracked_s: 1.0,
+            why,
+        }
+    }
+
+    fn by_flows(entries: u32) -> Reason {
+        let flow = FlowName {
+            client: "192.0.2.1:4000".to_owned(),
+            vip: "203.0.113.1:80".to_owned(),
+            protocol: "tcp".to_owned(),
+        };
+        let example = Example {
+            flow,
+            backend: Some("web/be1".to_owned()),
+            state: "confirmed".to_owned(),
+            idle_s: 2.5,
+        };
+        Reason::Elsewhere {
+            entries,
+            example: Some(example),
+        }
+    }
+
+    /// Slots 2 to 9 are tracked alike.
+    fn ring() -> Vec<Slot> {
+        let tracked = |number| (2..10).contains(&number);
+        let slot = |number| Slot::new(8, 7, 0, if tracked(number) { TRACKED } else { 0 });
+        (0..20).map(slot).collect()
+    }
+
+    #[test]
+    fn slots_are_grouped_by_reason_and_flows_are_named_each() {
+        let answer = Tracked {
+            slots: vec![
+                slot(2, Reason::Changed { left_s: 3.0 }),
+                slot(3, Reason::Changed { left_s: 4.0 }),
+                slot(4, Reason::Closing),
+                slot(5, by_flows(1)),
+                slot(6, by_flows(2)),
+                // It retired while the answer was on its way.
+                slot(15, Reason::Closing),
+            ],
+            ..Tracked::default()
+        };
+        let told = told(Some(&answer), "web");
+        let shown = |each| -> Vec<(String, Option<&str>)> {
+            let groups = of_ring(&ring(), &told, each);
+            groups.iter().map(|group| (group.slots(), group.held.1)).collect()
+        };
+        let row = |slots: &str, why| (slots.to_owned(), why);
+        let (changed, rest) = (row("2-3", Some("changed")), row("7-9", None));
+        let closing = row("4", Some("closing"));
+        let elsewhere = |slots| row(slots, Some("elsewhere"));
+        assert_eq!(
+            shown(false),
+            [rest.clone(), changed.clone(), elsewhere("5-6"), closing.clone()]
+        );
+        assert_eq!(
+            shown(true),
+            [rest, changed, closing, elsewhere("5"), elsewhere("6")]
+        );
+        assert!(super::told(Some(&answer), "api").is_empty());
+    }
+
+    #[test]
+    fn reasons_in_words() {
+        for (why, want) in [
+            (Reason::Changed { left_s: 3.0 }, "changed lately, 3.0 s left"),
+            (
+                Reason::Stamped { left_s: 130.2 },
+                "a living flow used origin, 130 s left",
+            ),
+            (Reason::Closing, "nothing: retires after the next sweep"),
+            (
+                by_flows(1),
+                "1 flow elsewhere: 192.0.2.1:4000 → 203.0.113.1:80/tcp at web/be1, confirmed, idle 2.5 s",
+            ),
+            (
+                Reason::Elsewhere {
+                    entries: 3,
+                    example: None,
+                },
+                "3 flows elsewhere than at current",
+            ),
+        ] {
+            assert_eq!(sentence(&why, why.left()), want);
+        }
+    }
+
+    #[test]
+    fn what_the_agent_does_not_know_is_unknown() {
+        let counted = PoolTracked {
+            pool: "web".to_owned(),
+            tracked: 5,
+            share: 0.0,
+            reasons: BTreeMap::from([("changed".to_owned(), 5)]),
+        };
+        let answer = Tracked {
+            pools: vec![counted],
+            ..Tracked::default()
+        };
+        let of = |tracked| reasons(&answer, "web", tracked);
+        assert_eq!(
+            summary("web", 655, Some(&of(655))),
+            "web: 655 of 65536 slots are tracked (1.00 %): 5 changed, 650 unknown"
+        );
+        assert_eq!(of(4), BTreeMap::from([("changed".to_owned(), 5)]));
+        assert_eq!(
+            summary("web", 655, None),
+            "web: 655 of 65536 slots are tracked (1.00 %)"
+        );
+    }
 }
