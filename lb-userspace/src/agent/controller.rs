@@ -88,6 +88,9 @@ impl Controller {
 
     /// Fills the maps, then attaches.
     pub(super) async fn start(&mut self) -> Result<()> {
+        // The maps may be those of an earlier agent with another file.
+        let refused = repoint::refused(&self.applied, &self.model);
+        ensure!(refused.is_empty(), "{}", refused.join("; "));
         Self::links_of(&self.model, self.links.is_some())
             .await?
             .complete()?;

@@ -146,9 +146,7 @@ fn changes(args: &RunArgs, interrupt: &Interrupt) -> anyhow::Result<bool> {
 fn plain(args: &RunArgs, interrupt: &Interrupt) -> anyhow::Result<bool> {
     let nodes = args.nodes.unwrap_or(2);
     let start = Instant::now();
-    eprintln!(
-        "Setting up: client, router, {nodes} nodes, 3 backends in network namespaces ..."
-    );
+    eprintln!("Setting up: client, router, {nodes} nodes, 3 backends in network namespaces ...");
     let mut lab = match Lab::builder("run")
         .nodes(nodes)
         .weights(&[1, 2, 3])

@@ -333,6 +333,8 @@ fn entries_as_the_agent_writes_them() {
             hops: &hops,
             standings: &Standings::default(),
             applied: &Contents::default(),
+            barred: &std::collections::BTreeSet::new(),
+            waiting: &[],
         };
         contents = reduce(&asked, &mut Cache::default());
         world.contents = contents.clone();

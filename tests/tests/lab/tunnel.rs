@@ -236,6 +236,8 @@ fn mixed(config: &NodeConfig) -> Result<String, LabError> {
             port: 81,
             protocol: "tcp",
             pool: name,
+            tracking: None,
+            idle_timeout: None,
         });
     }
     config.to_yaml()
