@@ -32,7 +32,7 @@ pub fn lb_probe(ctx: TcContext) -> i32 {
         return TC_ACT_UNSPEC;
     };
     // What can't be wrapped must not leave as it is: any backend might answer it.
-    send(&ctx, backend).unwrap_or(TC_ACT_SHOT as i32)
+    send(&ctx, backend).unwrap_or(TC_ACT_SHOT)
 }
 
 #[inline(always)]
@@ -55,7 +55,7 @@ fn send(ctx: &TcContext, backend: u16) -> Option<i32> {
     // Else it would be wrapped again where it is redirected to.
     ctx.set_mark(0);
     if entry.ifindex == maps::ifindex(ctx) {
-        Some(TC_ACT_OK as i32)
+        Some(TC_ACT_OK)
     } else {
         Some(maps::redirect(entry.ifindex))
     }

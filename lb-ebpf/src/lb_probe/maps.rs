@@ -1,6 +1,9 @@
 //! The maps of `lb_probe`, and what aya has no safe way to ask of a packet.
 
-#![expect(unsafe_code, reason = "the one place that turns pointers of the kernel into values")]
+#![expect(
+    unsafe_code,
+    reason = "the one place that turns pointers of the kernel into values"
+)]
 
 use aya_ebpf::helpers::{bpf_get_hash_recalc, bpf_redirect};
 use aya_ebpf::macros::map;
