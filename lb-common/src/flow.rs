@@ -92,7 +92,7 @@ pub const TOUCH: u32 = tick::seconds(1);
 pub const HOLD: u32 = tick::seconds(5);
 /// A closed flow whose client still sends a second later lives: it is half closed, or the RST was forged.
 pub const REOPEN: u32 = tick::seconds(1);
-/// A closed entry stays for a minute after its last segment.
+/// A closed entry stays for a minute after its last segment, or for the idle timeout where that is shorter.
 pub const CLOSED_STAYS: u32 = tick::seconds(60);
 
 impl Entry {
@@ -170,7 +170,7 @@ impl Entry {
         match self.state {
             PROBATION => unused >= HOLD,
             CONFIRMED => unused >= idle,
-            _ => unused >= CLOSED_STAYS,
+            _ => unused >= CLOSED_STAYS || unused >= idle,
         }
     }
 }

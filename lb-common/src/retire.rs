@@ -61,6 +61,8 @@ pub struct View {
     /// Entries of this slot, own, replica and in probation, that name another backend than `current`. UDP entries
     /// count too: they are idle sooner.
     pub elsewhere: u32,
+    /// Whether this node has been the only member for twice the idle timeout: then no flow was on another one.
+    pub alone: bool,
 }
 
 /// Why a slot stays tracked.
@@ -75,7 +77,8 @@ pub enum Hold {
     /// Somebody used `origin` less than the idle timeout ago, and it is too early to tell whether that was a living
     /// flow; ticks that are left.
     Seen(u32),
-    /// A living flow without an entry used `origin` less than twice the idle timeout ago; ticks that are left.
+    /// A living flow without an entry used `origin` less than twice the idle timeout ago (once, where there is no other
+    /// member); ticks that are left.
     Stamped(u32),
     /// Entries that name another backend than `current`, and how many.
     Elsewhere(u32),
@@ -87,7 +90,8 @@ pub enum Hold {
 /// A living flow is never silent for longer than `idle`. So it is quite safe to forget when *nobody* was seen for that
 /// long. Where somebody was, it may have been noise: a flow is stamped when it is seen twice on one node, which a
 /// living one is within twice `idle` after the last change; and if it went to another node in between, its stamp on
-/// the former one is not older than that.
+/// the former one is not older than that. Where there is no other node ([`View::alone`]) every packet of a flow that was seen twice
+/// renews the stamp, so one that is older than `idle` is no living flow's.
 ///
 /// With `origin` = `to` it doesn't matter who uses `origin`: that is where all are to be. An untracked slot at `to`
 /// has nothing to forget: yes.
@@ -115,7 +119,8 @@ fn unused(view: &View, idle: u32, now: Tick) -> Result<(), Hold> {
     if let Some(left) = left(view.changed, idle, now) {
         return Err(Hold::Changed(left));
     }
-    if let Some(left) = mark_left(view.uses.stamp, 2 * idle, now) {
+    let stamped = if view.alone { idle } else { 2 * idle };
+    if let Some(left) = mark_left(view.uses.stamp, stamped, now) {
         return Err(Hold::Stamped(left));
     }
     match (
@@ -192,6 +197,7 @@ mod tests {
             uses: Uses::default(),
             changed: ago(IDLE),
             elsewhere: 0,
+            alone: false,
         }
     }
 

@@ -31,6 +31,7 @@ fn model(weights: &[u16]) -> Model {
         group: Group {
             nodes: vec!["lb1".parse().expect("it is valid")],
             key: None,
+            max_tracked: lb_userspace::model::Group::MAX_TRACKED,
         },
         capacity: Capacity::default(),
         encap: Encap::default(),

@@ -108,6 +108,7 @@ fn ballot(member: &Member, to: u8, rules: &Rules) -> bool {
         },
         changed: Tick(NOW.0 - 2 * IDLE),
         elsewhere,
+        alone: false,
     };
     retire::vote(&view, to, IDLE, NOW).is_ok()
 }

@@ -1,13 +1,13 @@
 //! From a command line to a running agent, and out again.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use super::args::Args;
@@ -132,12 +132,14 @@ async fn serve(
     let mut again = interval(LOOK_AGAIN_EVERY);
     again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     again.reset();
-    let mut checked = controller.generation();
+    let mut checked = controller.effective().pools.clone();
+    checks.configure(controller.effective());
     loop {
-        if controller.generation() != checked {
-            checked = controller.generation();
-            checks.configure(controller.model());
+        if controller.effective().pools != checked {
+            checked.clone_from(&controller.effective().pools);
+            checks.configure(controller.effective());
         }
+        let turn = controller.due();
         // The wall's clock may be set, so it is looked at again now and then.
         let due = desk
             .due(controller)
@@ -156,6 +158,13 @@ async fn serve(
                 }
             }
             () = sleep(due) => desk.time_passed(controller).await,
+            () = sleep_until(turn.unwrap_or_else(Instant::now).into()), if turn.is_some() => {
+                match controller.turn() {
+                    Ok(false) => {}
+                    Ok(true) => drop(follow(desk, controller).await),
+                    Err(e) => error!("{e:#}"),
+                }
+            }
             _ = refresh.tick() => survive(controller.refresh().await, controller).await,
             _ = again.tick() => {
                 if !follow(desk, controller).await {

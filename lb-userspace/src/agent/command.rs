@@ -78,7 +78,7 @@ impl Desk {
                 backend,
             });
         }
-        let held = controller.applied().clone();
+        let held = controller.target().clone();
         if !is_forced(about.verb) {
             let model = controller.model().clone();
             let would = controller
@@ -97,7 +97,7 @@ impl Desk {
             }
             return Err(Refusal::Failed(e));
         }
-        let moved = slots_moved(&pool, &held, controller.applied());
+        let moved = slots_moved(&pool, &held, controller.target());
         let event = event(&name, order, moved);
         info!(uid = who.uid, pid = who.pid, "{event}");
         let mut events = vec![event];
@@ -344,7 +344,7 @@ struct Now<'c> {
 
 impl<'c> Now<'c> {
     fn of(controller: &'c Controller) -> Self {
-        let contents = controller.applied();
+        let contents = controller.target();
         let mut slots = BTreeMap::new();
         for index in contents.rings.values().flat_map(|ring| ring.iter()) {
             if let Some(backend) = contents.backends.get(index) {

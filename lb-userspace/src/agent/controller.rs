@@ -6,15 +6,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use tracing::{error, info, warn};
 
+use super::change::Changes;
 use super::report;
 use crate::dataplane::attach::Attached;
+use crate::dataplane::flows;
 use crate::dataplane::load::Balancer;
 use crate::journal::Event;
-use crate::model::Model;
+use crate::model::{Capacity, Model};
 use crate::net::{self, Link, NextHop, Resolver};
 use crate::state::contents::Contents;
 use crate::state::diff::diff;
 use crate::state::ids;
+use crate::state::linger::Linger;
 use crate::state::operator::Operator;
 use crate::state::plan::{self, Plan};
 use crate::state::reduce::{World, reduce, targets};
@@ -24,10 +27,15 @@ use crate::state::wall::{Wall, millis};
 
 /// Owns the state of the data plane.
 pub(super) struct Controller {
-    model: Model,
-    balancer: Balancer,
+    pub(super) model: Model,
+    /// The same with the backends that leave.
+    pub(super) effective: Model,
+    pub(super) balancer: Balancer,
     resolver: Resolver,
-    applied: Contents,
+    pub(super) applied: Contents,
+    /// What the maps are to hold, when every change has been committed.
+    pub(super) target: Contents,
+    pub(super) changes: Changes,
     cache: Cache,
     /// What the health checks say of backends.
     standings: Standings,
@@ -50,15 +58,19 @@ impl Controller {
         operator: Operator,
     ) -> Result<Self> {
         let applied = balancer.maps.contents()?;
+        let changes = Changes::new(&model, &applied, &balancer.maps)?;
         let generation = balancer.maps.meta()?.generation;
         let resolver = Resolver::open().await?;
         let links = attach.then(Vec::new);
         let (cache, said) = (Cache::default(), BTreeSet::new());
         Ok(Self {
+            effective: changes.linger.with(&model),
             model,
             balancer,
             resolver,
+            target: applied.clone(),
             applied,
+            changes,
             cache,
             standings: Standings::default(),
             operator,
@@ -74,7 +86,7 @@ impl Controller {
         Self::links_of(&self.model, self.links.is_some())
             .await?
             .complete()?;
-        let hops = self.resolver.resolve(&targets(&self.model)).await?;
+        let hops = self.resolver.resolve(&targets(&self.effective)).await?;
         self.program(&hops)?;
         self.commit()?;
         self.attach(true).await?;
@@ -86,11 +98,15 @@ impl Controller {
     pub(super) async fn reload(&mut self, model: Model) -> Result<()> {
         self.check_fixed(&model)?;
         Self::links_of(&model, self.links.is_some()).await?.complete()?;
+        let (linger, effective) = self.leaving(&model);
         // Asked before anything changes: a new backend's neighbour may take a moment to answer.
-        let hops = self.resolver.resolve(&targets(&model)).await?;
+        let hops = self.resolver.resolve(&targets(&effective)).await?;
         let before = std::mem::replace(&mut self.model, model);
+        self.changes.linger = linger;
+        self.effective = effective;
         if let Err(e) = self.apply(&hops).await {
             // Whatever was done is taken back by the one path that there is: to the model of before.
+            (self.changes.linger, self.effective) = self.leaving(&before);
             self.model = before;
             if let Err(back) = self.restore().await {
                 error!(
@@ -103,6 +119,20 @@ impl Controller {
         Ok(())
     }
 
+    /// Who leaves with a model, and the model with them.
+    fn leaving(&self, model: &Model) -> (Linger, Model) {
+        let mut linger = self.changes.linger.clone();
+        linger.note(&self.model, model, &self.applied, flows::now());
+        let configured: usize = model.pools.iter().map(|pool| pool.backends.len()).sum();
+        let indexes = model.capacity.backend_indexes() - Capacity::BACKENDS_RESERVED;
+        for given_up in linger.trim((indexes as usize).saturating_sub(configured)) {
+            let (pool, name) = (given_up.pool, given_up.backend.name);
+            warn!("backend {pool}/{name}: there is no room to keep it until its flows have ended");
+        }
+        let effective = linger.with(model);
+        (linger, effective)
+    }
+
     /// Puts the model into effect. An interface may refuse the program, so that comes before the maps.
     async fn apply(&mut self, hops: &[NextHop]) -> Result<()> {
         self.attach(true).await?;
@@ -112,14 +142,14 @@ impl Controller {
 
     /// Makes maps and interfaces those of the model again, after one that failed.
     async fn restore(&mut self) -> Result<()> {
-        let hops = self.resolver.resolve(&targets(&self.model)).await?;
+        let hops = self.resolver.resolve(&targets(&self.effective)).await?;
         self.program(&hops)?;
         self.attach(true).await
     }
 
     /// Follows the network: next hops and interfaces.
     pub(super) async fn follow(&mut self) -> Result<()> {
-        let hops = self.resolver.resolve(&targets(&self.model)).await?;
+        let hops = self.resolver.resolve(&targets(&self.effective)).await?;
         self.program(&hops)?;
         self.attach(false).await?;
         self.warn().await;
@@ -171,9 +201,14 @@ impl Controller {
         self.generation
     }
 
-    /// What the maps hold.
-    pub(super) fn applied(&self) -> &Contents {
-        &self.applied
+    /// What the maps are to hold, when every change has been committed.
+    pub(super) fn target(&self) -> &Contents {
+        &self.target
+    }
+
+    /// The running configuration with the backends that have left it and still have flows.
+    pub(super) fn effective(&self) -> &Model {
+        &self.effective
     }
 
     /// What the operator ordered.
@@ -187,7 +222,8 @@ impl Controller {
     }
 
     fn standings_under(&self, model: &Model, operator: &Operator) -> Standings {
-        merge(&operator.standings(model, now()), &self.standings)
+        let standings = merge(&operator.standings(model, now()), &self.standings);
+        self.changes.with_leavers(standings)
     }
 
     /// What happened to next hops since this was called last.
@@ -201,7 +237,7 @@ impl Controller {
         // With those of the running model, which the resolver would forget otherwise.
         let mut wanted = targets(model);
         let asked = wanted.len();
-        wanted.extend(targets(&self.model));
+        wanted.extend(targets(&self.effective));
         let hops = self.resolver.resolve(&wanted).await?;
         let ids = ids::assign(model, &self.applied);
         let world = World {
@@ -210,6 +246,8 @@ impl Controller {
             hops: &hops[..asked],
             standings: &self.standings_under(model, operator),
             applied: &self.applied,
+            barred: &self.changes.tracker.barred(),
+            waiting: &[],
         };
         Ok(reduce(&world, &mut self.cache))
     }
@@ -235,7 +273,7 @@ impl Controller {
 
     /// Replaces the operator's orders, or leaves everything as it is.
     pub(super) async fn obey(&mut self, operator: Operator) -> Result<()> {
-        let hops = self.resolver.resolve(&targets(&self.model)).await?;
+        let hops = self.resolver.resolve(&targets(&self.effective)).await?;
         let before = std::mem::replace(&mut self.operator, operator);
         if let Err(e) = self.program(&hops) {
             self.operator = before;
@@ -281,19 +319,24 @@ impl Controller {
 
     /// Computes Desired and writes what differs.
     fn program(&mut self, hops: &[NextHop]) -> Result<()> {
-        let ids = ids::assign(&self.model, &self.applied);
+        let ids = ids::assign(&self.effective, &self.applied);
+        let standings = self.standings();
+        let barred = self.changes.verdicts(&self.effective, &ids, &standings);
         let world = World {
-            model: &self.model,
+            model: &self.effective,
             ids: &ids,
             hops,
-            standings: &self.standings(),
+            standings: &standings,
             applied: &self.applied,
+            barred: &barred,
+            waiting: &self.changes.linger.homeless(&ids),
         };
         let desired = reduce(&world, &mut self.cache);
+        self.changes.prepare(&self.effective, &ids, &desired, &standings);
         let ops = diff(&self.applied, &desired);
         let mut slots = 0;
         for op in &ops {
-            match self.balancer.maps.apply(op) {
+            match self.changes.write(&mut self.balancer.maps, op) {
                 Ok(changed) => slots += changed,
                 Err(e) => {
                     // What is in the maps now is the truth; the next pass starts from there.
@@ -303,9 +346,16 @@ impl Controller {
                 }
             }
         }
+        slots += self.changes.advance(&self.balancer.maps, &desired);
         self.balancer.maps.settle();
         self.news.extend(report::next_hops(&self.applied, &desired));
-        self.applied = desired;
+        self.applied = Contents {
+            rings: self.changes.rings(&self.balancer.maps, &desired),
+            ..desired.clone()
+        };
+        self.target = desired;
+        self.changes.find_by(&self.effective, &self.applied);
+        self.limit()?;
         if !ops.is_empty() {
             info!(writes = ops.len(), slots, "data plane updated");
         }

@@ -230,9 +230,9 @@ impl Desk {
         text: String,
         cause: &Cause,
     ) -> anyhow::Result<Plan> {
-        let (old, before): (Model, Contents) = (controller.model().clone(), controller.applied().clone());
+        let (old, before): (Model, Contents) = (controller.model().clone(), controller.target().clone());
         controller.reload(model).await?;
-        let plan = plan(&old, controller.model(), &before, controller.applied());
+        let plan = plan(&old, controller.model(), &before, controller.target());
         self.in_force = InForce {
             text,
             source: cause.to_string(),

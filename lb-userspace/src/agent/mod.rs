@@ -3,6 +3,7 @@
 pub mod args;
 mod boot;
 mod command;
+mod change;
 mod controller;
 mod desk;
 mod health;

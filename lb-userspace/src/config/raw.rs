@@ -48,6 +48,11 @@ pub(super) const IDLE: u64 = model::Vip::DEFAULT_IDLE.as_secs();
 pub(super) const IDLE_MIN: u32 = model::Vip::IDLE_MIN.as_secs() as u32;
 pub(super) const IDLE_MAX: u32 = model::Vip::IDLE_MAX.as_secs() as u32;
 
+/// Seconds of `max_tracked`: by default, at least, at most.
+pub(super) const MAX_TRACKED: u64 = model::Group::MAX_TRACKED.as_secs();
+pub(super) const MAX_TRACKED_MIN: u32 = model::Group::MAX_TRACKED_MIN.as_secs() as u32;
+pub(super) const MAX_TRACKED_MAX: u32 = model::Group::MAX_TRACKED_MAX.as_secs() as u32;
+
 /// The word that stands for every port, and the number that it is.
 pub(super) const ANY_PORT: (&str, u16) = ("any", 0);
 
@@ -130,6 +135,10 @@ pub(super) struct Group {
     /// path starts at the configuration's folder.
     #[schemars(with = "Option<String>", extend("x-default" = "no file"))]
     pub(super) key_file: Field<String>,
+    /// Seconds for which a slot may be tracked after a change. Beyond that packets without an entry, which may be noise,
+    /// hold it no longer; entries do as long as they live. A removed backend is kept for its flows no longer than this.
+    #[schemars(with = "Option<u32>", range(min = MAX_TRACKED_MIN, max = MAX_TRACKED_MAX), extend("default" = MAX_TRACKED))]
+    pub(super) max_tracked: Field<String>,
 }
 
 /// `capacity:`

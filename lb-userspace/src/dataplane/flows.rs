@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use aya::maps::{HashMap, MapData, MapError};
+use aya::sys::SyscallError;
 use lb_common::abi::map;
 use lb_common::admit::{Budget, Limits};
 use lb_common::flow::{Entry, Key};
@@ -14,11 +15,13 @@ use lb_common::stats::Counter;
 use lb_common::tick::{self, Tick};
 
 use super::Error;
+use super::batch::Walk;
 use super::maps::{Maps, open};
 use super::pin::Root;
 use super::pod::Plain;
 use super::read::sum;
 use super::shape;
+use crate::state::track::Slots;
 use crate::trace::Known;
 
 pub(super) type Entries = HashMap<MapData, Plain<Key>, Plain<Entry>>;
@@ -65,17 +68,22 @@ impl Table {
     }
 }
 
-/// All maps of entries, in the order of [`Table::ALL`].
-pub(super) struct Tables([Entries; 5]);
+/// All maps of entries, in the order of [`Table::ALL`]; each twice, since aya's typed maps show no descriptor.
+pub(super) struct Tables([(Entries, MapData); 5]);
 
 impl Tables {
     pub(super) fn open(root: &Root) -> Result<Self, Error> {
-        let [a, b, c, d, e] = Table::ALL.map(|table| open(root, table.name()));
+        let both = |table: Table| {
+            let name = table.name();
+            let data = MapData::from_pin(root.map(name)).map_err(Error::map(name))?;
+            Ok::<_, Error>((open(root, name)?, data))
+        };
+        let [a, b, c, d, e] = Table::ALL.map(both);
         Ok(Self([a?, b?, c?, d?, e?]))
     }
 
     fn of(&self, table: Table) -> &Entries {
-        &self.0[table as usize]
+        &self.0[table as usize].0
     }
 }
 
@@ -105,16 +113,35 @@ impl Maps {
         Ok(found.map(|Plain(entry)| entry))
     }
 
-    /// All entries of a table. Under traffic some may be missing, or there twice.
+    /// All entries of a table. Under traffic some that come or go meanwhile may be missing.
     ///
     /// # Errors
     /// Where the kernel refuses.
     pub fn entries(&self, table: Table) -> Result<Vec<(Key, Entry)>, Error> {
-        let rows = self.tables.of(table).iter();
-        rows.map(|row| row.map(|(Plain(key), Plain(entry))| (key, entry)))
-            .filter(|row| !is_gone(row))
-            .collect::<Result<_, _>>()
-            .map_err(Error::map(table.name()))
+        let (mut walk, mut all) = (Walk::default(), Vec::new());
+        while !walk.is_over() {
+            all.append(&mut self.walk(table, &mut walk)?);
+        }
+        Ok(all)
+    }
+
+    /// The next entries of a walk over a table. Those that stay are met once.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn walk(&self, table: Table, walk: &mut Walk) -> Result<Vec<(Key, Entry)>, Error> {
+        let data = &self.tables.0[table as usize].1;
+        let failed = |io_error| {
+            let call = "bpf_map_lookup_batch";
+            Error::map(table.name())(MapError::SyscallError(SyscallError { call, io_error }))
+        };
+        walk.next::<Key, Entry>(data.fd()).map_err(failed)
+    }
+
+    /// Room in a table.
+    pub fn room(&self, table: Table) -> u32 {
+        let data = &self.tables.0[table as usize].1;
+        data.info().map_or(0, |info| info.max_entries())
     }
 
     /// Writes an entry.
@@ -122,7 +149,7 @@ impl Maps {
     /// # Errors
     /// Where the table is full.
     pub fn set_entry(&mut self, table: Table, key: &Key, entry: &Entry) -> Result<(), Error> {
-        let entries = &mut self.tables.0[table as usize];
+        let entries = &mut self.tables.0[table as usize].0;
         let result = entries.insert(Plain(*key), Plain(*entry), 0);
         result.map_err(Error::map(table.name()))
     }
@@ -132,7 +159,7 @@ impl Maps {
     /// # Errors
     /// Where the kernel refuses.
     pub fn remove_entry(&mut self, table: Table, key: &Key) -> Result<(), Error> {
-        let entries = &mut self.tables.0[table as usize];
+        let entries = &mut self.tables.0[table as usize].0;
         present(entries.remove(&Plain(*key)))
             .map(|_| ())
             .map_err(Error::map(table.name()))
@@ -186,11 +213,7 @@ impl Maps {
 
     /// Who used `origin` of a slot of a pool within the capacity.
     pub fn uses(&self, pool: u16, number: u32) -> Uses {
-        let word = self.uses.load(index(pool, number) as usize);
-        Uses {
-            seen: Tick(word as u32),
-            stamp: Tick((word >> 32) as u32),
-        }
+        uses(self.uses.load(index(pool, number) as usize))
     }
 
     /// Forgets or notes who did.
@@ -243,6 +266,31 @@ impl Maps {
     /// Where the kernel refuses.
     pub fn pick_counter(&self, by: By) -> Result<Counter, Error> {
         sum(&self.picks, by as u32).map_err(Error::map(map::PICKS))
+    }
+}
+
+impl Slots for Maps {
+    fn slot(&self, place: u32) -> Slot {
+        Slot(self.slots.load(place as usize))
+    }
+
+    fn set_slot(&self, place: u32, slot: Slot) {
+        self.slots.store(place as usize, slot.0);
+    }
+
+    fn uses(&self, place: u32) -> Uses {
+        uses(self.uses.load(place as usize))
+    }
+
+    fn clear_uses(&self, place: u32) {
+        self.uses.store(place as usize, 0);
+    }
+}
+
+const fn uses(word: u64) -> Uses {
+    Uses {
+        seen: Tick(word as u32),
+        stamp: Tick((word >> 32) as u32),
     }
 }
 

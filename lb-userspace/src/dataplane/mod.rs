@@ -5,6 +5,7 @@
 mod pod;
 mod memory;
 mod vips;
+pub mod batch;
 mod error;
 pub mod object;
 pub mod pin;

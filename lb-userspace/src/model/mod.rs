@@ -173,6 +173,17 @@ pub struct Group {
     pub nodes: Vec<Name>,
     /// The group's key; always there when `nodes` has more than one. A single node without one makes its own.
     pub key: Option<GroupKey>,
+    /// For how long a slot may be tracked after a change, and a removed backend be kept for its flows.
+    pub max_tracked: Duration,
+}
+
+impl Group {
+    /// The longest time where the file doesn't say: a day.
+    pub const MAX_TRACKED: Duration = Duration::from_secs(86_400);
+    /// The shortest that can be asked for.
+    pub const MAX_TRACKED_MIN: Duration = Duration::from_secs(60);
+    /// The longest: thirty days.
+    pub const MAX_TRACKED_MAX: Duration = Duration::from_secs(30 * 86_400);
 }
 
 /// How many of each the maps can hold.

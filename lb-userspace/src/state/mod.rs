@@ -6,6 +6,8 @@ pub mod contents;
 pub mod ids;
 pub mod ring;
 pub mod standing;
+pub mod track;
+pub mod linger;
 pub mod wall;
 pub mod operator;
 pub mod reduce;

@@ -1,6 +1,6 @@
 //! World → Desired: what the maps should hold, given a model and the next hops.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_common::addr::Addr;
@@ -12,7 +12,7 @@ use lb_common::{backend, encap, info, vip};
 use super::contents::{Backend, Contents};
 use super::ids::{Ids, vip_key};
 use super::ring::{Cache, Place};
-use super::standing::Standings;
+use super::standing::{Standing, Standings};
 use crate::model::{self, Model, Tracking};
 use crate::net::{Hop, NextHop, Target, Why};
 
@@ -28,6 +28,10 @@ pub struct World<'a> {
     pub standings: &'a Standings,
     /// What the maps hold now.
     pub applied: &'a Contents,
+    /// Indexes of backends that were dead and that entries may still name: they stay dead.
+    pub barred: &'a BTreeSet<u16>,
+    /// Indexes that wait until no entry names them; no pool has them any more.
+    pub waiting: &'a [u16],
 }
 
 /// What next hops are asked for: every backend of every pool, in the model's order.
@@ -78,11 +82,21 @@ pub fn reduce(world: &World<'_>, cache: &mut Cache) -> Contents {
                 id: configured.id,
                 weight: backend.info.weight,
                 index: local,
-                up: reachable && world.standings.of(configured.id).takes_new_flows(),
+                up: reachable
+                    && world.standings.of(configured.id).takes_new_flows()
+                    && !world.barred.contains(&local),
             });
             desired.backends.insert(local, backend);
         }
         desired.rings.insert(index, cache.ring(places));
+    }
+    for (index, held) in world
+        .waiting
+        .iter()
+        .filter_map(|i| world.applied.backends.get_key_value(i))
+    {
+        let entry = backend::Entry::default();
+        desired.backends.insert(*index, Backend { entry, ..*held });
     }
     desired.vips = vips(world.model, world.ids);
     desired.freed = freed(world.applied, &desired);
@@ -135,7 +149,12 @@ fn backend(world: &World<'_>, configured: &model::Backend, pool: u16, index: u16
                 .unwrap_or_default()
         }
     };
-    Backend { entry, info }
+    let is_dead = world.standings.of(configured.id) == Standing::Dead || world.barred.contains(&index);
+    let flags = entry.flags & !backend::DEAD | if is_dead { backend::DEAD } else { 0 };
+    Backend {
+        entry: backend::Entry { flags, ..entry },
+        info,
+    }
 }
 
 /// The entry of a backend whose next hop is known.

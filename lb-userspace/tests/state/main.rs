@@ -34,6 +34,8 @@ fn desire_with(model: &Model, hops: &[NextHop], standings: &Standings, applied: 
         hops,
         standings,
         applied,
+        barred: &BTreeSet::new(),
+        waiting: &[],
     };
     reduce(&world, &mut Cache::default())
 }

@@ -196,6 +196,7 @@ pub(super) fn model(capacity: Capacity, encap: Encap, pools: Vec<Pool>, vips: Ve
         group: Group {
             nodes: vec![node],
             key: None,
+            max_tracked: lb_userspace::model::Group::MAX_TRACKED,
         },
         capacity,
         encap,

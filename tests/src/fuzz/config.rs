@@ -68,6 +68,8 @@ fn follow(model: &Model) {
             hops: &hops,
             standings: &standings,
             applied: &applied,
+            barred: &BTreeSet::new(),
+            waiting: &[],
         };
         let desired = reduce(&world, &mut cache);
         check(model, &desired);

@@ -292,6 +292,7 @@ fn agents_model() -> Model {
         group: Group {
             nodes: Vec::new(),
             key: None,
+            max_tracked: lb_userspace::model::Group::MAX_TRACKED,
         },
         capacity: Capacity::default(),
         encap: Encap {

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
 
 use lb_common::abi::MAX_INTERFACES;
 
 use super::{Check, Duplicate, Trail, place};
 use crate::config::error::Place;
 use crate::config::key;
-use crate::config::raw::{self, ATTACH, Field};
+use crate::config::raw::{self, ATTACH, Field, MAX_TRACKED_MAX, MAX_TRACKED_MIN};
 use crate::config::source::Excerpt;
 use crate::config::what::{Kind, What};
 use crate::model::{Attach, Capacity, Group, GroupKey, Name, Node};
@@ -75,6 +76,7 @@ pub(super) fn group(
         return Some(Group {
             nodes: alone()?,
             key: None,
+            max_tracked: Group::MAX_TRACKED,
         });
     };
     let nodes = match &group.value.nodes {
@@ -97,7 +99,21 @@ pub(super) fn group(
             What::KeyMissing { nodes: count },
         );
     }
-    Some(Group { nodes: nodes?, key })
+    let max_tracked = match &group.value.max_tracked {
+        Some(text) => check
+            .number(
+                text,
+                trail.field("max_tracked"),
+                (MAX_TRACKED_MIN, MAX_TRACKED_MAX),
+            )
+            .map(|seconds| Duration::from_secs(seconds.into())),
+        None => Some(Group::MAX_TRACKED),
+    };
+    Some(Group {
+        nodes: nodes?,
+        key,
+        max_tracked: max_tracked?,
+    })
 }
 
 fn members(

@@ -1,0 +1,352 @@
+//! Changes of slots, and sweeps of the flow table: the shell around [`crate::state::track`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use lb_common::admit::{FULL, UDP_FULL};
+use lb_common::slot::Slot;
+use lb_common::tick::{self, Tick};
+use lb_common::{flow, hash};
+use tracing::{info, warn};
+
+use super::controller::Controller;
+use crate::dataplane::Error;
+use crate::dataplane::batch::Walk;
+use crate::dataplane::flows::{Table, now};
+use crate::dataplane::maps::Maps;
+use crate::model::{Model, Protocol, Tracking, Vip};
+use crate::state::contents::{Contents, Ring};
+use crate::state::diff::Op;
+use crate::state::ids::Ids;
+use crate::state::linger::Linger;
+use crate::state::standing::{Standing, Standings};
+use crate::state::track::{Census, Finder, Fits, Held, Judge, Sweep, Terms, Tracker, fits};
+
+/// How often it is seen whether a prepared change may take effect.
+const COMMIT_EVERY: Duration = Duration::from_millis(250);
+
+/// From the end of a sweep to the next while slots are tracked, and while there are only entries.
+const SWEEP_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
+
+/// What the controller knows of slots that change.
+pub(super) struct Changes {
+    pub(super) tracker: Tracker,
+    pub(super) linger: Linger,
+    terms: BTreeMap<u16, Terms>,
+    fits: Fits,
+    finder: Finder,
+    key: hash::Key,
+    running: Option<Running>,
+    commit: Option<Instant>,
+    sweep: Option<Instant>,
+    /// For how long a slot may be tracked, ticks.
+    max: u32,
+    /// Whether this node is the group's only member.
+    alone: bool,
+}
+
+/// A sweep under way.
+struct Running {
+    sweep: Sweep,
+    table: usize,
+    walk: Walk,
+}
+
+impl Running {
+    fn new() -> Self {
+        Self {
+            sweep: Sweep::new(now()),
+            table: 0,
+            walk: Walk::default(),
+        }
+    }
+}
+
+impl Changes {
+    /// Takes over what an earlier agent left.
+    pub(super) fn new(model: &Model, applied: &Contents, maps: &Maps) -> Result<Self, Error> {
+        let key = hash::Key::expand(&maps.meta()?.group_key);
+        let mut linger = Linger::default();
+        linger.note(model, model, applied, now());
+        Ok(Self {
+            tracker: Tracker::adopt(applied.pools.keys().copied(), maps, now()),
+            linger,
+            terms: BTreeMap::new(),
+            fits: Fits::new(),
+            finder: Finder::new(model, applied, key),
+            key,
+            running: None,
+            commit: None,
+            // Whatever an earlier agent left is looked at.
+            sweep: Some(Instant::now()),
+            max: 0,
+            alone: false,
+        })
+    }
+
+    /// What each backend may get, those that leave included.
+    pub(super) fn with_leavers(&self, mut standings: Standings) -> Standings {
+        for (_, leaver) in self.linger.iter() {
+            let id = leaver.backend.id;
+            let over = self.max != 0 && now().since(leaver.since) >= self.max;
+            let least = if over { Standing::Dead } else { Standing::Draining };
+            let standing = standings.standing.entry(id).or_default();
+            *standing = least.max(*standing);
+            standings.weights.remove(&id);
+        }
+        standings
+    }
+
+    /// Notes who is dead by verdict; all whose entries have to go first.
+    pub(super) fn verdicts(&mut self, model: &Model, ids: &Ids, standings: &Standings) -> BTreeSet<u16> {
+        let all = model.pools.iter().flat_map(|pool| &pool.backends);
+        let dead = all.filter(|backend| standings.of(backend.id) == Standing::Dead);
+        let dead = dead.map(|backend| ids.backends[&backend.id]);
+        self.tracker.bury(dead, now());
+        if self.tracker.is_busy() {
+            self.sweep.get_or_insert_with(Instant::now);
+        }
+        self.tracker.barred()
+    }
+
+    /// Takes what the coming writes are judged by.
+    pub(super) fn prepare(&mut self, model: &Model, ids: &Ids, desired: &Contents, standings: &Standings) {
+        self.terms = terms(model, ids);
+        self.fits = fits(desired, standings, |index| self.tracker.is_barred(index));
+        self.max = ticks(model.group.max_tracked);
+        self.alone = model.group.nodes.len() == 1;
+    }
+
+    /// Does one write; the number of slots that it changed.
+    pub(super) fn write(&mut self, maps: &mut Maps, op: &Op) -> Result<usize, Error> {
+        match op {
+            Op::StoreRing { pool, ring } => Ok(self.steer(maps, *pool, ring)),
+            Op::ClearPool(pool) => {
+                let changed = maps.apply(op)?;
+                self.tracker.drop_pool(*pool, maps);
+                Ok(changed)
+            }
+            op => maps.apply(op),
+        }
+    }
+
+    fn steer(&mut self, maps: &Maps, pool: u16, ring: &Ring) -> usize {
+        let terms = self.terms.get(&pool).copied().unwrap_or_default();
+        let steered = self.tracker.steer(pool, ring, terms, &self.fits, maps, now());
+        if steered.waiting > 0 {
+            self.commit.get_or_insert_with(|| Instant::now() + COMMIT_EVERY);
+        }
+        if self.tracker.is_busy() {
+            self.sweep.get_or_insert_with(|| Instant::now() + SWEEP_EVERY[0]);
+        }
+        steered.written as usize
+    }
+
+    /// Moves all tracked slots as far as they can go now.
+    pub(super) fn advance(&mut self, maps: &Maps, desired: &Contents) -> usize {
+        self.commit = None;
+        let pools: Vec<u16> = self.tracker.pools().collect();
+        let rings = pools
+            .iter()
+            .filter_map(|pool| Some((*pool, desired.rings.get(pool)?)));
+        rings.map(|(pool, ring)| self.steer(maps, pool, ring)).sum()
+    }
+
+    /// When there is something to do; `None` = nothing until something changes.
+    pub(super) fn due(&self) -> Option<Instant> {
+        if self.running.is_some() {
+            return Some(Instant::now());
+        }
+        [self.commit, self.sweep].into_iter().flatten().min()
+    }
+
+    /// The rings that the maps hold: those in `desired`, but where a change waits.
+    pub(super) fn rings(&self, maps: &Maps, desired: &Contents) -> BTreeMap<u16, Ring> {
+        let held = |pool: u16, ring: &Ring| {
+            if self.tracker.waits(pool) {
+                Arc::new(maps.ring(pool).into_iter().map(Slot::current).collect())
+            } else {
+                Arc::clone(ring)
+            }
+        };
+        let rings = desired.rings.iter();
+        rings.map(|(&pool, ring)| (pool, held(pool, ring))).collect()
+    }
+
+    /// The maps hold other VIPs: flows are found by these from now on.
+    pub(super) fn find_by(&mut self, model: &Model, applied: &Contents) {
+        self.finder = Finder::new(model, applied, self.key);
+    }
+
+    /// A piece of a sweep; the whole sweep, when this was the last.
+    fn sweep_on(&mut self, maps: &mut Maps) -> Result<Option<Sweep>, Error> {
+        let mut running = self.running.take().unwrap_or_else(Running::new);
+        let table = Table::ALL[running.table];
+        let now = now();
+        for (key, entry) in maps.walk(table, &mut running.walk)? {
+            let ground = (&self.finder, &self.fits);
+            if running.sweep.take(running.table, (key, entry), ground, maps, now) {
+                maps.remove_entry(table, &key)?;
+            }
+        }
+        if !running.walk.is_over() {
+            self.running = Some(running);
+            return Ok(None);
+        }
+        if running.table + 1 < Table::ALL.len() {
+            self.running = Some(Running {
+                table: running.table + 1,
+                walk: Walk::default(),
+                ..running
+            });
+            return Ok(None);
+        }
+        Ok(Some(running.sweep))
+    }
+
+    /// Draws the consequences of a sweep; backends that nothing names any more.
+    fn judge(&mut self, maps: &Maps, desired: &Contents, sweep: &Sweep) -> Vec<u16> {
+        let judge = Judge {
+            sweep,
+            desired,
+            terms: &self.terms,
+            max: self.max,
+            alone: self.alone,
+            now: now(),
+        };
+        let before = self.tracker.census().overdue;
+        self.tracker.judge(&judge, maps);
+        let census = self.tracker.census();
+        if census.overdue > 0 && before == 0 {
+            warn!(
+                slots = census.overdue,
+                "slots are tracked for longer than `group.max_tracked`: `lbctl ring POOL --tracked` tells why"
+            );
+        }
+        let mut gone = Vec::new();
+        let leavers: Vec<(u16, Tick)> = self.linger.iter().map(|(i, leaver)| (i, leaver.named)).collect();
+        for (index, named) in leavers {
+            if sweep.count(index) > 0 || self.tracker.names(index, maps) {
+                self.linger.named(index, now());
+            } else if sweep.is_after(named) {
+                gone.push(index);
+            }
+        }
+        gone
+    }
+
+    /// When the next sweep is due.
+    fn schedule(&mut self, always: bool) {
+        let entries: u32 = self.tracker.census().entries.iter().sum();
+        let after = if self.tracker.is_busy() || !self.linger.is_empty() {
+            Some(SWEEP_EVERY[0])
+        } else {
+            (entries > 0 || always).then_some(SWEEP_EVERY[1])
+        };
+        self.sweep = after.map(|after| Instant::now() + after);
+    }
+}
+
+impl Controller {
+    /// When [`Controller::turn`] has something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.changes.due()
+    }
+
+    /// Does what is due: commits what was prepared, sweeps on. Whether the network has to be followed after it, since a
+    /// backend is gone for good.
+    pub(super) fn turn(&mut self) -> Result<bool> {
+        let maps = &mut self.balancer.maps;
+        if self.changes.commit.is_some_and(|when| when <= Instant::now()) {
+            let slots = self.changes.advance(maps, &self.target);
+            self.applied.rings = self.changes.rings(maps, &self.target);
+            if slots > 0 && !self.changes.tracker.is_waiting() {
+                info!(slots, "change of slots committed");
+            }
+        }
+        let is_due = self.changes.sweep.is_some_and(|when| when <= Instant::now());
+        if !is_due && self.changes.running.is_none() {
+            return Ok(false);
+        }
+        let swept = self.changes.sweep_on(maps);
+        if swept.is_err() {
+            self.changes.running = None;
+            self.changes.sweep = Some(Instant::now() + SWEEP_EVERY[1]);
+        }
+        let Some(sweep) = swept.context("sweeping the flow table")? else {
+            return Ok(false);
+        };
+        let gone = self.changes.judge(maps, &self.target, &sweep);
+        self.changes.advance(maps, &self.target);
+        self.applied.rings = self.changes.rings(maps, &self.target);
+        let always = self.model.vips.iter().any(|vip| vip.tracking == Tracking::Always);
+        self.changes.schedule(always);
+        self.limit()?;
+        for &index in &gone {
+            if let Some(leaver) = self.changes.linger.release(index) {
+                info!(
+                    "backend {}/{}: its last flow is gone, and so is it",
+                    leaver.pool, leaver.backend.name
+                );
+            }
+            self.changes
+                .tracker
+                .forget(index, self.applied.pools.keys().copied(), &self.balancer.maps);
+        }
+        self.effective = self.changes.linger.with(&self.model);
+        Ok(!gone.is_empty() || self.changes.tracker.has_lifted())
+    }
+
+    /// What is known of the flow table.
+    pub(super) const fn census(&self) -> &Census {
+        self.changes.tracker.census()
+    }
+
+    /// Tracked slots and why they still are, as the last sweep found them.
+    pub(super) fn held(&self) -> &[Held] {
+        self.changes.tracker.held()
+    }
+
+    /// Lets the program write into the flow table what there is room for.
+    pub(super) fn limit(&mut self) -> Result<(), Error> {
+        let maps = &mut self.balancer.maps;
+        let entries = &self.changes.tracker.census().entries;
+        let is_full = |table: Table| flow::is_full(entries[table as usize], maps.room(table));
+        let flags = [(FULL, Table::Flows), (UDP_FULL, Table::UdpFlows)];
+        let flags = flags.into_iter().filter(|(_, table)| is_full(*table));
+        let flags = flags.fold(0, |flags, (flag, _)| flags | flag);
+        let tracked = self.model.vips.iter().filter(|vip| vip.tracking != Tracking::Off);
+        let idle = tracked.map(|vip| vip.idle_timeout).max();
+        let limits = maps.new_limits(flags, idle.unwrap_or(Vip::DEFAULT_IDLE));
+        let before = maps.limits()?;
+        if before != limits {
+            maps.set_limits(limits)?;
+        }
+        if flags & !before.flags != 0 {
+            warn!(
+                "the flow table is full to nine tenths: new flows of tracked slots go where unknown ones are (`capacity.flows`)"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn ticks(time: Duration) -> u32 {
+    tick::seconds(u32::try_from(time.as_secs()).unwrap_or(u32::MAX))
+}
+
+/// The terms of the pools that VIPs use, by index.
+fn terms(model: &Model, ids: &Ids) -> BTreeMap<u16, Terms> {
+    let mut terms: BTreeMap<u16, Terms> = BTreeMap::new();
+    for vip in model.vips.iter().filter(|vip| vip.tracking != Tracking::Off) {
+        let of_pool = terms.entry(ids.pools[vip.pool]).or_default();
+        let idle = Some(ticks(vip.idle_timeout));
+        of_pool.idle = of_pool.idle.max(idle);
+        if vip.protocol == Protocol::Udp {
+            of_pool.udp = of_pool.udp.max(idle);
+        }
+    }
+    terms
+}

@@ -1,0 +1,134 @@
+//! Backends that have left the configuration and whose flows are still there: they get no new flows, and go when nothing
+//! names them any more.
+
+use std::collections::BTreeMap;
+
+use lb_common::info::untext;
+use lb_common::tick::Tick;
+
+use super::contents::{Backend, Contents};
+use super::ids::Ids;
+use crate::model::{self, Model};
+
+/// One that leaves.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Leaver {
+    /// Its pool's name.
+    pub pool: String,
+    /// As it was, with weight 0.
+    pub backend: model::Backend,
+    /// When it left.
+    pub since: Tick,
+    /// When something named it last.
+    pub named: Tick,
+}
+
+/// All that leave, by index.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Linger {
+    leavers: BTreeMap<u16, Leaver>,
+}
+
+impl Linger {
+    /// Notes who is in the maps but not in a model, and forgets those that are in it again. `old` is the model of before,
+    /// which knows more of a backend than the maps do.
+    pub fn note(&mut self, old: &Model, model: &Model, applied: &Contents, now: Tick) {
+        let configured = |id: u64| backends(model).any(|(_, backend)| backend.id == id);
+        self.leavers
+            .retain(|index, leaver| applied.backends.contains_key(index) && !configured(leaver.backend.id));
+        for (&index, held) in applied.backends.iter().filter(|(_, b)| !configured(b.info.id)) {
+            let known = backends(old).find(|(_, backend)| backend.id == held.info.id);
+            let leaver = || {
+                let (pool, backend) = match known {
+                    Some((pool, backend)) => (pool.name.to_string(), Some(backend.clone())),
+                    None => (pool_of(held, applied), from_maps(held)),
+                };
+                let backend = backend?;
+                Some(Leaver {
+                    pool,
+                    backend: model::Backend { weight: 0, ..backend },
+                    since: now,
+                    named: now,
+                })
+            };
+            if !self.leavers.contains_key(&index)
+                && let Some(leaver) = leaver()
+            {
+                self.leavers.insert(index, leaver);
+            }
+        }
+    }
+
+    /// Keeps at most `room`, the latest: indexes are finite. Who has to go at once.
+    pub fn trim(&mut self, room: usize) -> Vec<Leaver> {
+        let mut oldest: Vec<(u16, Tick)> = self.leavers.iter().map(|(&i, l)| (i, l.since)).collect();
+        oldest.sort_by_key(|&(_, since)| std::cmp::Reverse(since.0));
+        let last = oldest.split_off(oldest.len().min(room));
+        last.into_iter()
+            .filter_map(|(index, _)| self.release(index))
+            .collect()
+    }
+
+    /// A model with those that leave, as members of weight 0 of the pools that are still there.
+    pub fn with(&self, model: &Model) -> Model {
+        let mut model = model.clone();
+        for leaver in self.leavers.values() {
+            if let Some(pool) = model.pools.iter_mut().find(|p| p.name.as_str() == leaver.pool) {
+                pool.backends.push(leaver.backend.clone());
+            }
+        }
+        model
+    }
+
+    /// Those that leave, by index.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, &Leaver)> {
+        self.leavers.iter().map(|(&index, leaver)| (index, leaver))
+    }
+
+    /// Whether nobody does.
+    pub fn is_empty(&self) -> bool {
+        self.leavers.is_empty()
+    }
+
+    /// Something still names this one.
+    pub fn named(&mut self, index: u16, now: Tick) {
+        if let Some(leaver) = self.leavers.get_mut(&index) {
+            leaver.named = now;
+        }
+    }
+
+    /// Nothing does: it may go.
+    pub fn release(&mut self, index: u16) -> Option<Leaver> {
+        self.leavers.remove(&index)
+    }
+
+    /// Backends of pools that are gone: their indexes wait, and nothing is sent there.
+    pub fn homeless(&self, ids: &Ids) -> Vec<u16> {
+        let has_home = |leaver: &Leaver| ids.backends.contains_key(&leaver.backend.id);
+        let without = self.leavers.iter().filter(|(_, leaver)| !has_home(leaver));
+        without.map(|(&index, _)| index).collect()
+    }
+}
+
+fn backends(model: &Model) -> impl Iterator<Item = (&model::Pool, &model::Backend)> {
+    model
+        .pools
+        .iter()
+        .flat_map(|pool| pool.backends.iter().map(move |backend| (pool, backend)))
+}
+
+fn pool_of(held: &Backend, applied: &Contents) -> String {
+    let pool = applied.pools.get(&held.info.pool);
+    pool.map_or_else(String::new, |pool| untext(&pool.name).to_owned())
+}
+
+/// What the maps know of a backend: all but a static next hop.
+fn from_maps(held: &Backend) -> Option<model::Backend> {
+    Some(model::Backend {
+        name: untext(&held.info.name).parse().ok()?,
+        id: held.info.id,
+        address: held.info.address.into(),
+        weight: 0,
+        via: None,
+    })
+}

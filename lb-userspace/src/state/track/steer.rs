@@ -1,0 +1,146 @@
+//! Where one slot goes from here: planned changes, suspicions and verdicts, for a group of one.
+
+use std::collections::BTreeMap;
+
+use lb_common::slot::{NO_BACKEND, Slot};
+use lb_common::tick::{self, Tick};
+
+use super::super::contents::Contents;
+use super::super::standing::{Standing, Standings};
+
+/// From PREPARE to COMMIT: a SYN that met the untracked slot has no entry, and its answer must not come after COMMIT.
+pub(super) const PREPARE: u32 = tick::seconds(1);
+
+/// What a backend is good for, as slots see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fitness {
+    /// Its flows live: it is left by a planned change.
+    Alive,
+    /// By this node's own view it can't be reached: it is left at once, and nothing is forgotten.
+    Silent,
+    /// By verdict: nobody is to be found there.
+    Dead,
+}
+
+/// The fitness of all backends, by index; whoever is not named is nobody.
+pub type Fits = BTreeMap<u16, Fitness>;
+
+/// What the backends in `desired` are good for. `barred`: dead ones whose entries are not all deleted yet.
+pub fn fits(desired: &Contents, standings: &Standings, barred: impl Fn(u16) -> bool) -> Fits {
+    use lb_common::info::next_hop::RESOLVED;
+    let fit = |index: u16, backend: &super::super::contents::Backend| match standings.of(backend.info.id) {
+        Standing::Dead => Fitness::Dead,
+        _ if barred(index) => Fitness::Dead,
+        Standing::Suspect => Fitness::Silent,
+        _ if backend.info.next_hop != RESOLVED => Fitness::Silent,
+        Standing::Up | Standing::Draining => Fitness::Alive,
+    };
+    let all = desired.backends.iter();
+    all.map(|(&index, backend)| (index, fit(index, backend)))
+        .collect()
+}
+
+fn of(fits: &Fits, backend: u16) -> Fitness {
+    // Whoever has no index any more has no flows either, and NO_BACKEND has none.
+    fits.get(&backend).copied().unwrap_or(Fitness::Dead)
+}
+
+/// What is known of one slot beside what it holds itself.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Marks {
+    /// Since when it is tracked.
+    pub(super) since: Tick,
+    /// When `current` or `origin` changed last.
+    pub(super) changed: Tick,
+    /// When retirement began.
+    pub(super) closed: Tick,
+    /// Until when it learns old UDP flows.
+    pub(super) learns: Tick,
+}
+
+/// What holds for all slots of a pool.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Terms {
+    /// The longest idle timeout of its VIPs whose flows are tracked, ticks; `None` where there is none of them.
+    pub idle: Option<u32>,
+    /// The same of its UDP VIPs alone.
+    pub udp: Option<u32>,
+}
+
+/// One step of a slot towards `want`; the slot as it is where nothing can be done now.
+///
+/// The transitions refuse nothing here: each is made only from the states that it takes.
+pub(super) fn step(slot: Slot, marks: Marks, want: u16, terms: Terms, fits: &Fits, now: Tick) -> Slot {
+    if terms.idle.is_none() {
+        return if slot.is_tracked() || slot.current() != want {
+            Slot::untracked(want)
+        } else {
+            slot
+        };
+    }
+    if !slot.is_tracked() && slot.current() == NO_BACKEND {
+        return Slot::untracked(want);
+    }
+    let leaves = slot.current() != want;
+    let is_lost = of(fits, slot.origin()) == Fitness::Dead && slot.origin() != slot.current();
+    // Of a group of one nobody else has made step 2, so the vote may fail at any time.
+    let slot = if leaves || is_lost {
+        slot.reopen().unwrap_or(slot)
+    } else {
+        slot
+    };
+    let slot = if leaves {
+        leave(slot, marks, want, terms, fits, now)
+    } else {
+        slot
+    };
+    buried(learned(slot, marks, fits, now), fits)
+}
+
+fn leave(slot: Slot, marks: Marks, want: u16, terms: Terms, fits: &Fits, now: Tick) -> Slot {
+    let next = match of(fits, slot.current()) {
+        Fitness::Dead => slot.dead(slot.current(), want),
+        Fitness::Silent => slot.suspect(want),
+        Fitness::Alive if !slot.is_tracked() => {
+            let tracked = slot.track();
+            if terms.udp.is_some() {
+                tracked.learn(true)
+            } else {
+                Ok(tracked)
+            }
+        }
+        Fitness::Alive if now.since(marks.since) >= PREPARE => slot.commit(want),
+        Fitness::Alive => Ok(slot),
+    };
+    next.expect("an open slot takes each of them")
+}
+
+/// Ends the time in which UDP flows are learned, also where they would be sent to nobody.
+fn learned(slot: Slot, marks: Marks, fits: &Fits, now: Tick) -> Slot {
+    // A slot that begins to learn in this very step has no marks yet.
+    let is_over = marks.learns != Tick(0) && now.since(marks.learns) > 0;
+    if slot.is_learning() && (is_over || of(fits, slot.origin()) != Fitness::Alive) {
+        slot.learn(false).expect("it is tracked")
+    } else {
+        slot
+    }
+}
+
+/// `origin` at a living backend, or where new flows go: nobody is left to be found at a dead one.
+fn buried(slot: Slot, fits: &Fits) -> Slot {
+    let origin = slot.origin();
+    if slot.is_tracked()
+        && !slot.is_closing()
+        && of(fits, origin) == Fitness::Dead
+        && slot.current() != origin
+    {
+        slot.bury(origin, slot.current()).expect("it is tracked and open")
+    } else {
+        slot
+    }
+}
+
+/// Whether a step changed where flows go, so that the idle timeout begins anew.
+pub(super) const fn moves(before: Slot, after: Slot) -> bool {
+    before.current() != after.current() || before.origin() != after.origin() || !before.is_tracked()
+}
