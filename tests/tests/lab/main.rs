@@ -9,6 +9,7 @@ mod deaths;
 mod decap;
 mod flood;
 mod health;
+mod holding;
 mod inspect;
 mod kit;
 mod long;
