@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -11,9 +12,13 @@ use std::time::Duration;
 use lb_userspace::api::call::{Command, Verb, channel};
 use lb_userspace::api::client::{Client, Error, escaped};
 use lb_userspace::api::dto::{BackendState, Backends, Drain, Events, Ordered, Planned};
+use lb_userspace::api::health::Health;
 use lb_userspace::api::refusal::Refusal;
 use lb_userspace::api::routes::{Api, openapi, router};
 use lb_userspace::api::server::{self, Listener};
+use lb_userspace::api::tracked::Tracked;
+use lb_userspace::config;
+use lb_userspace::health::task::Checks;
 use lb_userspace::journal::{Cause, Event, Journal, Record};
 use lb_userspace::state::plan::Plan;
 use lb_userspace::state::wall::Wall;
@@ -24,15 +29,36 @@ struct Served {
     dir: tempfile::TempDir,
     asked: Arc<Mutex<Vec<String>>>,
     server: tokio::task::JoinHandle<()>,
+    _checks: Checks,
 }
+
+/// The first pool is asked at a port of loopback that nobody listens on, the second not at all.
+const CHECKED: &str = "
+node: {name: lb1, interfaces: [eth0]}
+pools:
+  - name: web
+    health: {type: tcp, port: 1, interval: 100ms, timeout: 90ms, fall: 2, fail_open: 40}
+    backends: [{name: be1, address: 192.0.2.1}, {name: be2, address: 192.0.2.2}]
+  - name: api
+    backends: [{name: be1, address: 192.0.2.3}]
+vips:
+  - {address: 203.0.113.1, port: 80, protocol: tcp, pool: web}
+";
 
 impl Served {
     fn start() -> Self {
         let dir = tempfile::tempdir().expect("it works");
         let (calls, mut inbox) = channel();
+        let mut model = config::parse(CHECKED, Path::new("lb.yaml")).expect("it is valid");
+        for (last, backend) in (1..).zip(model.pools.iter_mut().flat_map(|pool| &mut pool.backends)) {
+            // No configuration may name loopback.
+            backend.address = Ipv4Addr::new(127, 0, 0, last).into();
+        }
+        let checks = Checks::start(&model, &[], dir.path().join("health.json")).expect("it works");
         let api = Api {
             calls,
             state_dir: Arc::new(dir.path().to_owned()),
+            checks: checks.reader(),
         };
         let asked = Arc::new(Mutex::new(Vec::new()));
         let notes = Arc::clone(&asked);
@@ -47,7 +73,12 @@ impl Served {
         });
         let listener = Listener::bind(&dir.path().join("run/lbd.sock"), None).expect("it works");
         let server = tokio::spawn(listener.serve(router(api)));
-        Self { dir, asked, server }
+        Self {
+            dir,
+            asked,
+            server,
+            _checks: checks,
+        }
     }
 
     fn path(&self) -> PathBuf {
@@ -100,6 +131,7 @@ fn what(command: &Command) -> String {
     match command {
         Command::Order(ask) => format!("{:?}", ask.what),
         Command::Backends(_) => "backends".to_owned(),
+        Command::Tracked(ask) => format!("tracked {:?}", ask.what),
         Command::Plan(ask) => format!("plan {:?}", ask.what),
         Command::Apply(ask) => format!("apply {:?}", ask.what),
         Command::Running(_) => "running".to_owned(),
@@ -142,9 +174,17 @@ fn answer(command: Command) {
         Command::Backends(ask) => drop(ask.reply.send(Ok(Backends {
             backends: vec![state("web", "be1")],
         }))),
+        Command::Tracked(ask) => drop(ask.reply.send(match ask.what.pool.as_deref() {
+            Some("gone") => Err(Refusal::UnknownPool {
+                name: "gone".to_owned(),
+                near: vec!["web".to_owned()],
+            }),
+            _ => Ok(Tracked::default()),
+        })),
         Command::Plan(ask) => drop(ask.reply.send(Ok(Planned {
             generation: 1,
             plan: Plan::default(),
+            leaving: Vec::new(),
         }))),
         Command::Apply(ask) => drop(ask),
         Command::Running(ask) => drop(ask.reply.send(Err(Refusal::NoAnswer))),
@@ -247,6 +287,11 @@ async fn odd_requests_get_an_error_and_never_the_agent() {
             422,
         ),
         ("GET /v1/events?limit=0".to_owned(), b"", 422),
+        ("GET /v1/tracked?limit=131073".to_owned(), b"", 422),
+        ("GET /v1/tracked?limit=-1".to_owned(), b"", 400),
+        ("GET /v1/tracked?pol=web".to_owned(), b"", 400),
+        ("GET /v1/health?backend=be1".to_owned(), b"", 400),
+        ("POST /v1/health".to_owned(), b"", 405),
         ("GET /v1/events?limit=10001".to_owned(), b"", 422),
     ] {
         let (status, json) = served.http(&head, body).await;
@@ -267,6 +312,71 @@ async fn odd_requests_get_an_error_and_never_the_agent() {
     }
     let all: Backends = served.client().get("/v1/backends").await.unwrap();
     assert_eq!(all.backends.len(), 1, "it still answers");
+}
+
+#[tokio::test]
+async fn tracked_slots_are_asked_of_the_agent() {
+    let served = Served::start();
+    let told: Tracked = served.client().get("/v1/tracked?pool=web&limit=5").await.unwrap();
+    assert_eq!(told, Tracked::default());
+    let asked = served.asked().pop().unwrap();
+    assert!(
+        asked.contains(r#"tracked Wanted { pool: Some(\"web\"), limit: Some(5) }"#),
+        "{asked}"
+    );
+    let refused = served.client().get::<Tracked>("/v1/tracked?pool=gone").await;
+    let Err(Error::Refused { status, problem }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(
+        (status.as_u16(), problem.hint.as_deref()),
+        (404, Some("did you mean web?"))
+    );
+}
+
+#[tokio::test]
+async fn health_is_read_from_the_checks() {
+    let served = Served::start();
+    let found = async {
+        loop {
+            let health: Health = served.client().get("/v1/health").await.unwrap();
+            if health.pools[0].fail_open != "closed" {
+                return health;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let health = tokio::time::timeout(Duration::from_secs(20), found)
+        .await
+        .expect("both are found silent");
+    assert_eq!(health.pools.len(), 1, "a pool without a check is not named");
+    let pool = &health.pools[0];
+    assert_eq!((pool.pool.as_str(), pool.check.as_str()), ("web", "tcp"));
+    assert_eq!(pool.phases.values().sum::<u32>(), 2);
+    for (backend, name) in health.backends.iter().zip(["be1", "be2"]) {
+        assert_eq!((backend.pool.as_str(), backend.name.as_str()), ("web", name));
+        let last = backend.last.as_ref().expect("it was asked");
+        assert_ne!(last.result, "good");
+        assert!(last.reason.is_some() && last.at >= backend.since.saturating_sub(1000));
+        assert_eq!(backend.counts.good, 0);
+    }
+    let down = health.backends.iter().find(|one| one.phase != "unknown").unwrap();
+    assert_eq!(
+        (down.standing.as_str(), down.counts.changes),
+        ("up", 1),
+        "{down:?}"
+    );
+    assert!(down.penalty > 0.5 && !down.held, "{down:?}");
+
+    let api: Health = served.client().get("/v1/health?pool=api").await.unwrap();
+    assert_eq!(api, Health::default());
+    let web: Health = served.client().get("/v1/health?pool=web").await.unwrap();
+    assert_eq!(web.backends.len(), 2);
+    let gone = served.client().get::<Health>("/v1/health?pool=gone").await;
+    assert!(
+        matches!(&gone, Err(Error::Refused { status, .. }) if status.as_u16() == 404),
+        "{gone:?}"
+    );
 }
 
 #[tokio::test]
@@ -334,6 +444,8 @@ async fn the_document_is_served_and_names_every_route() {
         "backends/{pool}/{backend}/drain",
         "backends/{pool}/{backend}/ramp",
         "config/apply",
+        "health",
+        "tracked",
         "events",
     ] {
         assert!(paths.contains_key(&format!("/v1/{path}")), "{path}");

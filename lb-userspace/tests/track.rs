@@ -280,7 +280,11 @@ fn there_and_back_waits_for_entries_alone() {
     let mut world = World::new();
     world.change_to(B);
     world.want = A;
-    assert_eq!(world.steer().waiting, 0, "a slot that has been tracked for a second is prepared");
+    assert_eq!(
+        world.steer().waiting,
+        0,
+        "a slot that has been tracked for a second is prepared"
+    );
     assert_eq!(world.slot(), Slot::new(A, A, 0, TRACKED));
     let key = flow(1000, 80);
     let entry = Entry::probation(B, 1, world.now).confirmed(world.now);

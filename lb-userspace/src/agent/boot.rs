@@ -87,6 +87,7 @@ pub async fn run(args: Args) -> Result<()> {
     let context = Api {
         calls,
         state_dir: Arc::new(desk.state_dir().to_owned()),
+        checks: checks.reader(),
     };
     let server = listener.map(|listener| tokio::spawn(listener.serve(router(context.clone()))));
     notify(&[NotifyState::Ready, NotifyState::Status("forwarding")]);

@@ -187,7 +187,10 @@ impl Changes {
         let now = now();
         for (key, entry) in maps.walk(table, &mut running.walk)? {
             let ground = (&self.finder, &self.fits);
-            if running.sweep.take(running.table, (key, entry), ground, maps, now) {
+            // A packet may have used it since it was read, or a new flow of the same tuple.
+            if running.sweep.take(running.table, (key, entry), ground, maps, now)
+                && maps.entry(table, &key)? == Some(entry)
+            {
                 maps.remove_entry(table, &key)?;
             }
         }

@@ -1,6 +1,6 @@
 //! Commands of operators: each is done as a whole, or refused and nothing is changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::info::untext;
 use lb_common::slot::NO_BACKEND;
@@ -10,14 +10,17 @@ use super::controller::{Controller, now};
 use super::desk::Desk;
 use super::store::{Draft, StoreError};
 use crate::api::call::{About, Call, Command, Text, Verb, Who};
-use crate::api::dto::{Applied, BackendState, Backends, Ordered, Planned, RampState, Running};
+use crate::api::dto::{Applied, BackendState, Backends, Leaving, Ordered, Planned, RampState, Running};
 use crate::api::refusal::Refusal;
+use crate::api::tracked::{self, Tracked, Wanted};
 use crate::config;
+use crate::dataplane;
+use crate::dataplane::flows::{self, Table};
 use crate::journal::{Cause, Event};
 use crate::model::{self, Model};
 use crate::state::contents::Contents;
 use crate::state::operator::{self, Admin, Order, Share};
-use crate::state::plan::slots_moved;
+use crate::state::plan::{Plan, slots_moved};
 use crate::state::standing::Standings;
 use crate::state::wall::Wall;
 
@@ -45,6 +48,7 @@ impl Desk {
                 drop(ask.reply.send(self.order(controller, who, &ask.what).await));
             }
             Command::Backends(ask) => drop(ask.reply.send(Ok(backends(controller)))),
+            Command::Tracked(ask) => drop(ask.reply.send(tracked_slots(controller, &ask.what))),
             Command::Plan(ask) => drop(ask.reply.send(self.plan(controller, &ask.what).await)),
             Command::Apply(ask) => {
                 drop(ask.reply.send(self.apply(controller, who, ask.what).await));
@@ -112,9 +116,12 @@ impl Desk {
 
     async fn plan(&mut self, controller: &mut Controller, text: &Text) -> Result<Planned, Refusal> {
         let model = self.accept(controller, text).await?;
+        let plan = controller.plan(&model).await.map_err(Refusal::Failed)?;
+        let leaving = leaving(controller, &plan).map_err(|e| Refusal::Failed(e.into()))?;
         Ok(Planned {
             generation: controller.generation(),
-            plan: controller.plan(&model).await.map_err(Refusal::Failed)?,
+            plan,
+            leaving,
         })
     }
 
@@ -215,6 +222,36 @@ impl Desk {
     }
 }
 
+/// The backends that a plan takes away, with the entries that name them.
+fn leaving(controller: &mut Controller, plan: &Plan) -> Result<Vec<Leaving>, dataplane::Error> {
+    let names: BTreeSet<(&str, &str)> = plan.leaving().collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let contents = controller.target();
+    let named = contents.backends.iter().filter_map(|(&index, backend)| {
+        let pool = untext(&contents.pools.get(&backend.info.pool)?.name);
+        let name = (pool, untext(&backend.info.name));
+        names
+            .contains(&name)
+            .then(|| (index, format!("{}/{}", name.0, name.1)))
+    });
+    let mut leaving: BTreeMap<u16, Leaving> = named
+        .map(|(index, backend)| (index, Leaving { backend, entries: 0 }))
+        .collect();
+    let maps = &controller.balancer().maps;
+    for table in Table::ALL {
+        for (_, entry) in maps.entries(table)? {
+            if let Some(one) = leaving.get_mut(&entry.backend) {
+                one.entries += 1;
+            }
+        }
+    }
+    let mut leaving: Vec<Leaving> = leaving.into_values().collect();
+    leaving.sort_unstable_by(|a, b| a.backend.cmp(&b.backend));
+    Ok(leaving)
+}
+
 fn cause(who: Who) -> Cause {
     Cause::Operator {
         uid: who.uid,
@@ -312,6 +349,28 @@ fn near<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<String> {
         0 => known.iter().take(NAMES).map(|(_, k)| (*k).to_owned()).collect(),
         _ => meant,
     }
+}
+
+fn tracked_slots(controller: &Controller, wanted: &Wanted) -> Result<Tracked, Refusal> {
+    let contents = controller.target();
+    let only = wanted.pool.as_deref();
+    if let Some(name) = only {
+        let known = || contents.pools.values().map(|pool| untext(&pool.name));
+        if !known().any(|known| known == name) {
+            return Err(Refusal::UnknownPool {
+                name: name.to_owned(),
+                near: near(name, known()),
+            });
+        }
+    }
+    let limit = wanted.limit.unwrap_or(tracked::LIMIT_DEFAULT);
+    Ok(tracked::tracked(
+        controller.held(),
+        contents,
+        only,
+        limit,
+        flows::now(),
+    ))
 }
 
 fn backends(controller: &Controller) -> Backends {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use tracing::{error, info, warn};
 
 use super::change::Changes;
@@ -21,6 +21,7 @@ use crate::state::linger::Linger;
 use crate::state::operator::Operator;
 use crate::state::plan::{self, Plan};
 use crate::state::reduce::{World, reduce, targets};
+use crate::state::repoint;
 use crate::state::ring::Cache;
 use crate::state::standing::{Standings, merge};
 use crate::state::wall::{Wall, millis};
@@ -292,18 +293,17 @@ impl Controller {
 
     /// Refuses what can't change while the data plane lives.
     fn check_fixed(&self, model: &Model) -> Result<()> {
-        const HOW: &str = "withdraw this node, stop lbd, run `lbctl detach` and start lbd";
-        if let Some(why) = self.fixed(model)?.first() {
-            bail!("{why}; to change it, {HOW}");
-        }
+        let why = self.fixed(model)?;
+        ensure!(why.is_empty(), "{}", why.join("\n"));
         Ok(())
     }
 
-    /// What of a model can't be had while the data plane lives.
+    /// What of a model can't be had while the data plane lives, and what to do instead.
     pub(super) fn fixed(&self, model: &Model) -> Result<Vec<String>> {
+        const HOW: &str = "to change it, withdraw this node, stop lbd, run `lbctl detach` and start lbd";
         let mut fixed = Vec::new();
         if model.capacity != self.model.capacity {
-            fixed.push("`capacity` is fixed while the data plane lives".to_owned());
+            fixed.push(format!("`capacity` is fixed while the data plane lives; {HOW}"));
         }
         let meta = self.balancer.maps.meta()?;
         if model
@@ -312,8 +312,11 @@ impl Controller {
             .as_ref()
             .is_some_and(|key| *key.bytes() != meta.group_key)
         {
-            fixed.push("`group.key` can't be changed by a reload, it would move every flow".to_owned());
+            fixed.push(format!(
+                "`group.key` can't be changed by a reload, it would move every flow; {HOW}"
+            ));
         }
+        fixed.extend(repoint::refused(&self.applied, model));
         Ok(fixed)
     }
 

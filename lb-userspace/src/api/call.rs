@@ -4,6 +4,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::dto::{Applied, Backends, Drain, Naming, Ordered, Plain, Planned, Ramp, Running, Weight};
 use super::refusal::Refusal;
+use super::tracked::{Tracked, Wanted};
 
 /// So many calls may wait; more connections wait before they are read.
 const QUEUE: usize = 32;
@@ -42,6 +43,8 @@ pub enum Command {
     Order(Ask<About, Ordered>),
     /// The state of all backends.
     Backends(Ask<(), Backends>),
+    /// The tracked slots.
+    Tracked(Ask<Wanted, Tracked>),
     /// What a configuration would change.
     Plan(Ask<Text, Planned>),
     /// Put a configuration into effect.

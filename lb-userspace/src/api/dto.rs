@@ -147,6 +147,18 @@ pub struct Planned {
     pub generation: u64,
     /// The plan.
     pub plan: Plan,
+    /// Backends that would go, with the entries of the flow table that name them: these flows stay there until they end.
+    #[serde(default)]
+    pub leaving: Vec<Leaving>,
+}
+
+/// A backend that would go.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Leaving {
+    /// `pool/backend`.
+    pub backend: String,
+    /// How many entries of the flow table name it. Flows in untracked slots have none until the change is prepared.
+    pub entries: u32,
 }
 
 /// What a configuration has changed.

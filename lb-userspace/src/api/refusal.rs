@@ -129,7 +129,6 @@ impl Refusal {
                 Contradiction::NoWeight => format!("`lbctl weight {backend} N` sets another one"),
             },
             Self::LastOne { .. } => "--force does it all the same".to_owned(),
-            Self::Fixed(_) => "withdraw this node, stop lbd, run `lbctl detach` and start lbd".to_owned(),
             Self::Generation { .. } => {
                 "somebody else applied one: look at `lbctl config plan` again".to_owned()
             }
@@ -141,9 +140,13 @@ impl Refusal {
             }
             Self::NoAnswer => "`lbctl status` says whether it lives; its log says what it does".to_owned(),
             Self::TooLarge => "an order has at most 4 KiB, a configuration 16 MiB".to_owned(),
-            Self::Range { .. } | Self::Malformed(_) | Self::Config(_) | Self::Host(_) | Self::Failed(_) => {
-                return None;
-            }
+            // These say it themselves.
+            Self::Range { .. }
+            | Self::Malformed(_)
+            | Self::Config(_)
+            | Self::Host(_)
+            | Self::Fixed(_)
+            | Self::Failed(_) => return None,
         };
         Some(hint)
     }

@@ -22,8 +22,11 @@ use super::dto::{
     Applied, Backends, Drain, Events, LONGEST_MS, Naming, Ordered, Plain, Planned, Problem, Ramp, Running,
     STEPS_MAX, Since, Weight,
 };
+use super::health::{self, Health, Whose};
 use super::refusal::Refusal;
+use super::tracked::{self, Tracked, Wanted};
 use crate::config::FILE_MAX;
+use crate::health::task::Reader;
 use crate::journal;
 
 /// The longest body of an order, in bytes.
@@ -54,6 +57,8 @@ pub struct Api {
     pub calls: Calls,
     /// The folder of the journal.
     pub state_dir: Arc<PathBuf>,
+    /// The way to the health checks.
+    pub checks: Reader,
 }
 
 fn documented() -> OpenApiRouter<Api> {
@@ -65,6 +70,8 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(up))
         .routes(routes!(weight))
         .routes(routes!(ramp))
+        .routes(routes!(health_of))
+        .routes(routes!(tracked_slots))
         .routes(routes!(running))
         .routes(routes!(events))
         .layer(DefaultBodyLimit::max(ORDER_MAX));
@@ -241,6 +248,49 @@ async fn ramp(
         });
     }
     order(c, who, name, Verb::Ramp(ramp)).await
+}
+
+/// What the health checks know.
+#[utoipa::path(get, path = "/v1/health", tag = "backends", params(Whose),
+    responses((status = 200, body = Health), (status = "default", body = Problem)))]
+async fn health_of(
+    State(c): State<Api>,
+    Extension(who): Extension<Who>,
+    whose: Result<Query<Whose>, QueryRejection>,
+) -> Answer<Health> {
+    let Query(Whose { pool }) = whose.map_err(|e| Refusal::Malformed(e.body_text()))?;
+    let snapshot = c.checks.snapshot().await.ok_or(Refusal::NoAnswer)?;
+    let health = health::health(&snapshot, pool.as_deref());
+    match pool {
+        // Not checked, or not there at all.
+        Some(pool) if health.pools.is_empty() => {
+            let wanted = Wanted {
+                pool: Some(pool),
+                limit: Some(0),
+            };
+            c.calls.ask(who, Command::Tracked, wanted).await?;
+        }
+        _ => {}
+    }
+    Ok(Json(health))
+}
+
+/// The tracked slots, and what holds each.
+#[utoipa::path(get, path = "/v1/tracked", tag = "slots", params(Wanted),
+    responses((status = 200, body = Tracked), (status = "default", body = Problem)))]
+async fn tracked_slots(
+    State(c): State<Api>,
+    Extension(who): Extension<Who>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Answer<Tracked> {
+    let Query(wanted) = wanted.map_err(|e| Refusal::Malformed(e.body_text()))?;
+    if wanted.limit.is_some_and(|limit| limit > tracked::LIMIT_MAX) {
+        return Err(Refusal::Range {
+            field: "limit",
+            range: "0 to 131,072",
+        });
+    }
+    c.calls.ask(who, Command::Tracked, wanted).await.map(Json)
 }
 
 /// The running configuration.

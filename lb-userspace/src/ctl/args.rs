@@ -1,6 +1,6 @@
 //! The command line of `lbctl`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -59,6 +59,17 @@ pub enum Command {
     Backends,
     /// Rings: each backend's share, which slots it holds, what stands in a slot, who holds a flow.
     Ring(Ring),
+    /// The flow table: which flows are pinned to which backends. Works when the agent is dead.
+    ///
+    /// Flows are entered in tracked slots, and in all slots for VIPs with `tracking: always`. Filters that are given
+    /// together all have to be met.
+    Flows(Flows),
+    /// What the health checks say of backends, by the running agent.
+    Health {
+        /// Only this pool's.
+        #[arg(long)]
+        pool: Option<String>,
+    },
     /// What becomes of a packet, stage by stage; changes nothing. Exit code 0 forwarded, 1 not forwarded, 2 an error.
     Trace(Trace),
     /// All counters: VIPs, backends, stop reasons; or their rates.
@@ -187,6 +198,110 @@ pub struct Ring {
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     pub protocol: Transport,
 }
+
+/// Arguments of `lbctl flows`.
+#[derive(Debug, Group)]
+pub struct Flows {
+    /// Flows to this VIP, `ADDRESS[:PORT][/PROTOCOL]`; without a port those to every port.
+    #[arg(long, value_name = "VIP")]
+    pub vip: Option<VipFilter>,
+    /// Flows that are pinned to backends of this pool.
+    #[arg(long)]
+    pub pool: Option<String>,
+    /// Flows that are pinned to this backend, `POOL/BACKEND`.
+    #[arg(long, conflicts_with = "pool")]
+    pub backend: Option<Target>,
+    /// Flows of this client, or of a prefix such as 192.0.2.0/24.
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    pub client: Option<IpNet>,
+    /// Entries in this state.
+    #[arg(long, value_enum)]
+    pub state: Option<EntryState>,
+    /// Whose entries: this node's own, or replicas of peers'.
+    #[arg(long, value_enum)]
+    pub origin: Option<Origin>,
+    /// At most so many, 0 for all; 1000 for a table and all for JSON where nothing is said.
+    #[arg(long, value_name = "N", conflicts_with = "count")]
+    pub limit: Option<usize>,
+    /// Only how many there are, by table and state.
+    #[arg(long)]
+    pub count: bool,
+    /// All about one flow: its client, `ADDRESS:PORT`.
+    #[arg(long, value_name = "A:P", requires = "to",
+          conflicts_with_all = ["vip", "pool", "backend", "client", "state", "origin", "limit", "count"])]
+    pub from: Option<SocketAddr>,
+    /// The VIP of that flow, `ADDRESS:PORT`.
+    #[arg(long, value_name = "V:Q", requires = "from")]
+    pub to: Option<SocketAddr>,
+    /// The protocol of that flow.
+    #[arg(long, value_enum, requires = "from", default_value_t = Transport::Tcp)]
+    pub protocol: Transport,
+}
+
+/// The state of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EntryState {
+    /// A SYN was seen; UDP: one packet.
+    Probation,
+    /// The client answered.
+    Confirmed,
+    /// FIN or RST was seen.
+    Closed,
+}
+
+/// Whose an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Origin {
+    /// This node saw the flow.
+    Own,
+    /// A peer announced it.
+    Replica,
+}
+
+/// VIPs by address, port and protocol; what is not said is any.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VipFilter {
+    /// The address.
+    pub address: IpAddr,
+    /// The port.
+    pub port: Option<u16>,
+    /// The protocol.
+    pub protocol: Option<Protocol>,
+}
+
+impl FromStr for VipFilter {
+    type Err = NotAVip;
+
+    fn from_str(text: &str) -> Result<Self, NotAVip> {
+        let (end, protocol) = match text.rsplit_once('/') {
+            None => (text, None),
+            Some((end, "tcp")) => (end, Some(Protocol::Tcp)),
+            Some((end, "udp")) => (end, Some(Protocol::Udp)),
+            Some(_) => return Err(NotAVip),
+        };
+        if let Ok(end) = end.parse::<SocketAddr>() {
+            let port = Some(end.port()).filter(|port| *port != 0);
+            return Ok(Self {
+                address: end.ip().to_canonical(),
+                port,
+                protocol,
+            });
+        }
+        let address = end.strip_suffix(":any").unwrap_or(end);
+        let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let address: IpAddr = bare.unwrap_or(address).parse().map_err(|_| NotAVip)?;
+        Ok(Self {
+            address: address.to_canonical(),
+            port: None,
+            protocol,
+        })
+    }
+}
+
+/// Not of the form `ADDRESS[:PORT][/PROTOCOL]`.
+#[derive(Debug, thiserror::Error)]
+#[error("ADDRESS[:PORT][/PROTOCOL] is needed, such as 192.0.2.1, 192.0.2.1:80 or [2001:db8::1]:53/udp")]
+pub struct NotAVip;
 
 /// Arguments of `lbctl trace`.
 ///
@@ -391,7 +506,7 @@ impl From<Mode> for Attach {
 
 /// A prefix, or an address as the prefix of itself.
 fn prefix(text: &str) -> Result<IpNet, NotAPrefix> {
-    let address = text.parse::<std::net::IpAddr>().map(IpNet::from);
+    let address = text.parse::<IpAddr>().map(IpNet::from);
     address.or_else(|_| text.parse()).map_err(|_| NotAPrefix)
 }
 
@@ -416,3 +531,45 @@ const LONGEST: Duration = Duration::from_secs(86_400);
 #[derive(Debug, thiserror::Error)]
 #[error("a number of seconds from 0.1 to 86400 is needed")]
 struct NotAnInterval;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vips_are_named_in_whole_or_in_part() {
+        use Protocol::{Tcp, Udp};
+        for (text, address, port, protocol) in [
+            ("192.0.2.1", "192.0.2.1", None, None),
+            ("192.0.2.1:80", "192.0.2.1", Some(80), None),
+            ("192.0.2.1:80/tcp", "192.0.2.1", Some(80), Some(Tcp)),
+            ("192.0.2.1/udp", "192.0.2.1", None, Some(Udp)),
+            ("192.0.2.1:any/tcp", "192.0.2.1", None, Some(Tcp)),
+            ("192.0.2.1:0", "192.0.2.1", None, None),
+            ("2001:db8::1", "2001:db8::1", None, None),
+            ("[2001:db8::1]", "2001:db8::1", None, None),
+            ("[2001:db8::1]:53/udp", "2001:db8::1", Some(53), Some(Udp)),
+            ("[2001:db8::1]:any/tcp", "2001:db8::1", None, Some(Tcp)),
+            ("[::ffff:192.0.2.1]:80", "192.0.2.1", Some(80), None),
+        ] {
+            let want = VipFilter {
+                address: address.parse().unwrap(),
+                port,
+                protocol,
+            };
+            assert_eq!(text.parse::<VipFilter>().unwrap(), want, "{text}");
+        }
+        for text in [
+            "",
+            "web",
+            "192.0.2",
+            "192.0.2.1:",
+            "192.0.2.1:80/",
+            "192.0.2.1:80/TCP",
+            "[2001:db8::1",
+            "/tcp",
+        ] {
+            assert!(text.parse::<VipFilter>().is_err(), "{text}");
+        }
+    }
+}

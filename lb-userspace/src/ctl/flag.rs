@@ -1,13 +1,14 @@
 //! Flags in words.
 
-use lb_common::slot::Slot;
+use lb_common::slot::{CLOSING, Slot, TRACKED, UDP_LEARN};
 use lb_common::{admit, backend, vip};
 
-/// The flow table is consulted for this slot.
-const TRACKED: u16 = 1;
-
 /// Flags of a slot.
-const SLOT: [(u16, &str); 3] = [(TRACKED, "tracked"), (2, "closing"), (4, "udp_learn")];
+const SLOT: [(u16, &str); 3] = [
+    (TRACKED, "tracked"),
+    (CLOSING, "closing"),
+    (UDP_LEARN, "udp_learn"),
+];
 
 /// Flags of a VIP.
 const VIP: [(u16, &str); 3] = [
@@ -29,11 +30,6 @@ const LIMITS: [(u16, &str); 3] = [
     (admit::UDP_FULL as u16, "udp_full"),
     (admit::EVENTS as u16, "events"),
 ];
-
-/// Whether the flow table is consulted for a slot.
-pub(super) fn is_tracked(slot: Slot) -> bool {
-    slot.flags() & TRACKED != 0
-}
 
 /// The flags of a slot.
 pub(super) fn of_slot(slot: Slot) -> Vec<String> {
@@ -69,12 +65,14 @@ mod tests {
 
     #[test]
     fn every_bit_is_told() {
-        let slot = |flags: u64| Slot(flags << 48);
+        let slot = |flags: u16| Slot::new(0, 0, 0, flags);
         assert_eq!(of_slot(Slot::untracked(7)), [""; 0]);
-        assert_eq!(of_slot(slot(1)), ["tracked"]);
-        assert_eq!(of_slot(slot(7)), ["tracked", "closing", "udp_learn"]);
+        assert_eq!(of_slot(slot(TRACKED)), ["tracked"]);
+        assert_eq!(
+            of_slot(slot(TRACKED | CLOSING | UDP_LEARN)),
+            ["tracked", "closing", "udp_learn"]
+        );
         assert_eq!(of_slot(slot(0x8003)), ["tracked", "closing", "0x8000"]);
-        assert!(is_tracked(slot(3)) && !is_tracked(slot(2)));
         let entry = backend::Entry {
             flags: 3,
             ..backend::Entry::default()

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use lb_common::info::{next_hop, untext};
 
-use super::{flag, name};
+use super::name;
 use crate::dataplane::Error;
 use crate::dataplane::maps::Maps;
 use crate::dataplane::pin::Root;
@@ -107,7 +107,7 @@ impl Sample {
             vips: vips.iter().filter(|(_, v)| v.is_served()).map(vip).collect(),
             backends: rows,
             slots: rings.len(),
-            tracked: rings.iter().filter(|&&slot| flag::is_tracked(slot)).count(),
+            tracked: rings.iter().filter(|&&slot| slot.is_tracked()).count(),
             // Last, so that little time lies between the clock and the counters.
             reading: maps.reading(&vips, &backends, start.elapsed())?,
         })

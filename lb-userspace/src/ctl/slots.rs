@@ -1,14 +1,14 @@
 //! Slots of a ring, those that hold the same put together.
 
-use std::collections::BTreeMap;
-
-use lb_common::slot::Slot;
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::hash::Hash;
 
 /// Slots that hold the same.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Group {
+pub(super) struct Group<K> {
     /// What they hold.
-    pub(super) slot: Slot,
+    pub(super) held: K,
     /// How many they are.
     pub(super) count: usize,
     /// First and last of each run of them.
@@ -16,11 +16,11 @@ pub(super) struct Group {
 }
 
 /// A ring's slots by what they hold, the largest group first.
-pub(super) fn group(ring: impl IntoIterator<Item = Slot>) -> Vec<Group> {
-    let mut groups: BTreeMap<u64, Group> = BTreeMap::new();
-    for (index, slot) in ring.into_iter().enumerate() {
-        let group = groups.entry(slot.0).or_insert(Group {
-            slot,
+pub(super) fn group<K: Hash + Eq + Copy>(ring: impl IntoIterator<Item = K>) -> Vec<Group<K>> {
+    let mut groups: HashMap<K, Group<K>> = HashMap::new();
+    for (index, held) in ring.into_iter().enumerate() {
+        let group = groups.entry(held).or_insert(Group {
+            held,
             count: 0,
             runs: Vec::new(),
         });
@@ -30,12 +30,12 @@ pub(super) fn group(ring: impl IntoIterator<Item = Slot>) -> Vec<Group> {
             _ => group.runs.push((index, index)),
         }
     }
-    let mut groups: Vec<Group> = groups.into_values().collect();
-    groups.sort_by_key(|group| std::cmp::Reverse(group.count));
+    let mut groups: Vec<Group<K>> = groups.into_values().collect();
+    groups.sort_unstable_by_key(|group| (Reverse(group.count), group.runs.first().copied()));
     groups
 }
 
-impl Group {
+impl<K> Group<K> {
     /// `0-3,7,12-14`: all of its slots.
     pub(super) fn slots(&self) -> String {
         let runs: Vec<String> = self.runs.iter().map(run).collect();
@@ -64,6 +64,8 @@ fn run(&(first, last): &(usize, usize)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lb_common::slot::Slot;
+
     use super::*;
 
     #[test]
@@ -72,7 +74,7 @@ mod tests {
         let groups = group(ring);
         let shown: Vec<_> = groups
             .iter()
-            .map(|g| (g.slot.current(), g.count, g.slots()))
+            .map(|g| (g.held.current(), g.count, g.slots()))
             .collect();
         assert_eq!(
             shown,
@@ -84,7 +86,7 @@ mod tests {
         );
         assert_eq!(groups[0].first_slots(2), "0-1, 3 and 3 more");
         assert_eq!(groups[0].first_slots(3), "0-1, 3, 7-9");
-        assert_eq!(group([]), []);
+        assert_eq!(group([0u8; 0]), []);
     }
 
     #[test]

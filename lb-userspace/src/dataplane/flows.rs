@@ -138,10 +138,22 @@ impl Maps {
         walk.next::<Key, Entry>(data.fd()).map_err(failed)
     }
 
-    /// Room in a table.
+    /// How many entries a table has room for.
     pub fn room(&self, table: Table) -> u32 {
         let data = &self.tables.0[table as usize].1;
         data.info().map_or(0, |info| info.max_entries())
+    }
+
+    /// How many entries a table holds, as exact as [`Maps::entries`].
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn occupied(&self, table: Table) -> Result<u32, Error> {
+        let (mut walk, mut count) = (Walk::default(), 0);
+        while !walk.is_over() {
+            count += self.walk(table, &mut walk)?.len();
+        }
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
     /// Writes an entry.

@@ -83,6 +83,8 @@ pub struct Row {
     pub last: Option<Last>,
     /// How much of its penalty for flapping is left, in falls.
     pub penalty: f64,
+    /// Whether that holds it out.
+    pub held: bool,
     /// Answers since the agent started.
     pub counts: Counts,
 }
@@ -500,6 +502,7 @@ impl Backend {
                 at_unix_ms: milliseconds(*at),
             }),
             penalty: self.fsm.penalty_now(now),
+            held: self.fsm.penalty().is_held(),
             counts: self.counts,
         }
     }

@@ -13,3 +13,4 @@ pub mod operator;
 pub mod reduce;
 pub mod diff;
 pub mod plan;
+pub mod repoint;

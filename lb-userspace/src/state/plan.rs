@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::info::{next_hop, untext};
 use lb_common::slot::SLOTS;
+use lb_common::vip;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::contents::Contents;
-use crate::model::{self, Model};
+use super::ids::vip_key;
+use crate::model::{self, Model, Tracking};
 
 /// The difference between two configurations and between the maps that they make.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
@@ -50,6 +52,12 @@ pub struct PoolPlan {
     pub reweighted: Vec<Reweighted>,
     /// Backends with another address or next hop.
     pub readdressed: Vec<String>,
+    /// VIPs whose flows in the slots that move stay where they are; none where no slot moves.
+    #[serde(default)]
+    pub vips_protected: Vec<String>,
+    /// VIPs whose flows in the slots that move go to other backends and break, since they aren't tracked.
+    #[serde(default)]
+    pub vips_unprotected: Vec<String>,
 }
 
 /// What becomes of a pool.
@@ -96,6 +104,15 @@ pub struct Missing {
 }
 
 impl Plan {
+    /// Backends that go, as pool and name.
+    pub fn leaving(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pools.iter().flat_map(|pool| {
+            pool.removed
+                .iter()
+                .map(|name| (pool.name.as_str(), name.as_str()))
+        })
+    }
+
     /// Whether nothing would change; missing next hops are no change.
     pub fn is_empty(&self) -> bool {
         let missing = self.next_hops_missing.clone();
@@ -196,8 +213,13 @@ fn pools(old: &Model, new: &Model, before: &Contents, after: &Contents) -> Vec<P
             removed: Vec::new(),
             reweighted: Vec::new(),
             readdressed: Vec::new(),
+            vips_protected: Vec::new(),
+            vips_unprotected: Vec::new(),
         };
         backends(here, there, &mut plan);
+        if plan.slots_moved > 0 {
+            flows(old, new, &mut plan);
+        }
         let same = plan.added.is_empty()
             && plan.removed.is_empty()
             && plan.reweighted.is_empty()
@@ -208,6 +230,25 @@ fn pools(old: &Model, new: &Model, before: &Contents, after: &Contents) -> Vec<P
         }
     }
     plans
+}
+
+/// Which flows keep their backends while slots move: those of VIPs that are tracked. A VIP that is new has none.
+fn flows(old: &Model, new: &Model, plan: &mut PoolPlan) {
+    let known: BTreeSet<vip::Key> = old.vips.iter().map(vip_key).collect();
+    let of_pool = |vip: &&model::Vip| {
+        let pool = new.pools.get(vip.pool);
+        pool.is_some_and(|pool| pool.name.as_str() == plan.name) && known.contains(&vip_key(vip))
+    };
+    let vips: Vec<&model::Vip> = new.vips.iter().filter(of_pool).collect();
+    for vip in vips {
+        let vips = match vip.tracking {
+            Tracking::OnChange | Tracking::Always => &mut plan.vips_protected,
+            Tracking::Off => &mut plan.vips_unprotected,
+        };
+        vips.push(vip.to_string());
+    }
+    plan.vips_protected.sort_unstable();
+    plan.vips_unprotected.sort_unstable();
 }
 
 fn backends(here: Option<&model::Pool>, there: Option<&model::Pool>, plan: &mut PoolPlan) {

@@ -4,9 +4,12 @@ use lb_common::admit::{FULL, Limits, UDP_FULL};
 use lb_common::backend::DEAD;
 use lb_common::flow::{Entry, Key};
 use lb_common::header::proto;
-use lb_common::pick::Flows;
+use lb_common::pick::{self, Flows, NoEntry, Pick};
 use lb_common::retire::Uses;
+use lb_common::slot::Slot;
+use lb_common::tcp::Segment;
 use lb_common::tick::Tick;
+use lb_common::vip;
 
 use crate::state::contents::Contents;
 
@@ -39,10 +42,44 @@ impl Known {
     }
 }
 
+impl Known {
+    /// Which backend a packet of this flow would go to in `slot`; `vip` are its VIP's flags, `segment` is what its TCP
+    /// header says.
+    ///
+    /// # Errors
+    /// [`NoEntry`]: it is dropped, since it can't be entered.
+    pub fn decide(
+        self,
+        slot: Slot,
+        vip: u16,
+        segment: Option<Segment>,
+        contents: &Contents,
+        now: Tick,
+    ) -> Result<Pick, NoEntry> {
+        if !is_asked(slot, vip) {
+            return Ok(pick::pick(slot));
+        }
+        let always = vip & vip::ALWAYS != 0;
+        let mut trial = Trial {
+            known: self,
+            contents,
+        };
+        match segment {
+            Some(segment) => pick::tcp(slot, always, segment, now, &mut trial),
+            None => Ok(pick::udp(slot, always, now, &mut trial)),
+        }
+    }
+}
+
+/// Whether the flow table is asked, by the slot and the flags of the VIP.
+pub(super) fn is_asked(slot: Slot, vip: u16) -> bool {
+    vip & vip::OFF == 0 && (slot.is_tracked() || vip & vip::ALWAYS != 0)
+}
+
 /// A flow under a packet that nobody sent: what would be written is written here.
-pub(super) struct Trial<'a> {
-    pub(super) known: Known,
-    pub(super) contents: &'a Contents,
+struct Trial<'a> {
+    known: Known,
+    contents: &'a Contents,
 }
 
 impl Flows for Trial<'_> {

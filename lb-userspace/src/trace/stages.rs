@@ -4,7 +4,7 @@ use lb_common::backend::{DEAD, Entry, OUTER_V6, READY};
 use lb_common::be::Be16;
 use lb_common::encap::{self, fits, outer_len};
 use lb_common::header::{Ipv6, ethertype, proto};
-use lb_common::pick::{self, Pick, pick};
+use lb_common::pick::{self, Pick};
 use lb_common::slot::{NO_BACKEND, Slot, of_hash};
 use lb_common::stop::{Action, Stop};
 use lb_common::tcp::Segment;
@@ -12,7 +12,7 @@ use lb_common::tick::Tick;
 use lb_common::{flow, hash, vip};
 use zerocopy::IntoBytes;
 
-use super::known::{Known, Trial};
+use super::known::{Known, is_asked};
 use super::parse::{Headers, Hidden, Link, Parsed, parse};
 use super::run::{Disagreement, Run, Verdict};
 use crate::state::contents::Contents;
@@ -257,19 +257,18 @@ fn picked(
     tables: &Tables<'_>,
     trace: &mut Trace,
 ) -> Result<Pick, Stop> {
-    let always = vip.flags & vip::ALWAYS != 0;
-    if vip.flags & vip::OFF != 0 || !(slot.is_tracked() || always) {
-        return Ok(pick(slot));
+    if !is_asked(slot, vip.flags) {
+        return Ok(pick::pick(slot));
     }
     let known = (tables.flow)(&flow::Key::new(&headers.tuple));
     trace.known = Some(known);
-    let contents = tables.contents;
-    let mut trial = Trial { known, contents };
-    if headers.tuple.proto != proto::TCP {
-        return Ok(pick::udp(slot, always, tables.now, &mut trial));
-    }
-    let segment = segment(frame, headers).ok_or(Stop::Malformed)?;
-    pick::tcp(slot, always, segment, tables.now, &mut trial).map_err(|pick::NoEntry| Stop::NoEntry)
+    let segment = match headers.tuple.proto {
+        proto::TCP => Some(segment(frame, headers).ok_or(Stop::Malformed)?),
+        _ => None,
+    };
+    known
+        .decide(slot, vip.flags, segment, tables.contents, tables.now)
+        .map_err(|pick::NoEntry| Stop::NoEntry)
 }
 
 /// What the TCP header says (RFC 9293 section 3.1).

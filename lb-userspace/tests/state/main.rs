@@ -3,6 +3,7 @@
 
 mod maps;
 mod plain;
+mod protect;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -15,12 +15,12 @@ use crate::maps::Maps;
 use crate::world::{Way, hop, model};
 use crate::{desire, desire_with};
 
-const FOUND: Way = Way::Found {
+pub(super) const FOUND: Way = Way::Found {
     interface: 2,
     station: 0,
 };
 
-fn pool(name: &str, backends: &[(&str, u16)]) -> Pool {
+pub(super) fn pool(name: &str, backends: &[(&str, u16)]) -> Pool {
     let backend = |(place, (backend, weight)): (usize, &(&str, u16))| Backend {
         name: backend.parse().expect("it is valid"),
         id: lb_common::id::stable(name, backend),
@@ -35,7 +35,7 @@ fn pool(name: &str, backends: &[(&str, u16)]) -> Pool {
     }
 }
 
-fn vip(last: u8, pool: usize) -> Vip {
+pub(super) fn vip(last: u8, pool: usize) -> Vip {
     Vip {
         address: Ipv4Addr::new(203, 0, 113, last).into(),
         port: 80,
@@ -46,7 +46,7 @@ fn vip(last: u8, pool: usize) -> Vip {
     }
 }
 
-fn small(pools: Vec<Pool>, vips: Vec<Vip>) -> Model {
+pub(super) fn small(pools: Vec<Pool>, vips: Vec<Vip>) -> Model {
     let capacity = Capacity {
         pools: 2,
         vips: 2,
@@ -62,7 +62,7 @@ fn web() -> Model {
 }
 
 /// Every backend goes the way of its place.
-fn hops(model: &Model, ways: &[Way]) -> Vec<NextHop> {
+pub(super) fn hops(model: &Model, ways: &[Way]) -> Vec<NextHop> {
     let backends = model.pools.iter().flat_map(|p| &p.backends);
     backends.zip(ways).map(|(b, &way)| hop(way, b.address)).collect()
 }

@@ -8,6 +8,7 @@ mod cleanup;
 mod deaths;
 mod decap;
 mod flood;
+mod flows;
 mod health;
 mod holding;
 mod inspect;

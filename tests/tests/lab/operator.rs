@@ -308,7 +308,8 @@ fn plan(node: &Node, file: &str, code: i32) -> Result<Value, LabError> {
     Ok(serde_json::from_slice(&out.stdout).expect("JSON"))
 }
 
-/// `be2` goes and a backend without next hop comes, `be1` weighs more, a VIP goes, one comes, one gets another pool.
+/// `be2` goes and a backend without next hop comes, `be1` weighs more, a VIP goes, one comes, one gets another pool and
+/// lets its flows break.
 fn other_than(config: &NodeConfig) -> NodeConfig {
     let mut config = config.clone();
     config.pools[0].backends.remove(1);
@@ -321,6 +322,7 @@ fn other_than(config: &NodeConfig) -> NodeConfig {
     });
     let vip = config.vips.pop().expect("a VIP");
     config.vips[0].pool = "web6".to_owned();
+    config.vips[0].tracking = Some("off");
     let mut new_vip = vip;
     new_vip.port = 4443;
     config.vips.push(new_vip);
@@ -366,6 +368,18 @@ fn a_plan_says_what_apply_then_does() {
             (Some(1), Some(1), Some(1))
         );
         assert_eq!(planned["plan"]["next_hops_missing"][0]["backend"], "web4/ghost");
+        let of_flows = (&of_pool["vips_protected"], &of_pool["vips_unprotected"]);
+        assert_eq!(
+            of_flows,
+            (
+                &serde_json::json!(["10.200.1.1:7/tcp"]),
+                &serde_json::json!(["10.200.1.1:7/udp"])
+            )
+        );
+        assert_eq!(
+            planned["leaving"],
+            serde_json::json!([{ "backend": "web4/be2", "entries": 0 }])
+        );
 
         let generation = planned["generation"].to_string();
         let applied = node.lbctl_json(&["config", "apply", &name, "--generation", &generation])?;
@@ -421,6 +435,10 @@ fn bad_files_change_nothing_and_are_told() {
                 "`group.key` can't be changed by a reload",
             ),
             (format!("{yaml}capacity: {{pools: 9}}\n"), "`capacity` is fixed"),
+            (
+                yaml.replacen("pool: web4", "pool: web6", 1),
+                "VIP 10.200.1.1:80/tcp can't change from pool web4 to pool web6",
+            ),
             (yaml.replace("eth0", "nope0"), "no such interface: nope0"),
             (String::new(), "new.yaml"),
             ("\u{0}[{".to_owned(), "new.yaml"),
@@ -436,7 +454,7 @@ fn bad_files_change_nothing_and_are_told() {
         let refused = told(node)?
             .into_iter()
             .filter(|(what, _)| what == "config_refused");
-        assert_eq!(refused.count(), 6);
+        assert_eq!(refused.count(), 7);
         let key = "000102030405060708090a0b0c0d0e0f";
         let journal = fs::read_to_string(node.state_dir().join("events.jsonl")).expect("a file");
         assert!(!journal.contains(key) && !journal.contains(&key.replace("0e0f", "0eff")));

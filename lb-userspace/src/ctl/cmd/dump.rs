@@ -11,7 +11,7 @@ use lb_common::stats::Counter;
 use lb_common::stop::Stop;
 use serde_json::{Value, json};
 
-use super::flows;
+use super::flows::dump as flows;
 use super::view::View;
 use crate::ctl::{flag, name, slots};
 use crate::dataplane::decap::Status;
@@ -140,7 +140,7 @@ fn grouped_slots(maps: &Maps, view: &View) -> Vec<Value> {
             format!("#{pool}")
         };
         for group in slots::group(ring) {
-            let mut value = slot(view, group.slot);
+            let mut value = slot(view, group.held);
             value["count"] = group.count.into();
             value["slots"] = group.slots().into();
             entries.push(pair(json!({ "pool": name }), value));

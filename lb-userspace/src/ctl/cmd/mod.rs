@@ -9,6 +9,7 @@ mod detach;
 mod dump;
 mod events;
 mod flows;
+mod health;
 mod maps;
 mod order;
 mod plan;
@@ -21,12 +22,18 @@ mod view;
 mod vips;
 mod watch;
 
-use anyhow::Result;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
 use lb_common::abi::map;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use super::args::{self, Args, Command};
 use super::out::Output;
 use super::top;
+use crate::api::client::Client;
 use crate::dataplane::Error;
 use crate::dataplane::maps::Maps;
 use crate::dataplane::pin::Root;
@@ -64,7 +71,9 @@ pub fn run(args: Args) -> Result<Output> {
         Command::Status => with_view(&|maps, view| status::run(&root, maps, view)),
         Command::Vips => with_view(&vips::run),
         Command::Backends => with_view(&|maps, view| backends::run(maps, view, &args.api_socket)),
-        Command::Ring(ring) => with_view(&|maps, view| ring::run(maps, view, ring)),
+        Command::Ring(ring) => with_view(&|maps, view| ring::run(maps, view, ring, &args.api_socket)),
+        Command::Flows(flows) => with_view(&|maps, view| flows::run(maps, view, flows, args.output)),
+        Command::Health { pool } => health::run(&args.api_socket, pool.as_deref()),
         Command::Trace(trace) => trace::run(&root, trace),
         Command::Stats(args::Stats { watch: None, .. }) => with_view(&stats::run),
         Command::Stats(args::Stats {
@@ -73,6 +82,17 @@ pub fn run(args: Args) -> Result<Output> {
         }) => watch::run(&root, *every, *count, args.output),
         Command::Top { interval } => top::run(&root, *interval, args.output),
     }
+}
+
+/// Looking must not wait for an agent that is busy.
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// Asks the agent for what completes a look at the maps, and doesn't wait for long.
+fn look<A: DeserializeOwned>(socket: &Path, path: &str) -> Result<A> {
+    let client = Client::new(socket);
+    let asked = async { timeout(WITHIN, client.get::<A>(path)).await };
+    let answer = wait(asked)?;
+    Ok(answer.with_context(|| format!("the agent gave no answer for {} s", WITHIN.as_secs()))??)
 }
 
 /// Waits for an answer of the agent.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use lb_common::slot::SLOTS;
 
 use crate::api::client::{Client, escaped};
-use crate::api::dto::{Applied, Planned, Running};
+use crate::api::dto::{Applied, Leaving, Planned, Running};
 use crate::config::FILE_MAX;
 use crate::ctl::cmd::wait;
 use crate::ctl::out::{Output, percent};
@@ -20,13 +20,10 @@ pub(super) fn plan(socket: &Path, file: &Path) -> Result<Output> {
     let path = format!("/v1/config/plan?name={}", name(file));
     let planned: Planned = wait(Client::new(socket).post_yaml(&path, text))??;
     if !planned.plan.refused.is_empty() {
-        bail!(
-            "{}\n  hint: withdraw this node, stop lbd, run `lbctl detach` and start lbd",
-            planned.plan.refused.join("\n")
-        );
+        bail!("{}", planned.plan.refused.join("\n"));
     }
     let json = serde_json::to_value(&planned)?;
-    let text = describe(&planned.plan);
+    let text = describe(&planned.plan, &planned.leaving);
     if planned.plan.is_empty() {
         return Ok(Output::yes(json, format!("nothing would change\n{text}")));
     }
@@ -44,7 +41,7 @@ pub(super) fn apply(socket: &Path, file: &Path, generation: Option<u64>) -> Resu
     let mut text = if applied.plan.is_empty() {
         "nothing changed\n".to_owned()
     } else {
-        describe(&applied.plan)
+        describe(&applied.plan, &[])
     };
     text.push_str(&format!(
         "\nin force as generation {}, written to {}",
@@ -97,8 +94,8 @@ fn name(file: &Path) -> String {
     }
 }
 
-fn describe(plan: &Plan) -> String {
-    let mut lines: Vec<String> = plan.pools.iter().flat_map(pool).collect();
+fn describe(plan: &Plan, leaving: &[Leaving]) -> String {
+    let mut lines: Vec<String> = plan.pools.iter().flat_map(|plan| pool(plan, leaving)).collect();
     lines.extend(plan.vips_added.iter().map(|vip| format!("+ VIP {vip}")));
     lines.extend(plan.vips_removed.iter().map(|vip| format!("- VIP {vip}")));
     lines.extend(
@@ -117,7 +114,7 @@ fn describe(plan: &Plan) -> String {
     lines.join("\n")
 }
 
-fn pool(plan: &PoolPlan) -> Vec<String> {
+fn pool(plan: &PoolPlan, leaving: &[Leaving]) -> Vec<String> {
     let mut lines = vec![match plan.change {
         Change::Added => format!("+ pool {}", plan.name),
         Change::Removed => format!("- pool {}", plan.name),
@@ -128,7 +125,7 @@ fn pool(plan: &PoolPlan) -> Vec<String> {
         ),
     }];
     lines.extend(plan.added.iter().map(|name| format!("    + {name}")));
-    lines.extend(plan.removed.iter().map(|name| format!("    - {name}")));
+    lines.extend(plan.removed.iter().map(|name| removed(&plan.name, name, leaving)));
     lines.extend(
         plan.reweighted
             .iter()
@@ -139,5 +136,71 @@ fn pool(plan: &PoolPlan) -> Vec<String> {
             .iter()
             .map(|name| format!("    ~ {name}: another address or next hop")),
     );
+    if !plan.vips_protected.is_empty() {
+        let vips = plan.vips_protected.join(", ");
+        lines.push(format!(
+            "    flows of {vips} are protected: they stay where they are"
+        ));
+    }
+    if !plan.vips_unprotected.is_empty() {
+        let vips = plan.vips_unprotected.join(", ");
+        lines.push(format!(
+            "    ! flows of {vips} in the slots that move go to other backends and break (`tracking: off`)"
+        ));
+    }
     lines
+}
+
+/// A backend that goes keeps its flows until they end.
+fn removed(pool: &str, name: &str, leaving: &[Leaving]) -> String {
+    let whole = format!("{pool}/{name}");
+    match leaving.iter().find(|one| one.backend == whole) {
+        None => format!("    - {name}"),
+        Some(Leaving { entries: 0, .. }) => {
+            format!(
+                "    - {name}: no entry of the flow table names it; tracked flows stay there until they end"
+            )
+        }
+        Some(Leaving { entries, .. }) => {
+            format!(
+                "    - {name}: {entries} entries of the flow table name it, whose flows stay there until they end"
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_says_whose_flows_break() {
+        let text = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let web = PoolPlan {
+            name: "web".to_owned(),
+            change: Change::Changed,
+            slots_moved: 16_384,
+            added: text(&["be3"]),
+            removed: text(&["be1", "be2"]),
+            reweighted: Vec::new(),
+            readdressed: Vec::new(),
+            vips_protected: text(&["192.0.2.1:80/tcp"]),
+            vips_unprotected: text(&["192.0.2.1:53/udp", "192.0.2.2:53/udp"]),
+        };
+        let leaving = |backend: &str, entries| Leaving {
+            backend: backend.to_owned(),
+            entries,
+        };
+        let lines = pool(&web, &[leaving("web/be1", 7), leaving("api/be2", 9)]);
+        let want = [
+            "~ pool web: 25.00 % of its slots move",
+            "    + be3",
+            "    - be1: 7 entries of the flow table name it, whose flows stay there until they end",
+            "    - be2",
+            "    flows of 192.0.2.1:80/tcp are protected: they stay where they are",
+            "    ! flows of 192.0.2.1:53/udp, 192.0.2.2:53/udp in the slots that move go to other backends and break \
+             (`tracking: off`)",
+        ];
+        assert_eq!(lines, want);
+    }
 }

@@ -1,23 +1,14 @@
 //! What the agent says of backends, for those who look: a note each, and nothing where no agent answers.
 
 use std::path::Path;
-use std::time::Duration;
 
-use tokio::time::timeout;
-
-use crate::api::client::Client;
 use crate::api::dto::{BackendState, Backends};
-use crate::ctl::cmd::wait;
+use crate::ctl::cmd::look;
 use crate::state::wall::Wall;
-
-/// Looking must not wait for an agent that is busy.
-const WITHIN: Duration = Duration::from_secs(2);
 
 /// What the agent knows; `None` without an answer.
 pub(super) fn ask(socket: &Path) -> Option<Vec<BackendState>> {
-    let client = Client::new(socket);
-    let asked = async { timeout(WITHIN, client.get::<Backends>("/v1/backends")).await };
-    let answer = wait(asked).ok()?.ok()?.ok()?;
+    let answer: Backends = look(socket, "/v1/backends").ok()?;
     Some(answer.backends)
 }
 

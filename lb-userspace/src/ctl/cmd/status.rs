@@ -2,10 +2,12 @@
 
 use anyhow::Result;
 use lb_common::info::{Interface, mode, next_hop, untext};
+use lb_common::slot::SLOTS;
 use serde_json::json;
 
 use super::view::View;
-use crate::ctl::out::{Output, table};
+use crate::ctl::out::{Output, percent, table};
+use crate::dataplane::flows::Table;
 use crate::dataplane::maps::Maps;
 use crate::dataplane::pin::Root;
 
@@ -29,6 +31,12 @@ pub(super) fn run(root: &Root, maps: &Maps, view: &View) -> Result<Output> {
         ("vips", vips, capacity.vips),
         ("backends", contents.backends.len(), capacity.usable_backends()),
     ];
+    let slots = contents.pools.len() * SLOTS;
+    let tracked: usize = contents.pools.keys().map(|&pool| tracked(maps, pool)).sum();
+    let mut flows = Vec::new();
+    for table in Table::ALL {
+        flows.push((table, maps.occupied(table)?, maps.room(table)));
+    }
     let json = json!({
         "loaded": true,
         "node": untext(&meta.node),
@@ -44,6 +52,10 @@ pub(super) fn run(root: &Root, maps: &Maps, view: &View) -> Result<Output> {
         "used": used.iter().map(|(n, used, _)| ((*n).to_owned(), json!(used))).collect::<serde_json::Map<_, _>>(),
         "capacity": used.iter().map(|(n, _, of)| ((*n).to_owned(), json!(of))).collect::<serde_json::Map<_, _>>(),
         "unresolved_backends": unresolved,
+        "tracked_slots": { "tracked": tracked, "slots": slots },
+        "flow_table": flows.iter().map(|(table, entries, room)| json!({
+            "table": table.name(), "entries": entries, "room": room,
+        })).collect::<Vec<_>>(),
     });
     let attached = if interfaces.is_empty() {
         "nothing".to_owned()
@@ -70,5 +82,31 @@ pub(super) fn run(root: &Root, maps: &Maps, view: &View) -> Result<Output> {
     ];
     rows.extend(used.map(|(name, used, of)| [name.to_owned(), format!("{used} of {of}")]));
     rows.push(["without next hop".into(), format!("{unresolved} backends")]);
+    let share = percent(tracked as f64, slots as f64);
+    rows.push([
+        "tracked slots".into(),
+        format!("{tracked} of {slots} ({share}); `lbctl ring --tracked`"),
+    ]);
+    let used: Vec<String> = flows.iter().map(occupancy).collect();
+    rows.push(["flow table".into(), used.join(", ")]);
     Ok(Output::yes(json, table(["", ""], rows)))
+}
+
+fn tracked(maps: &Maps, pool: u16) -> usize {
+    maps.ring(pool).iter().filter(|slot| slot.is_tracked()).count()
+}
+
+/// `confirmed 12 (0.00 %)`.
+fn occupancy(&(table, entries, room): &(Table, u32, u32)) -> String {
+    let name = match table {
+        Table::Flows => "confirmed",
+        Table::Replicas => "replicas",
+        Table::Probation => "probation",
+        Table::UdpFlows => "UDP",
+        Table::UdpProbation => "UDP probation",
+    };
+    format!(
+        "{name} {entries} ({})",
+        percent(f64::from(entries), f64::from(room))
+    )
 }

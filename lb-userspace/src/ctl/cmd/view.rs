@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use lb_common::info::{Meta, untext};
 use lb_common::slot::NO_BACKEND;
 use lb_common::vip;
 
+use crate::api::tracked;
 use crate::dataplane::maps::Maps;
 use crate::state::contents::{Backend, Contents};
 
@@ -52,9 +53,48 @@ impl View {
         (index != NO_BACKEND).then(found)
     }
 
+    /// `pool/backend` of an index, `#7` where it has no name; `None` for no backend.
+    pub(super) fn full_name(&self, index: u16) -> Option<String> {
+        tracked::backend(index, &self.contents)
+    }
+
     /// VIPs without the marks of addresses.
     pub(super) fn vips(&self) -> impl Iterator<Item = (&vip::Key, &vip::Value)> {
         self.contents.vips.iter().filter(|(_, value)| value.is_served())
+    }
+
+    /// What serves a VIP's key: its own VIP, else that for every port of its address.
+    pub(super) fn serving(&self, key: &vip::Key) -> Option<(vip::Key, vip::Value)> {
+        let served = |key: vip::Key| {
+            let value = self.contents.vips.get(&key).filter(|value| value.is_served());
+            value.map(|value| (key, *value))
+        };
+        served(*key).or_else(|| served(key.any_port()))
+    }
+
+    /// The index of a pool.
+    pub(super) fn pool_index(&self, name: &str) -> Result<u16> {
+        let pools = &self.contents.pools;
+        if let Some((&index, _)) = pools.iter().find(|(_, pool)| untext(&pool.name) == name) {
+            return Ok(index);
+        }
+        let names: Vec<&str> = pools.values().map(|pool| untext(&pool.name)).collect();
+        bail!("no pool {name:?}; there are: {}", names.join(", "))
+    }
+
+    /// The index of a backend of a pool.
+    pub(super) fn backend_index(&self, pool: u16, name: &str) -> Result<u16> {
+        let of_pool = self.backends().into_iter().filter(|(_, b)| b.info.pool == pool);
+        let all: Vec<(u16, &str)> = of_pool.map(|(index, b)| (index, untext(&b.info.name))).collect();
+        if let Some((index, _)) = all.iter().find(|(_, other)| *other == name) {
+            return Ok(*index);
+        }
+        let names: Vec<&str> = all.iter().map(|(_, name)| *name).collect();
+        bail!(
+            "no backend {name:?} in pool {:?}; there are: {}",
+            self.pool(pool),
+            names.join(", ")
+        )
     }
 
     /// Backends by pool and name, as people look for them.

@@ -39,15 +39,8 @@ pub(super) fn holder(
         proto: protocol_number(args.protocol.into()),
     };
     let key = vip::Key::new(tuple.dst, tuple.dport, tuple.proto);
-    let served = |key: vip::Key| {
-        view.contents
-            .vips
-            .get(&key)
-            .filter(|v| v.is_served())
-            .map(|v| (key, *v))
-    };
-    let (found, value) = served(key)
-        .or_else(|| served(key.any_port()))
+    let (found, value) = view
+        .serving(&key)
         .with_context(|| format!("{} is no VIP", name::vip(&key)))?;
     if value.pool != pool {
         bail!(
@@ -58,16 +51,21 @@ pub(super) fn holder(
         );
     }
     let slot = of_hash(tuple.hash(&Key::expand(&view.meta.group_key)));
-    let index = pick(maps.ring(pool)[slot as usize]).backend;
+    let held = maps.ring(pool)[slot as usize];
+    let index = pick(held).backend;
     let Some(backend) = view.contents.backends.get(&index) else {
         let line =
             format!("{from} → {to} falls into slot {slot}, which has no backend: its packets are dropped");
         return Ok((json!({ "slot": slot, "backend": null }), line));
     };
     let (name, address) = (untext(&backend.info.name), IpAddr::from(backend.info.address));
-    let line = format!("{from} → {to} falls into slot {slot}, which {name} ({address}) holds");
+    let mut line = format!("{from} → {to} falls into slot {slot}, which {name} ({address}) holds");
+    if held.is_tracked() {
+        line.push_str("; the slot is tracked, so ask `lbctl flows --from … --to …` where this flow is");
+    }
     Ok((
-        json!({ "slot": slot, "backend": name, "address": address, "vip": name::vip(&found) }),
+        json!({ "slot": slot, "backend": name, "address": address, "vip": name::vip(&found),
+                "tracked": held.is_tracked() }),
         line,
     ))
 }

@@ -1,10 +1,12 @@
 //! `lbctl ring [POOL]`: shares of rings, what stands in slots, and who holds a flow.
 
 mod flow;
+mod tracked;
 
 use std::net::SocketAddr;
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use lb_common::info::untext;
 use lb_common::slot::{NO_BACKEND, SLOTS, Slot};
 use serde_json::{Value, json};
@@ -18,12 +20,16 @@ use crate::dataplane::maps::Maps;
 /// Runs of slots in a cell of a table; JSON has them all.
 const RUNS: usize = 8;
 
-pub(super) fn run(maps: &Maps, view: &View, args: &args::Ring) -> Result<Output> {
-    let pool = args.pool.as_deref().map(|name| find(view, name)).transpose()?;
+pub(super) fn run(maps: &Maps, view: &View, args: &args::Ring, socket: &Path) -> Result<Output> {
+    let pool = args
+        .pool
+        .as_deref()
+        .map(|name| view.pool_index(name))
+        .transpose()?;
     match (pool, args) {
-        (_, args::Ring { tracked: true, .. }) => Ok(tracked(maps, view, pool)),
+        (_, args::Ring { tracked: true, .. }) => tracked::run(maps, view, pool, socket),
         (None, _) => Ok(pools(maps, view)),
-        (Some(pool), args::Ring { slot: Some(slot), .. }) => Ok(one_slot(maps, view, pool, *slot)),
+        (Some(pool), args::Ring { slot: Some(slot), .. }) => Ok(one_slot(maps, view, pool, *slot, socket)),
         (
             Some(pool),
             args::Ring {
@@ -41,7 +47,7 @@ fn one_pool(maps: &Maps, view: &View, pool: u16, args: &args::Ring) -> Result<Ou
     let tracked = maps
         .ring(pool)
         .into_iter()
-        .filter(|&slot| flag::is_tracked(slot))
+        .filter(|&slot| slot.is_tracked())
         .count();
     let mut json = json!({ "pool": view.pool(pool), "slots": SLOTS, "shares": shares, "empty": empty,
                            "tracked": tracked });
@@ -61,7 +67,7 @@ fn pools(maps: &Maps, view: &View) -> Output {
         let ring = maps.ring(pool);
         let count = |is: &dyn Fn(Slot) -> bool| ring.iter().filter(|&&slot| is(slot)).count();
         let (tracked, empty) = (
-            count(&flag::is_tracked),
+            count(&|slot| slot.is_tracked()),
             count(&|slot| slot.current() == NO_BACKEND),
         );
         let backends = view
@@ -83,12 +89,12 @@ fn pools(maps: &Maps, view: &View) -> Output {
 }
 
 /// What stands in one slot.
-fn one_slot(maps: &Maps, view: &View, pool: u16, index: u16) -> Output {
+fn one_slot(maps: &Maps, view: &View, pool: u16, index: u16, socket: &Path) -> Output {
     let slot = maps.ring(pool)[usize::from(index)];
     let mut json = contents(view, slot);
     json["pool"] = view.pool(pool).into();
     json["slot"] = index.into();
-    json["tracked"] = flag::is_tracked(slot).into();
+    json["tracked"] = slot.is_tracked().into();
     json["raw"] = format!("{:#018x}", slot.0).into();
     let line = |what: &str, holder: u16, means: &str| {
         [
@@ -113,18 +119,23 @@ fn one_slot(maps: &Maps, view: &View, pool: u16, index: u16) -> Output {
             } else {
                 flags.join(", ")
             },
-            if flag::is_tracked(slot) {
+            if slot.is_tracked() {
                 "the flow table is consulted".to_owned()
             } else {
                 "untracked: the slot alone decides".to_owned()
             },
         ],
     ];
-    let text = format!(
+    let mut text = format!(
         "slot {index} of {}\n\n{}",
         view.pool(pool),
         table(["", "", ""], rows)
     );
+    if slot.is_tracked() {
+        let (why, line) = tracked::why(view, pool, index, socket);
+        json["why"] = why;
+        text = format!("{text}\n\n{line}");
+    }
     Output::yes(json, text)
 }
 
@@ -136,28 +147,16 @@ fn contents(view: &View, slot: Slot) -> Value {
 
 /// The slots that each backend holds, or the named one alone.
 fn by_backend(maps: &Maps, view: &View, pool: u16, name: &str) -> Result<Output> {
-    let groups = group(
-        maps.ring(pool)
-            .into_iter()
-            .map(|slot| Slot(slot.current().into())),
-    );
+    let groups = group(maps.ring(pool).into_iter().map(Slot::current));
     let all = view.backends().into_iter().filter(|(_, b)| b.info.pool == pool);
     let mut found: Vec<(u16, &str)> = all.map(|(i, b)| (i, untext(&b.info.name))).collect();
     if !name.is_empty() {
-        let names: Vec<&str> = found.iter().map(|(_, name)| *name).collect();
-        let one = found.iter().find(|(_, other)| *other == name);
-        let one = one.with_context(|| {
-            format!(
-                "no backend {name:?} in pool {:?}; there are: {}",
-                view.pool(pool),
-                names.join(", ")
-            )
-        })?;
-        found = vec![*one];
+        let one = view.backend_index(pool, name)?;
+        found.retain(|(index, _)| *index == one);
     }
     let (mut json, mut rows) = (Vec::new(), Vec::new());
     for (index, backend) in found {
-        let group = groups.iter().find(|group| group.slot.current() == index);
+        let group = groups.iter().find(|group| group.held == index);
         let count = group.map_or(0, |group| group.count);
         json.push(json!({ "backend": backend, "slots": count, "ranges": group.map_or(String::new(), Group::slots) }));
         let shown = if name.is_empty() { RUNS } else { usize::MAX };
@@ -173,56 +172,6 @@ fn by_backend(maps: &Maps, view: &View, pool: u16, name: &str) -> Result<Output>
         json!({ "pool": view.pool(pool), "backends": json }),
         text,
     ))
-}
-
-/// The tracked slots of one pool or all, those that hold the same put together.
-fn tracked(maps: &Maps, view: &View, only: Option<u16>) -> Output {
-    let pools = view
-        .contents
-        .pools
-        .keys()
-        .filter(|&&pool| only.is_none_or(|only| only == pool));
-    let (mut json, mut rows) = (Vec::new(), Vec::new());
-    for &pool in pools {
-        let groups = group(maps.ring(pool));
-        for group in groups.into_iter().filter(|group| flag::is_tracked(group.slot)) {
-            let mut entry = contents(view, group.slot);
-            entry["pool"] = view.pool(pool).into();
-            entry["slots"] = group.count.into();
-            entry["ranges"] = group.slots().into();
-            json.push(entry);
-            let holder = |index| view.holder(index).unwrap_or("-".to_owned());
-            rows.push([
-                view.pool(pool).to_owned(),
-                group.count.to_string(),
-                holder(group.slot.current()),
-                holder(group.slot.origin()),
-                holder(group.slot.previous()),
-                flag::of_slot(group.slot).join(", "),
-                group.first_slots(RUNS),
-            ]);
-        }
-    }
-    let text = if rows.is_empty() {
-        "no slot is tracked".to_owned()
-    } else {
-        table(
-            [
-                "POOL", ">COUNT", "CURRENT", "ORIGIN", "PREVIOUS", "FLAGS", "SLOTS",
-            ],
-            rows,
-        )
-    };
-    Output::yes(json!({ "tracked": json }), text)
-}
-
-fn find(view: &View, name: &str) -> Result<u16> {
-    let pools = &view.contents.pools;
-    if let Some((&index, _)) = pools.iter().find(|(_, pool)| untext(&pool.name) == name) {
-        return Ok(index);
-    }
-    let names: Vec<&str> = pools.values().map(|pool| untext(&pool.name)).collect();
-    bail!("no pool {name:?}; there are: {}", names.join(", "))
 }
 
 /// The backends' shares, the number of slots that no backend holds, and both as text.

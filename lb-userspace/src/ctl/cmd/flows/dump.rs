@@ -1,24 +1,25 @@
-//! Entries of the flow table's maps, decoded.
+//! Entries of the flow table's maps, decoded for `lbctl maps`.
 
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
 use lb_common::abi::{budget, map};
-use lb_common::flow::{CLOSED, CONFIRMED, Entry, Key, PROBATION};
+use lb_common::flow::{Entry, Key};
 use lb_common::pick::By;
 use lb_common::retire::Uses;
 use lb_common::slot::SLOTS;
 use lb_common::tick::Tick;
 use serde_json::{Value, json};
 
-use super::dump::{counter, pair};
-use super::view::View;
+use crate::api::tracked::{seconds, state};
+use crate::ctl::cmd::dump::{counter, pair};
+use crate::ctl::cmd::view::View;
 use crate::ctl::flag;
 use crate::dataplane::flows::{Table, now};
 use crate::dataplane::maps::Maps;
 
 /// The entries of one table; ages are in seconds, as exact as the clock of the flow table, a fifteenth of one.
-pub(super) fn entries(maps: &Maps, view: &View, table: Table) -> Result<Vec<Value>> {
+pub(in crate::ctl::cmd) fn entries(maps: &Maps, view: &View, table: Table) -> Result<Vec<Value>> {
     let now = now();
     let row = |(key, entry): (Key, Entry)| {
         let value = json!({
@@ -31,7 +32,7 @@ pub(super) fn entries(maps: &Maps, view: &View, table: Table) -> Result<Vec<Valu
 }
 
 /// The entries of a map of another kind that belongs to the flow table; events can't be read twice, so none are shown.
-pub(super) fn others(maps: &Maps, view: &View, name: &str) -> Result<Vec<Value>> {
+pub(in crate::ctl::cmd) fn others(maps: &Maps, view: &View, name: &str) -> Result<Vec<Value>> {
     let now = now();
     Ok(match name {
         map::MISSES => {
@@ -66,19 +67,9 @@ fn flow(key: &Key) -> Value {
     })
 }
 
-fn state(state: u8) -> String {
-    match state {
-        PROBATION => "probation".to_owned(),
-        CONFIRMED => "confirmed".to_owned(),
-        CLOSED => "closed".to_owned(),
-        other => format!("#{other}"),
-    }
-}
-
-/// Seconds, with one digit.
+/// Seconds since a moment.
 fn age(when: Tick, now: Tick) -> f64 {
-    let seconds = f64::from(now.since(when)) * f64::from(1u32 << 26) / 1e9;
-    (seconds * 10.0).round() / 10.0
+    seconds(now.since(when))
 }
 
 /// Slots of named pools whose origin somebody used.
