@@ -1,6 +1,7 @@
 //! The lab that `cargo xtask run` shows: a client, a router, two Tandem nodes and three backends in network
 //! namespaces of this machine, with real traffic.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -131,9 +132,12 @@ fn changes(args: &RunArgs, interrupt: &Interrupt) -> anyhow::Result<bool> {
         other => other.context("the scenario")?,
     };
     scenario::tell(&summary, args.output == Output::Json)?;
-    for problem in summary.problems.iter().chain(&summary.errors) {
-        eprintln!("not good: {problem}");
-    }
+    summary
+        .problems
+        .iter()
+        .for_each(|problem| eprintln!("not good: {problem}"));
+    let kinds: BTreeSet<_> = summary.errors.iter().collect();
+    kinds.iter().for_each(|error| eprintln!("for instance: {error}"));
     if summary.problems.is_empty() {
         eprintln!(
             "{} connections: none broke, none moved; without tracking {} of {} broke.",

@@ -143,9 +143,17 @@ fn part(
     progress: &mut impl FnMut(&str),
 ) -> Result<Part, LabError> {
     let (builder, fleet) = changes.lab("changes", tracking);
-    builder
-        .interrupt(interrupt)
-        .run(|lab| in_lab(changes, lab, fleet, settle, interrupt, progress))
+    let mut lab = builder.interrupt(interrupt).build()?;
+    let part = in_lab(changes, &mut lab, fleet, settle, interrupt, progress);
+    // What the control breaks needs no explanation.
+    let good = match &part {
+        Ok(part) => !settle || part.held.failed() == 0,
+        Err(error) => matches!(error, LabError::Interrupted),
+    };
+    if !good {
+        lab.save_diagnosis();
+    }
+    part
 }
 
 fn in_lab(

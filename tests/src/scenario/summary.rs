@@ -49,6 +49,8 @@ pub struct Summary {
     pub lines: u64,
     /// The longest time from a line to its answer, milliseconds.
     pub longest_gap_ms: f64,
+    /// The same of 99 in 100 lines.
+    pub p99_ms: f64,
     /// New connections, each with an HTTP request.
     pub new_connections: u64,
     /// Those that failed.
@@ -92,6 +94,7 @@ impl Summary {
         let control_held = control.held.held(Kind::Lines);
         let of = |kind| tracked.held.jobs.iter().filter(move |job| job.kind == kind);
         let longest_us = of(Kind::Lines).map(|job| job.latency.max_us).max().unwrap_or(0);
+        let p99_us = of(Kind::Lines).map(|job| job.latency.p99_us).max().unwrap_or(0);
         let mut errors = tracked.held.errors();
         errors.extend(tracked.new.errors());
         #[expect(
@@ -107,6 +110,7 @@ impl Summary {
             broken_by_backend: held.broken_by_backend,
             lines: of(Kind::Lines).map(|job| job.requests).sum(),
             longest_gap_ms: longest_us as f64 / 1000.0,
+            p99_ms: p99_us as f64 / 1000.0,
             new_connections: tracked.new.requests(),
             new_failed: tracked.new.failed(),
             udp: Udp {

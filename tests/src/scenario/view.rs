@@ -32,8 +32,8 @@ fn figures(s: &Summary) -> String {
     row("new connections", s.new_connections, s.new_failed, None);
     row("UDP datagrams", s.udp.datagrams, s.udp.lost, Some(s.udp.moved));
     let gap = format!(
-        "longest wait for an answer: {:.1} ms in {:.0} s",
-        s.longest_gap_ms, s.seconds
+        "longest wait for an answer: {:.1} ms in {:.0} s, 99 % within {:.1} ms",
+        s.longest_gap_ms, s.seconds, s.p99_ms
     );
     let settled = s.settled_s.map_or_else(
         || "not within two idle timeouts".to_owned(),

@@ -11,6 +11,7 @@ mod doctor;
 mod flood;
 mod flows;
 mod health;
+mod holding;
 mod inspect;
 mod kit;
 mod long;

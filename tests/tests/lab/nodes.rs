@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lb_tests::node_config::NodeConfig;
+use lb_tests::topo::Topology;
 use lb_tests::{Family, Job, Lab, LabError, Load, Pace, Report};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -83,7 +85,14 @@ fn a_reload_that_leaves_the_pools_alone_loses_nothing() {
 
 #[test]
 fn control_a_reload_that_moves_connections_shows() {
+    let topology = Topology::star(2, &[1, 2, 3]);
+    let untracked = [0, 1].map(|index| {
+        let mut config = NodeConfig::of(&topology, index);
+        config.track("off", 900);
+        config
+    });
     Lab::builder("harmful-reload")
+        .configs(untracked.into())
         .run(|lab| {
             let mut load = mixed_load(lab)?;
             for node in [0, 1] {

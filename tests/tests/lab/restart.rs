@@ -107,32 +107,6 @@ fn kills_restarts_and_upgrades_lose_nothing_while_slots_are_tracked() {
         .expect("the lab runs");
 }
 
-#[test]
-fn an_upgrade_replaces_the_program_under_load() {
-    let (builder, _) = steady::lab("upgrade", "always", |_| {});
-    builder
-        .run(|lab| {
-            let work = Work {
-                connections: 500,
-                ..WORK
-            };
-            let traffic = work.start(lab)?;
-            let program = tag(lab.node(0));
-            let dir = tempfile::tempdir().expect("a folder");
-            let other = changed_agent::write(dir.path());
-            for (upgrade, differs) in [(Some(other), true), (None, false)] {
-                lab.node(0).stop()?;
-                lab.node(0).set_program(upgrade);
-                lab.node(0).start()?;
-                assert_eq!(tag(lab.node(0)) != program, differs);
-                sleep_until(Instant::now(), PAUSE);
-            }
-            assert_unbroken(&traffic.stop()?, work.connections);
-            Ok::<(), LabError>(())
-        })
-        .expect("the lab runs");
-}
-
 /// A restart moves no slot. What may happen meanwhile is that a tracked one retires.
 fn only_retired(before: &[u64], after: &[u64]) {
     assert_eq!(before.len(), after.len());

@@ -10,6 +10,8 @@ use lb_tests::{Lab, LabBuilder, Report};
 use serde_json::json;
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// Of all VIPs.
+pub(crate) const IDLE: Duration = Duration::from_secs(10);
 /// Of a health check; see [`checked`].
 pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
 
@@ -29,7 +31,7 @@ pub(crate) fn lab(
 ) -> (LabBuilder, Fleet) {
     let weights = [1; 4];
     let mut config = NodeConfig::of(&Topology::star(1, &weights), 0);
-    config.track(tracking, 10);
+    config.track(tracking, IDLE.as_secs().try_into().expect("seconds"));
     change(&mut config);
     let fleet = Fleet::new(vec![config.clone()], weights.len());
     let builder = Lab::builder(name)
