@@ -169,8 +169,9 @@ impl Entry {
         let unused = now.since(self.last);
         match self.state {
             PROBATION => unused >= HOLD,
-            CONFIRMED => unused >= idle,
-            _ => unused >= CLOSED_STAYS || unused >= idle,
+            // The last use may be that much younger than it says.
+            CONFIRMED => unused >= idle + TOUCH,
+            _ => unused >= CLOSED_STAYS || unused >= idle + TOUCH,
         }
     }
 }
@@ -268,7 +269,7 @@ mod tests {
         let syn = Entry::probation(7, 99, t0);
         for (entry, life) in [
             (syn, HOLD),
-            (syn.confirmed(t0), idle),
+            (syn.confirmed(t0), idle + TOUCH),
             (syn.closed(t0), CLOSED_STAYS),
         ] {
             assert!(!entry.is_expired(idle, t0.after(life - 1)), "{entry:?}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lb_common::addr::Addr;
 use lb_common::be::Be16;
-use lb_common::flow::{Entry, Key};
+use lb_common::flow::{Entry, Key, TOUCH};
 use lb_common::hash;
 use lb_common::retire::{Hold, Uses};
 use lb_common::slot::{NO_BACKEND, SLOTS, Slot, TRACKED};
@@ -15,6 +15,7 @@ use lb_userspace::config;
 use lb_userspace::model::Model;
 use lb_userspace::state::contents::Contents;
 use lb_userspace::state::ids::vip_key;
+use lb_userspace::state::linger::Linger;
 use lb_userspace::state::track::{Finder, Fitness, Fits, Judge, Slots, Steered, Sweep, Terms, Tracker, Why};
 
 const A: u16 = 1;
@@ -341,7 +342,90 @@ fn a_verdict_moves_origin_too_and_lasts_until_a_whole_sweep() {
     assert!(world.tracker.is_barred(A), "the sweep began with the verdict");
     world.wait(2);
     world.sweep(&[]);
+    assert!(!world.tracker.is_barred(A), "its entries are gone");
+    assert!(!world.tracker.is_busy() || world.slot().is_tracked());
+    assert!(
+        !world.tracker.has_lifted(),
+        "the verdict holds, so nothing changes"
+    );
+}
+
+#[test]
+fn who_returns_before_the_sweep_stays_dead_until_it() {
+    let mut world = World::new();
+    world.tracker.bury([A], world.now);
+    world.tracker.bury([], world.now);
+    assert!(world.tracker.is_barred(A) && world.tracker.is_busy());
+    world.wait(2);
+    world.sweep(&[]);
     assert!(!world.tracker.is_barred(A) && world.tracker.has_lifted() && !world.tracker.has_lifted());
+    assert!(!world.tracker.is_busy());
+}
+
+/// A model of so many backends from number `first` on, in a table with room for three.
+fn small(first: u16, backends: u16) -> Model {
+    let backends: Vec<String> = (first..first + backends)
+        .map(|n| format!("{{name: b{n}, address: 10.0.0.{n}}}"))
+        .collect();
+    let text = format!(
+        "node: {{name: lb1, interfaces: [eth0]}}\ncapacity: {{backends: 4}}\npools: [{{name: web, backends: [{}]}}]\n",
+        backends.join(", ")
+    );
+    config::parse(&text, std::path::Path::new("lb.yaml")).expect("it is valid")
+}
+
+/// The maps with the backends of a model, from an index on.
+fn held(contents: &mut Contents, model: &Model, first: u16) {
+    use lb_common::info::{self, text};
+    contents.pools.insert(POOL, info::Pool { name: text("web") });
+    for (index, backend) in (first..).zip(&model.pools[0].backends) {
+        let info = info::Backend {
+            id: backend.id,
+            address: backend.address.into(),
+            name: text(backend.name.as_str()),
+            ..info::Backend::default()
+        };
+        let entry = lb_common::backend::Entry::default();
+        let both = lb_userspace::state::contents::Backend { entry, info };
+        contents.backends.insert(index, both);
+    }
+}
+
+#[test]
+fn who_leaves_is_kept_with_weight_0_and_forgotten_when_it_is_back() {
+    let (old, new) = (small(1, 3), small(2, 2));
+    let mut applied = Contents::default();
+    held(&mut applied, &old, 1);
+    let mut linger = Linger::default();
+    linger.note(&old, &new, &applied, Tick(5));
+    let with = linger.with(&new);
+    let left = with.pools[0].backends.last().expect("one more");
+    assert_eq!(
+        (left.name.as_str(), left.weight, with.pools[0].backends.len()),
+        ("b1", 0, 3)
+    );
+    linger.note(&new, &old, &applied, Tick(6));
+    assert!(linger.is_empty());
+}
+
+#[test]
+fn no_more_leave_than_there_are_indexes_for() {
+    // Six indexes: three in use, and four backends that have left.
+    let (old, new) = (small(1, 3), small(11, 3));
+    let mut applied = Contents::default();
+    held(&mut applied, &old, 1);
+    held(&mut applied, &small(7, 1), 4);
+    let mut linger = Linger::default();
+    linger.note(&new, &new, &applied, Tick(5));
+    linger.named(2, Tick(9));
+    assert_eq!(linger.iter().count(), 4);
+    assert_eq!(linger.trim(&new, Tick(10)).len(), 1);
+    assert!(
+        linger.iter().any(|(index, _)| index == 2),
+        "the one that was named last stays"
+    );
+    let ids = lb_userspace::state::ids::assign(&linger.with(&new), &applied);
+    assert_eq!(ids.backends.len(), 6);
 }
 
 #[test]
@@ -398,7 +482,7 @@ fn a_new_agent_takes_over_and_counts_anew() {
     world.wait(IDLE);
     world.sweep(&[]);
     assert!(world.slot().is_closing());
-    world.tracker = Tracker::adopt([POOL], &world.memory, world.now);
+    world.tracker = Tracker::adopt([POOL], &world.memory, 0, world.now);
     assert_eq!(
         world.slot(),
         Slot::new(B, A, 0, TRACKED),
@@ -426,7 +510,7 @@ fn udp_is_learned_for_its_idle_timeout() {
 #[test]
 fn a_sweep_deletes_what_has_no_vip_or_no_backend_or_is_idle() {
     let world = World::new();
-    let now = world.now.after(IDLE);
+    let now = world.now.after(IDLE + TOUCH);
     let old = Entry::probation(A, 1, world.now).confirmed(world.now);
     let young = old.used(now);
     let mut sweep = Sweep::new(now);

@@ -186,7 +186,11 @@ async fn serve(
             () = sleep_until(turn.unwrap_or_else(Instant::now).into()), if turn.is_some() => {
                 match controller.turn() {
                     Ok(false) => {}
-                    Ok(true) => drop(follow(desk, controller).await),
+                    Ok(true) => {
+                        if !follow(desk, controller).await {
+                            again.reset_after(REOPEN_AFTER);
+                        }
+                    }
                     Err(e) => error!("{e:#}"),
                 }
             }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use lb_common::admit::{FULL, UDP_FULL};
+use lb_common::backend::DEAD;
 use lb_common::slot::Slot;
 use lb_common::tick::{self, Tick};
 use lb_common::{flow, hash};
@@ -22,13 +23,28 @@ use crate::state::diff::Op;
 use crate::state::ids::Ids;
 use crate::state::linger::Linger;
 use crate::state::standing::{Standing, Standings};
-use crate::state::track::{Census, Finder, Fits, Held, Judge, Sweep, Terms, Tracker, fits};
+use crate::state::track::{Census, Finder, Fits, Held, Judge, Sweep, TABLES, Terms, Tracker, fits, named};
 
 /// How often it is seen whether a prepared change may take effect.
 const COMMIT_EVERY: Duration = Duration::from_millis(250);
 
-/// From the end of a sweep to the next while slots are tracked, and while there are only entries.
-const SWEEP_EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
+/// From the end of a sweep to the next while slots are tracked; at least nine times as long as the sweep took.
+const SWEEP_SOON: Duration = Duration::from_secs(1);
+
+/// The same while there is nothing but entries.
+const SWEEP_LATER: Duration = Duration::from_secs(10);
+
+/// So much is swept before the agent does something else.
+const PIECE: Duration = Duration::from_millis(5);
+
+/// Tables in the order of a sweep: entries move from the first ones to the last ones, so none escapes.
+const ORDER: [Table; TABLES] = [
+    Table::Probation,
+    Table::UdpProbation,
+    Table::Replicas,
+    Table::Flows,
+    Table::UdpFlows,
+];
 
 /// What the controller knows of slots that change.
 pub(super) struct Changes {
@@ -39,16 +55,22 @@ pub(super) struct Changes {
     finder: Finder,
     key: hash::Key,
     running: Option<Running>,
+    /// What the last sweep took.
+    swept: Duration,
     commit: Option<Instant>,
     sweep: Option<Instant>,
     /// For how long a slot may be tracked, ticks.
     max: u32,
     /// Whether this node is the group's only member.
     alone: bool,
+    /// Whether some VIP's flows are always entered.
+    always: bool,
+    room: [u32; TABLES],
 }
 
 /// A sweep under way.
 struct Running {
+    began: Instant,
     sweep: Sweep,
     table: usize,
     walk: Walk,
@@ -57,6 +79,7 @@ struct Running {
 impl Running {
     fn new() -> Self {
         Self {
+            began: Instant::now(),
             sweep: Sweep::new(now()),
             table: 0,
             walk: Walk::default(),
@@ -68,21 +91,28 @@ impl Changes {
     /// Takes over what an earlier agent left.
     pub(super) fn new(model: &Model, applied: &Contents, maps: &Maps) -> Result<Self, Error> {
         let key = hash::Key::expand(&maps.meta()?.group_key);
-        let mut linger = Linger::default();
-        linger.note(model, model, applied, now());
+        let udp = model.vips.iter().filter(|vip| vip.protocol == Protocol::Udp);
+        let udp = udp.map(|vip| ticks(vip.idle_timeout)).max().unwrap_or(0);
+        let mut tracker = Tracker::adopt(applied.pools.keys().copied(), maps, udp, now());
+        // Whether the earlier agent had deleted their entries is not known.
+        let dead = applied.backends.iter().filter(|(_, b)| b.entry.flags & DEAD != 0);
+        tracker.bury(dead.map(|(&index, _)| index), now());
         Ok(Self {
-            tracker: Tracker::adopt(applied.pools.keys().copied(), maps, now()),
-            linger,
+            tracker,
+            linger: leave(Linger::default(), model, model, applied),
             terms: BTreeMap::new(),
             fits: Fits::new(),
             finder: Finder::new(model, applied, key),
             key,
             running: None,
+            swept: Duration::ZERO,
             commit: None,
             // Whatever an earlier agent left is looked at.
             sweep: Some(Instant::now()),
             max: 0,
             alone: false,
+            always: false,
+            room: Table::ALL.map(|table| maps.room(table)),
         })
     }
 
@@ -105,9 +135,6 @@ impl Changes {
         let dead = all.filter(|backend| standings.of(backend.id) == Standing::Dead);
         let dead = dead.map(|backend| ids.backends[&backend.id]);
         self.tracker.bury(dead, now());
-        if self.tracker.is_busy() {
-            self.sweep.get_or_insert_with(Instant::now);
-        }
         self.tracker.barred()
     }
 
@@ -117,11 +144,41 @@ impl Changes {
         self.fits = fits(desired, standings, |index| self.tracker.is_barred(index));
         self.max = ticks(model.group.max_tracked);
         self.alone = model.group.nodes.len() == 1;
+        self.always = model.vips.iter().any(|vip| vip.tracking == Tracking::Always);
+        self.hurry();
+    }
+
+    /// Has a sweep come soon, where there is something to find.
+    fn hurry(&mut self) {
+        if self.running.is_none()
+            && let Some(pause) = self.pause()
+        {
+            let soon = Instant::now() + pause;
+            self.sweep = Some(self.sweep.map_or(soon, |sweep| sweep.min(soon)));
+        }
+    }
+
+    /// Until the next sweep; `None` = nothing is to be found.
+    fn pause(&self) -> Option<Duration> {
+        let entries: u32 = self.tracker.census().entries.iter().sum();
+        if self.tracker.is_busy() || !self.linger.is_empty() {
+            Some(SWEEP_SOON)
+        } else {
+            (entries > 0 || self.always).then_some(SWEEP_LATER)
+        }
     }
 
     /// Does one write; the number of slots that it changed.
-    pub(super) fn write(&mut self, maps: &mut Maps, op: &Op) -> Result<usize, Error> {
+    pub(super) fn write(&mut self, maps: &mut Maps, applied: &Contents, op: &Op) -> Result<usize, Error> {
         match op {
+            Op::SetPool { index, pool } => {
+                let before = applied.pools.get(index);
+                if before.is_some_and(|before| before.name != pool.name) {
+                    // Slots of another pool are nobody's, and need no preparation.
+                    self.write(maps, applied, &Op::ClearPool(*index))?;
+                }
+                maps.apply(op)
+            }
             Op::StoreRing { pool, ring } => Ok(self.steer(maps, *pool, ring)),
             Op::ClearPool(pool) => {
                 let changed = maps.apply(op)?;
@@ -138,9 +195,7 @@ impl Changes {
         if steered.waiting > 0 {
             self.commit.get_or_insert_with(|| Instant::now() + COMMIT_EVERY);
         }
-        if self.tracker.is_busy() {
-            self.sweep.get_or_insert_with(|| Instant::now() + SWEEP_EVERY[0]);
-        }
+        self.hurry();
         steered.written as usize
     }
 
@@ -183,12 +238,14 @@ impl Changes {
     /// A piece of a sweep; the whole sweep, when this was the last.
     fn sweep_on(&mut self, maps: &mut Maps) -> Result<Option<Sweep>, Error> {
         let mut running = self.running.take().unwrap_or_else(Running::new);
-        let table = Table::ALL[running.table];
+        let table = ORDER[running.table];
         let now = now();
         for (key, entry) in maps.walk(table, &mut running.walk)? {
             let ground = (&self.finder, &self.fits);
             // A packet may have used it since it was read, or a new flow of the same tuple.
-            if running.sweep.take(running.table, (key, entry), ground, maps, now)
+            if running
+                .sweep
+                .take(table as usize, (key, entry), ground, maps, now)
                 && maps.entry(table, &key)? == Some(entry)
             {
                 maps.remove_entry(table, &key)?;
@@ -198,7 +255,7 @@ impl Changes {
             self.running = Some(running);
             return Ok(None);
         }
-        if running.table + 1 < Table::ALL.len() {
+        if running.table + 1 < ORDER.len() {
             self.running = Some(Running {
                 table: running.table + 1,
                 walk: Walk::default(),
@@ -206,6 +263,7 @@ impl Changes {
             });
             return Ok(None);
         }
+        self.swept = running.began.elapsed();
         Ok(Some(running.sweep))
     }
 
@@ -229,9 +287,13 @@ impl Changes {
             );
         }
         let mut gone = Vec::new();
+        if self.linger.is_empty() {
+            return gone;
+        }
+        let by_slots = named(desired.rings.keys().copied(), maps);
         let leavers: Vec<(u16, Tick)> = self.linger.iter().map(|(i, leaver)| (i, leaver.named)).collect();
         for (index, named) in leavers {
-            if sweep.count(index) > 0 || self.tracker.names(index, maps) {
+            if sweep.count(index) > 0 || by_slots.contains(&index) {
                 self.linger.named(index, now());
             } else if sweep.is_after(named) {
                 gone.push(index);
@@ -241,15 +303,20 @@ impl Changes {
     }
 
     /// When the next sweep is due.
-    fn schedule(&mut self, always: bool) {
-        let entries: u32 = self.tracker.census().entries.iter().sum();
-        let after = if self.tracker.is_busy() || !self.linger.is_empty() {
-            Some(SWEEP_EVERY[0])
-        } else {
-            (entries > 0 || always).then_some(SWEEP_EVERY[1])
-        };
-        self.sweep = after.map(|after| Instant::now() + after);
+    fn schedule(&mut self) {
+        let pause = self.pause().map(|pause| pause.max(9 * self.swept));
+        self.sweep = pause.map(|pause| Instant::now() + pause);
     }
+}
+
+/// Who leaves with a model, and is kept as far as there are indexes.
+pub(super) fn leave(mut linger: Linger, old: &Model, model: &Model, applied: &Contents) -> Linger {
+    linger.note(old, model, applied, now());
+    for given_up in linger.trim(model, now()) {
+        let (pool, name) = (given_up.pool, given_up.backend.name);
+        warn!("backend {pool}/{name}: there is no room to keep it until its flows have ended");
+    }
+    linger
 }
 
 impl Controller {
@@ -259,8 +326,15 @@ impl Controller {
     }
 
     /// Does what is due: commits what was prepared, sweeps on. Whether the network has to be followed after it, since a
-    /// backend is gone for good.
+    /// backend is gone for good, or what is in the maps is not what should be.
     pub(super) fn turn(&mut self) -> Result<bool> {
+        if !self.in_step {
+            // A write failed: slots are led nowhere before the whole is tried again.
+            self.changes.running = None;
+            self.changes.commit = None;
+            self.changes.sweep = Some(Instant::now() + SWEEP_SOON);
+            return Ok(true);
+        }
         let maps = &mut self.balancer.maps;
         if self.changes.commit.is_some_and(|when| when <= Instant::now()) {
             let slots = self.changes.advance(maps, &self.target);
@@ -273,39 +347,47 @@ impl Controller {
         if !is_due && self.changes.running.is_none() {
             return Ok(false);
         }
-        let swept = self.changes.sweep_on(maps);
-        if swept.is_err() {
-            self.changes.running = None;
-            self.changes.sweep = Some(Instant::now() + SWEEP_EVERY[1]);
-        }
-        let Some(sweep) = swept.context("sweeping the flow table")? else {
-            return Ok(false);
+        let began = Instant::now();
+        let sweep = loop {
+            match self.changes.sweep_on(maps) {
+                Ok(None) if began.elapsed() < PIECE => {}
+                Ok(None) => return Ok(false),
+                Ok(Some(sweep)) => break sweep,
+                Err(e) => {
+                    self.changes.running = None;
+                    self.changes.sweep = Some(Instant::now() + SWEEP_LATER);
+                    return Err(e).context("sweeping the flow table");
+                }
+            }
         };
         let gone = self.changes.judge(maps, &self.target, &sweep);
         self.changes.advance(maps, &self.target);
         self.applied.rings = self.changes.rings(maps, &self.target);
-        let always = self.model.vips.iter().any(|vip| vip.tracking == Tracking::Always);
-        self.changes.schedule(always);
+        self.changes.schedule();
         self.limit()?;
-        for &index in &gone {
+        Ok(self.release(&gone) | self.changes.tracker.has_lifted())
+    }
+
+    /// Lets backends go that nothing names any more. Whether there are any.
+    fn release(&mut self, gone: &[u16]) -> bool {
+        for &index in gone {
             if let Some(leaver) = self.changes.linger.release(index) {
                 info!(
                     "backend {}/{}: its last flow is gone, and so is it",
                     leaver.pool, leaver.backend.name
                 );
             }
-            self.changes
-                .tracker
-                .forget(index, self.applied.pools.keys().copied(), &self.balancer.maps);
+            let pools = self.applied.pools.keys().copied();
+            self.changes.tracker.forget(index, pools, &self.balancer.maps);
         }
         self.effective = self.changes.linger.with(&self.model);
-        Ok(!gone.is_empty() || self.changes.tracker.has_lifted())
+        !gone.is_empty()
     }
 
     /// What is known of the flow table.
     pub(super) fn census(&self) -> Census {
         Census {
-            room: Table::ALL.map(|table| self.balancer.maps.room(table)),
+            room: self.changes.room,
             ..self.changes.tracker.census().clone()
         }
     }
@@ -318,15 +400,19 @@ impl Controller {
     /// Lets the program write into the flow table what there is room for.
     pub(super) fn limit(&mut self) -> Result<(), Error> {
         let maps = &mut self.balancer.maps;
-        let entries = &self.changes.tracker.census().entries;
-        let is_full = |table: Table| flow::is_full(entries[table as usize], maps.room(table));
+        let before = maps.limits()?;
+        let census = self.changes.tracker.census();
+        let is_full = |flag: u32, table: Table| match census.sweeps {
+            // Nobody has counted yet; an earlier agent had.
+            0 => before.flags & flag != 0,
+            _ => flow::is_full(census.entries[table as usize], self.changes.room[table as usize]),
+        };
         let flags = [(FULL, Table::Flows), (UDP_FULL, Table::UdpFlows)];
-        let flags = flags.into_iter().filter(|(_, table)| is_full(*table));
+        let flags = flags.into_iter().filter(|&(flag, table)| is_full(flag, table));
         let flags = flags.fold(0, |flags, (flag, _)| flags | flag);
         let tracked = self.model.vips.iter().filter(|vip| vip.tracking != Tracking::Off);
         let idle = tracked.map(|vip| vip.idle_timeout).max();
         let limits = maps.new_limits(flags, idle.unwrap_or(Vip::DEFAULT_IDLE));
-        let before = maps.limits()?;
         if before != limits {
             maps.set_limits(limits)?;
         }

@@ -6,14 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use tracing::{error, info, warn};
 
-use super::change::Changes;
+use super::change::{Changes, leave};
 use super::report;
 use crate::dataplane::attach::Attached;
-use crate::dataplane::flows;
 use crate::dataplane::load::Balancer;
 use crate::journal::Event;
 use crate::metrics::Work;
-use crate::model::{Capacity, Model};
+use crate::model::Model;
 use crate::net::{self, Link, NextHop, Resolver};
 use crate::state::contents::Contents;
 use crate::state::diff::diff;
@@ -50,7 +49,7 @@ pub(super) struct Controller {
     generation: u64,
     said: BTreeSet<String>,
     /// The last attempt to write what the maps should hold went through.
-    in_step: bool,
+    pub(super) in_step: bool,
 }
 
 impl Controller {
@@ -110,10 +109,11 @@ impl Controller {
         // Asked before anything changes: a new backend's neighbour may take a moment to answer.
         let hops = self.resolver.resolve(&targets(&effective)).await?;
         let before = std::mem::replace(&mut self.model, model);
-        self.changes.linger = linger;
+        let lingered = std::mem::replace(&mut self.changes.linger, linger);
         self.effective = effective;
         if let Err(e) = self.apply(&hops).await {
             // Whatever was done is taken back by the one path that there is: to the model of before.
+            self.changes.linger = lingered;
             (self.changes.linger, self.effective) = self.leaving(&before);
             self.model = before;
             if let Err(back) = self.restore().await {
@@ -129,14 +129,7 @@ impl Controller {
 
     /// Who leaves with a model, and the model with them.
     fn leaving(&self, model: &Model) -> (Linger, Model) {
-        let mut linger = self.changes.linger.clone();
-        linger.note(&self.model, model, &self.applied, flows::now());
-        let configured: usize = model.pools.iter().map(|pool| pool.backends.len()).sum();
-        let indexes = model.capacity.backend_indexes() - Capacity::BACKENDS_RESERVED;
-        for given_up in linger.trim((indexes as usize).saturating_sub(configured)) {
-            let (pool, name) = (given_up.pool, given_up.backend.name);
-            warn!("backend {pool}/{name}: there is no room to keep it until its flows have ended");
-        }
+        let linger = leave(self.changes.linger.clone(), &self.model, model, &self.applied);
         let effective = linger.with(model);
         (linger, effective)
     }
@@ -286,7 +279,7 @@ impl Controller {
         }
         let operator = self.operator.clone();
         let after = self.foresee(model, &operator).await?;
-        Ok(plan::plan(&self.model, model, &self.applied, &after))
+        Ok(plan::plan(&self.model, model, &self.target, &after))
     }
 
     /// Replaces the operator's orders, or leaves everything as it is.
@@ -334,6 +327,8 @@ impl Controller {
             ));
         }
         fixed.extend(repoint::refused(&self.applied, model));
+        let tracked: BTreeSet<u16> = self.changes.tracker.pools().collect();
+        fixed.extend(repoint::too_early(&self.model, &self.applied, &tracked, model));
         Ok(fixed)
     }
 
@@ -357,7 +352,7 @@ impl Controller {
         let ops = diff(&self.applied, &desired);
         let mut slots = 0;
         for op in &ops {
-            match self.changes.write(&mut self.balancer.maps, op) {
+            match self.changes.write(&mut self.balancer.maps, &self.applied, op) {
                 Ok(changed) => slots += changed,
                 Err(e) => {
                     // What is in the maps now is the truth; the next pass starts from there.

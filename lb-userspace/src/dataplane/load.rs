@@ -7,6 +7,7 @@ use aya::maps::{Array, MapData};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use lb_common::abi::{self, map};
+use lb_common::admit::{FULL, UDP_FULL};
 use lb_common::info::{Meta, text};
 use lb_common::{hash, vip};
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -68,8 +69,9 @@ impl Balancer {
             claim(root, facts(plan, replicas, &key))?;
         }
         let mut maps = Maps::open(root)?;
-        // Nobody reads events yet, whatever an earlier agent did.
-        maps.set_limits(maps.new_limits(0, Vip::DEFAULT_IDLE))?;
+        // Nobody reads events yet, whatever an earlier agent did; a table that it found full still is.
+        let flags = maps.limits()?.flags & (FULL | UDP_FULL);
+        maps.set_limits(maps.new_limits(flags, Vip::DEFAULT_IDLE))?;
         Ok(Self {
             root: root.clone(),
             ebpf,

@@ -8,7 +8,7 @@ use lb_common::tick::Tick;
 
 use super::contents::{Backend, Contents};
 use super::ids::Ids;
-use crate::model::{self, Model};
+use crate::model::{self, Capacity, Model};
 
 /// One that leaves.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,10 +59,12 @@ impl Linger {
         }
     }
 
-    /// Keeps at most `room`, the latest: indexes are finite. Who has to go at once.
-    pub fn trim(&mut self, room: usize) -> Vec<Leaver> {
-        let mut oldest: Vec<(u16, Tick)> = self.leavers.iter().map(|(&i, l)| (i, l.since)).collect();
-        oldest.sort_by_key(|&(_, since)| std::cmp::Reverse(since.0));
+    /// Keeps those that a model leaves indexes for, those that something named last before others. Who has to go at once.
+    pub fn trim(&mut self, model: &Model, now: Tick) -> Vec<Leaver> {
+        let indexes = model.capacity.backend_indexes() - Capacity::BACKENDS_RESERVED;
+        let room = (indexes as usize).saturating_sub(backends(model).count());
+        let mut oldest: Vec<(u16, Tick)> = self.leavers.iter().map(|(&i, l)| (i, l.named)).collect();
+        oldest.sort_by_key(|&(_, named)| now.since(named));
         let last = oldest.split_off(oldest.len().min(room));
         last.into_iter()
             .filter_map(|(index, _)| self.release(index))

@@ -95,8 +95,13 @@ pub fn reduce(world: &World<'_>, cache: &mut Cache) -> Contents {
         .iter()
         .filter_map(|i| world.applied.backends.get_key_value(i))
     {
-        let entry = backend::Entry::default();
-        desired.backends.insert(*index, Backend { entry, ..*held });
+        let entry = backend::Entry {
+            flags: backend::DEAD,
+            ..backend::Entry::default()
+        };
+        // Where indexes are short it may have been given away.
+        let nobody = Backend { entry, ..*held };
+        desired.backends.entry(*index).or_insert(nobody);
     }
     desired.vips = vips(world.model, world.ids);
     desired.freed = freed(world.applied, &desired);

@@ -30,6 +30,27 @@ pub fn refused(applied: &Contents, model: &Model) -> Vec<String> {
     texts.collect()
 }
 
+/// Why a model is refused that has flows of a VIP tracked which were not: where slots of its pool are tracked already, its flows
+/// have no entries and would be looked for where the slots' old flows are. `tracked`: pools with such slots, by index.
+pub fn too_early(old: &Model, applied: &Contents, tracked: &BTreeSet<u16>, model: &Model) -> Vec<String> {
+    let was_off = |vip: &&model::Vip| {
+        let mut before = old.vips.iter().filter(|before| vip_key(before) == vip_key(vip));
+        before.any(|before| before.tracking == Tracking::Off)
+    };
+    let on = model.vips.iter().filter(|vip| vip.tracking != Tracking::Off);
+    let early = on.filter(was_off).filter_map(|vip| {
+        let pool = applied.vips.get(&vip_key(vip))?.pool;
+        let name = model.pools.get(vip.pool)?.name.as_str();
+        tracked.contains(&pool).then(|| {
+            format!(
+                "VIP {vip}: its flows can't be tracked from now on, since slots of pool {name} have changed lately and its flows \
+                 have no entries; try again when `lbctl ring {name} --tracked` shows none"
+            )
+        })
+    });
+    early.collect()
+}
+
 /// What serves a key: its own VIP, else that for every port.
 fn serving<'v, V>(vips: &'v BTreeMap<vip::Key, V>, key: &vip::Key) -> Option<&'v V> {
     vips.get(key).or_else(|| vips.get(&key.any_port()))

@@ -42,6 +42,20 @@ fn index(node: &Node, name: &str) -> Result<u16, LabError> {
     Ok(u16::try_from(index).expect("16 bits"))
 }
 
+/// The same, when what was ordered has been committed: a second after it was prepared.
+fn settled(node: &Node) -> Vec<u16> {
+    std::thread::sleep(Duration::from_millis(1_300));
+    let mut before = slots(node);
+    loop {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = slots(node);
+        if now == before {
+            return now;
+        }
+        before = now;
+    }
+}
+
 fn moved(before: &[u16], after: &[u16]) -> Vec<usize> {
     let pairs = before.iter().zip(after).enumerate();
     pairs.filter(|(_, (b, a))| b != a).map(|(slot, _)| slot).collect()
@@ -97,7 +111,7 @@ fn a_drain_moves_its_own_slots_survives_and_comes_back_exactly() {
             (&true.into(), &"draining".into())
         );
         assert_eq!(done["slots_moved"], own.len());
-        let drained = slots(node);
+        let drained = settled(node);
         assert_eq!(moved(&home, &drained), own, "be2's slots and no others");
         assert_eq!(held_by(&drained, be2), [0; 0]);
         says(
@@ -126,7 +140,7 @@ fn a_drain_moves_its_own_slots_survives_and_comes_back_exactly() {
             0,
             "33.33 % of the slots of pool web4 moved",
         );
-        assert_eq!(slots(node), home);
+        assert_eq!(settled(node), home);
         says(&node.lbctl(&["undrain", "web4/be2"])?, 0, "nothing to do");
 
         let want = [
@@ -156,6 +170,7 @@ fn clients_of_other_backends_notice_nothing_of_a_drain() {
         .nodes(1)
         .run(|lab| {
             lab.node(0).lbctl_json(&["drain", "web4/be3"])?;
+            settled(lab.node(0));
             let report = lab.client().http(300, Family::V4)?;
             assert_eq!(
                 (report.requests(), report.failed()),
@@ -193,7 +208,7 @@ fn a_drain_with_a_deadline_ends_as_down_and_also_while_the_agent_is_dead() {
             "`lbctl up web4/be1` first",
         );
         says(&node.lbctl(&["up", "web4/be1"])?, 0, "not marked down");
-        assert_eq!(slots(node), home);
+        assert_eq!(settled(node), home);
         Ok(())
     });
 }
@@ -204,7 +219,7 @@ fn weights_and_the_last_backend_of_a_pool() {
         let home = slots(node);
         let [be1, be2, be3] = [index(node, "be1")?, index(node, "be2")?, index(node, "be3")?];
         node.lbctl_json(&["weight", "web4/be1", "5"])?;
-        let half = slots(node);
+        let half = settled(node);
         // 5 of 5 + 2 + 3.
         assert_eq!(held_by(&half, be1).len(), 32_768);
         says(&node.lbctl(&["weight", "web4/be1", "5"])?, 0, "nothing to do");
@@ -216,11 +231,11 @@ fn weights_and_the_last_backend_of_a_pool() {
             0,
             "its configured weight 1",
         );
-        assert_eq!(slots(node), home);
+        assert_eq!(settled(node), home);
 
         node.lbctl_json(&["weight", "web4/be1", "0"])?;
         node.lbctl_json(&["down", "web4/be2"])?;
-        let before = slots(node);
+        let before = settled(node);
         assert_eq!(held_by(&before, be3).len(), before.len());
         for last in [
             ["drain", "web4/be3"].as_slice(),
@@ -232,7 +247,7 @@ fn weights_and_the_last_backend_of_a_pool() {
         }
         let forced = node.lbctl_json(&["drain", "web4/be3", "--force"])?;
         assert_eq!(forced["slots_moved"], 65_536);
-        assert!(slots(node).iter().all(|&slot| slot == 0));
+        assert!(settled(node).iter().all(|&slot| slot == 0));
         for undo in [
             ["undrain", "web4/be3"].as_slice(),
             &["up", "web4/be2"],
@@ -240,7 +255,7 @@ fn weights_and_the_last_backend_of_a_pool() {
         ] {
             node.lbctl_json(undo)?;
         }
-        assert_eq!(slots(node), home);
+        assert_eq!(settled(node), home);
         assert_ne!(held_by(&home, be2).len(), 0);
 
         says(
@@ -282,7 +297,7 @@ fn a_ramp_takes_its_steps_and_ends_where_it_would_have_been() {
             sizes.insert(held_by(&slots(node), be1).len());
             told(node).is_ok_and(|told| told.contains(&("ramp_over".to_owned(), "time".to_owned())))
         })?;
-        assert_eq!(slots(node), home, "its end moves nothing beside its last step");
+        assert_eq!(settled(node), home, "its end moves nothing beside its last step");
         assert!(sizes.len() >= 3 && sizes.last() <= Some(&full), "{sizes:?}");
         assert_eq!(
             node.lbctl_json(&["up", "web4/be1"])?["backend"]["ramp"],
@@ -340,7 +355,7 @@ fn a_plan_says_what_apply_then_does() {
         fs::write(&file, config.to_yaml()?).expect("a file");
         node.lbctl_json(&["drain", "web4/be2"])?;
         let before = (
-            slots(node),
+            settled(node),
             fs::read(node.config_file()).expect("a file"),
             node.lbctl_json(&["status"])?,
         );
@@ -370,7 +385,7 @@ fn a_plan_says_what_apply_then_does() {
         let generation = planned["generation"].to_string();
         let applied = node.lbctl_json(&["config", "apply", &name, "--generation", &generation])?;
         assert_eq!(applied["plan"], planned["plan"]);
-        let now = slots(node);
+        let now = settled(node);
         assert_eq!(of_pool["slots_moved"], moved(&before.0, &now).len());
         assert_eq!(
             fs::read(node.config_file()).expect("a file"),

@@ -78,6 +78,8 @@ fn an_unresolved_backend_lends_its_slots_and_takes_them_back() {
             lab.node(0).namespace().ip(&[line])?;
             wait::until(SOON, "the ghost has its slots", || {
                 backend(lab, "ghost").is_ok_and(|ghost| ghost["next_hop"]["state"] == "resolved")
+                    && slots(lab)
+                        .is_ok_and(|slots| slots.iter().filter(|slot| *slot == "ghost").count() > 21_000)
             })?;
             let home = slots(lab)?;
             let at_home = home.iter().filter(|slot| *slot == "ghost").count();
@@ -120,6 +122,7 @@ fn control_slots_that_are_not_lent_lose_their_packets() {
             };
             let mark = lab.node(0).reload(&with_ghost(&config, Some(via))?)?;
             lab.node(0).wait_log("configuration reloaded", mark, SOON)?;
+            lab.node(0).wait_log("change of slots committed", mark, SOON)?;
             let report = lab.client().http(60, Family::V4)?;
             let failed = report.failed();
             assert!(

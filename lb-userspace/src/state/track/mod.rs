@@ -46,11 +46,21 @@ pub struct Steered {
 #[derive(Clone, Default, Debug)]
 pub struct Tracker {
     pools: BTreeMap<u16, Pool>,
-    /// Backends by verdict dead, since when; until their entries are all deleted.
-    dead: BTreeMap<u16, Tick>,
+    /// Backends by verdict dead.
+    dead: BTreeMap<u16, Dead>,
     lifted: bool,
     census: Census,
     held: Vec<Held>,
+}
+
+/// A backend by verdict dead.
+#[derive(Clone, Copy, Debug)]
+struct Dead {
+    since: Tick,
+    /// Whether a whole sweep has deleted its entries.
+    is_swept: bool,
+    /// Whether the verdict still holds.
+    holds: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -89,7 +99,8 @@ pub struct Judge<'a> {
 
 impl Tracker {
     /// Takes over slots that another agent tracked. When they changed is not known, so they count as changed now.
-    pub fn adopt(pools: impl IntoIterator<Item = u16>, slots: &impl Slots, now: Tick) -> Self {
+    /// Those that were learning do so for another `udp` ticks.
+    pub fn adopt(pools: impl IntoIterator<Item = u16>, slots: &impl Slots, udp: u32, now: Tick) -> Self {
         let mut tracker = Self::default();
         for number in pools {
             let tracked = places(number).filter(|&(_, place)| slots.slot(place).is_tracked());
@@ -100,7 +111,7 @@ impl Tracker {
                 pool.tracked += 1;
                 let slot = slots.slot(place);
                 if slot.is_learning() {
-                    mark.learns = now;
+                    mark.learns = now.after(udp).or_one();
                 }
                 // Of a group of one nobody else has made step 2.
                 slots.set_slot(place, slot.reopen().unwrap_or(slot));
@@ -151,6 +162,8 @@ impl Tracker {
     /// Forgets a pool that is gone.
     pub fn drop_pool(&mut self, number: u16, slots: &impl Slots) {
         self.pools.remove(&number);
+        self.census.tracked.remove(&number);
+        self.held.retain(|held| held.pool != number);
         places(number).for_each(|(_, place)| slots.clear_uses(place));
     }
 
@@ -171,32 +184,32 @@ impl Tracker {
 
     /// Whether any slot is tracked, or a sweep is needed for another reason.
     pub fn is_busy(&self) -> bool {
-        !self.pools.is_empty() || !self.dead.is_empty()
+        !self.pools.is_empty() || self.dead.values().any(|dead| !dead.is_swept)
     }
 
-    /// Notes which backends are dead by verdict: their entries have to go before they may be anything else.
-    pub fn bury(&mut self, dead: impl IntoIterator<Item = u16>, now: Tick) {
-        for backend in dead {
-            self.dead.entry(backend).or_insert(now);
+    /// Notes which backends are dead by verdict, all of them: their entries have to go before they may be anything else.
+    pub fn bury(&mut self, all: impl IntoIterator<Item = u16>, now: Tick) {
+        self.dead.values_mut().for_each(|dead| dead.holds = false);
+        for backend in all {
+            let new = Dead {
+                since: now,
+                is_swept: false,
+                holds: true,
+            };
+            self.dead.entry(backend).or_insert(new).holds = true;
         }
+        self.dead.retain(|_, dead| dead.holds || !dead.is_swept);
     }
 
     /// All whose entries may still be there.
     pub fn barred(&self) -> BTreeSet<u16> {
-        self.dead.keys().copied().collect()
+        let unswept = self.dead.iter().filter(|(_, dead)| !dead.is_swept);
+        unswept.map(|(&backend, _)| backend).collect()
     }
 
     /// Whether a backend has been dead and entries may still name it.
     pub fn is_barred(&self, backend: u16) -> bool {
-        self.dead.contains_key(&backend)
-    }
-
-    /// Whether a slot sends flows to this backend, or knows flows there.
-    pub fn names(&self, backend: u16, slots: &impl Slots) -> bool {
-        self.pools.keys().any(|&number| {
-            let mut tracked = places(number).map(|(_, place)| slots.slot(place));
-            tracked.any(|slot| slot.is_tracked() && (slot.current() == backend || slot.origin() == backend))
-        })
+        self.dead.get(&backend).is_some_and(|dead| !dead.is_swept)
     }
 
     /// Takes a backend out of the slots that remember it as `previous`, before its index goes to another one.
@@ -265,9 +278,15 @@ impl Tracker {
             self.census.reopened += census.reopened;
         }
         self.pools.retain(|_, pool| pool.tracked > 0);
-        let dead = self.dead.len();
-        self.dead.retain(|_, since| !judge.sweep.is_after(*since));
-        self.lifted |= self.dead.len() < dead;
+        for dead in self
+            .dead
+            .values_mut()
+            .filter(|dead| judge.sweep.is_after(dead.since))
+        {
+            dead.is_swept = true;
+            self.lifted |= !dead.holds;
+        }
+        self.dead.retain(|_, dead| dead.holds || !dead.is_swept);
         let census = &mut self.census;
         census.entries = judge.sweep.entries;
         census.tracked = self.pools.iter().map(|(&n, pool)| (n, pool.tracked)).collect();
@@ -340,6 +359,19 @@ impl Retired {
         self.retired += u64::from(!after.is_tracked());
         self.reopened += u64::from(before.is_closing() && after.is_tracked() && !after.is_closing());
     }
+}
+
+/// The backends that slots of these pools send flows to, tracked or not.
+pub fn named(pools: impl IntoIterator<Item = u16>, slots: &impl Slots) -> BTreeSet<u16> {
+    let mut named = vec![false; usize::from(u16::MAX) + 1];
+    for (_, place) in pools.into_iter().flat_map(places) {
+        let slot = slots.slot(place);
+        named[usize::from(slot.current())] = true;
+        named[usize::from(slot.origin())] = true;
+    }
+    (0..=u16::MAX)
+        .filter(|&backend| named[usize::from(backend)])
+        .collect()
 }
 
 /// The slots of a pool, by number and by place.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use lb_common::backend::DEAD;
+use lb_common::info::next_hop::RESOLVED;
 use lb_common::slot::{NO_BACKEND, Slot};
 use lb_common::tick::{self, Tick};
 
-use super::super::contents::Contents;
+use super::super::contents::{Backend, Contents};
 use super::super::standing::{Standing, Standings};
 
 /// From PREPARE to COMMIT: a SYN that met the untracked slot has no entry, and its answer must not come after COMMIT.
@@ -27,10 +29,9 @@ pub type Fits = BTreeMap<u16, Fitness>;
 
 /// What the backends in `desired` are good for. `barred`: dead ones whose entries are not all deleted yet.
 pub fn fits(desired: &Contents, standings: &Standings, barred: impl Fn(u16) -> bool) -> Fits {
-    use lb_common::info::next_hop::RESOLVED;
-    let fit = |index: u16, backend: &super::super::contents::Backend| match standings.of(backend.info.id) {
+    let fit = |index: u16, backend: &Backend| match standings.of(backend.info.id) {
         Standing::Dead => Fitness::Dead,
-        _ if barred(index) => Fitness::Dead,
+        _ if barred(index) || backend.entry.flags & DEAD != 0 => Fitness::Dead,
         Standing::Suspect => Fitness::Silent,
         _ if backend.info.next_hop != RESOLVED => Fitness::Silent,
         Standing::Up | Standing::Draining => Fitness::Alive,
@@ -82,7 +83,7 @@ pub(super) fn step(slot: Slot, marks: Marks, want: u16, terms: Terms, fits: &Fit
         return Slot::untracked(want);
     }
     let leaves = slot.current() != want;
-    let is_lost = of(fits, slot.origin()) == Fitness::Dead && slot.origin() != slot.current();
+    let is_lost = slot.origin() != slot.current() && of(fits, slot.origin()) == Fitness::Dead;
     // Of a group of one nobody else has made step 2, so the vote may fail at any time.
     let slot = if leaves || is_lost {
         slot.reopen().unwrap_or(slot)
@@ -129,11 +130,7 @@ fn learned(slot: Slot, marks: Marks, fits: &Fits, now: Tick) -> Slot {
 /// `origin` at a living backend, or where new flows go: nobody is left to be found at a dead one.
 fn buried(slot: Slot, fits: &Fits) -> Slot {
     let origin = slot.origin();
-    if slot.is_tracked()
-        && !slot.is_closing()
-        && of(fits, origin) == Fitness::Dead
-        && slot.current() != origin
-    {
+    if slot.current() != origin && !slot.is_closing() && of(fits, origin) == Fitness::Dead {
         slot.bury(origin, slot.current()).expect("it is tracked and open")
     } else {
         slot
