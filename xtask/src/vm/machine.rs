@@ -37,7 +37,9 @@ impl Accelerator {
     fn options(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+            // One thread for all CPUs: with one each, a CPU meets breakpoints in code that another one has just finished to
+            // rewrite (the kernel's XDP dispatcher), and the kernel dies of them.
+            Self::Tcg => ["-accel", "tcg,thread=single", "-cpu", "max"],
         }
     }
 }
