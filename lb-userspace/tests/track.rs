@@ -15,7 +15,7 @@ use lb_userspace::config;
 use lb_userspace::model::Model;
 use lb_userspace::state::contents::Contents;
 use lb_userspace::state::ids::vip_key;
-use lb_userspace::state::linger::Linger;
+use lb_userspace::state::linger::{Linger, parted};
 use lb_userspace::state::track::{Finder, Fitness, Fits, Judge, Slots, Steered, Sweep, Terms, Tracker, Why};
 
 const A: u16 = 1;
@@ -155,6 +155,13 @@ vips:
 fn finder() -> Finder {
     let model = model();
     let mut contents = Contents::default();
+    for index in [A, B, C] {
+        let backend = lb_userspace::state::contents::Backend {
+            entry: lb_common::backend::Entry::default(),
+            info: lb_common::info::Backend::default(),
+        };
+        contents.backends.insert(index, backend);
+    }
     for vip in &model.vips {
         contents
             .vips
@@ -409,6 +416,32 @@ fn who_leaves_is_kept_with_weight_0_and_forgotten_when_it_is_back() {
 }
 
 #[test]
+fn another_address_is_another_backend_and_the_old_one_leaves() {
+    let old = small(1, 3);
+    let mut new = old.clone();
+    new.pools[0].backends[1].address = "10.0.0.99".parse().expect("an address");
+    let mut applied = Contents::default();
+    held(&mut applied, &old, 1);
+    assert_eq!(parted(&old, &applied), []);
+    let parted = parted(&new, &applied);
+    assert_eq!(parted.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [2]);
+    applied.backends.extend(parted);
+    let mut linger = Linger::default();
+    linger.note(&old, &new, &applied, Tick(5));
+    let with = linger.with(&new);
+    let left = with.pools[0].backends.last().expect("one more");
+    assert_eq!(
+        (left.name.as_str(), left.address.to_string()),
+        ("b2.0a000002", "10.0.0.2".to_owned())
+    );
+    let ids = lb_userspace::state::ids::assign(&with, &applied);
+    assert_eq!(
+        (ids.backends[&left.id], ids.backends[&new.pools[0].backends[1].id]),
+        (2, 4)
+    );
+}
+
+#[test]
 fn no_more_leave_than_there_are_indexes_for() {
     // Six indexes: three in use, and four backends that have left.
     let (old, new) = (small(1, 3), small(11, 3));
@@ -518,7 +551,8 @@ fn a_sweep_deletes_what_has_no_vip_or_no_backend_or_is_idle() {
         (80, young, false),
         (80, old, true),
         (81, young, true),
-        (82, young, true),
+        (82, young, false),
+        (82, old, true),
         (80, Entry { backend: 9, ..young }, true),
     ] {
         let taken = sweep.take(
@@ -530,7 +564,7 @@ fn a_sweep_deletes_what_has_no_vip_or_no_backend_or_is_idle() {
         );
         assert_eq!(taken, gone, "port {port}, {entry:?}");
     }
-    assert_eq!((sweep.count(A), sweep.count(9), sweep.count(B)), (4, 1, 0));
+    assert_eq!((sweep.count(A), sweep.count(9), sweep.count(B)), (5, 1, 0));
 }
 
 #[test]

@@ -117,8 +117,8 @@ impl Changes {
     }
 
     /// What each backend may get, those that leave included.
-    pub(super) fn with_leavers(&self, mut standings: Standings) -> Standings {
-        for (_, leaver) in self.linger.iter() {
+    pub(super) fn with_leavers(&self, linger: &Linger, mut standings: Standings) -> Standings {
+        for (_, leaver) in linger.iter() {
             let id = leaver.backend.id;
             let over = self.max != 0 && now().since(leaver.since) >= self.max;
             let least = if over { Standing::Dead } else { Standing::Draining };

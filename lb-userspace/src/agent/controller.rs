@@ -9,15 +9,17 @@ use tracing::{error, info, warn};
 use super::change::{Changes, leave};
 use super::report;
 use crate::dataplane::attach::Attached;
+use crate::dataplane::flows;
 use crate::dataplane::load::Balancer;
+use crate::dataplane::maps::Maps;
 use crate::journal::Event;
 use crate::metrics::Work;
 use crate::model::Model;
 use crate::net::{self, Link, NextHop, Resolver};
 use crate::state::contents::Contents;
-use crate::state::diff::diff;
+use crate::state::diff::{Op, diff};
 use crate::state::ids;
-use crate::state::linger::Linger;
+use crate::state::linger::{Linger, parted};
 use crate::state::operator::Operator;
 use crate::state::plan::{self, Plan};
 use crate::state::reduce::{World, reduce, targets};
@@ -60,6 +62,8 @@ impl Controller {
         attach: bool,
         operator: Operator,
     ) -> Result<Self> {
+        let mut balancer = balancer;
+        part(&model, &mut balancer.maps)?;
         let applied = balancer.maps.contents()?;
         let changes = Changes::new(&model, &applied, &balancer.maps)?;
         let generation = balancer.maps.meta()?.generation;
@@ -105,6 +109,8 @@ impl Controller {
     pub(super) async fn reload(&mut self, model: Model) -> Result<()> {
         self.check_fixed(&model)?;
         Self::links_of(&model, self.links.is_some()).await?.complete()?;
+        part(&model, &mut self.balancer.maps)?;
+        self.applied.backends = self.balancer.maps.backends()?.0;
         let (linger, effective) = self.leaving(&model);
         // Asked before anything changes: a new backend's neighbour may take a moment to answer.
         let hops = self.resolver.resolve(&targets(&effective)).await?;
@@ -229,12 +235,12 @@ impl Controller {
 
     /// What each backend may get, all views together.
     pub(super) fn standings(&self) -> Standings {
-        self.standings_under(&self.model, &self.operator)
+        self.standings_under(&self.model, &self.operator, &self.changes.linger)
     }
 
-    fn standings_under(&self, model: &Model, operator: &Operator) -> Standings {
+    fn standings_under(&self, model: &Model, operator: &Operator, linger: &Linger) -> Standings {
         let standings = merge(&operator.standings(model, now()), &self.standings);
-        self.changes.with_leavers(standings)
+        self.changes.with_leavers(linger, standings)
     }
 
     /// What happened to next hops since this was called last.
@@ -245,6 +251,8 @@ impl Controller {
     /// What the maps would hold under another model and other orders. Nothing is changed; neighbours that are new are
     /// asked for.
     pub(super) async fn foresee(&mut self, model: &Model, operator: &Operator) -> Result<Contents> {
+        let mut linger = self.changes.linger.clone();
+        linger.note(&self.model, model, &self.applied, flows::now());
         // With those of the running model, which the resolver would forget otherwise.
         let mut wanted = targets(model);
         let asked = wanted.len();
@@ -255,7 +263,7 @@ impl Controller {
             model,
             ids: &ids,
             hops: &hops[..asked],
-            standings: &self.standings_under(model, operator),
+            standings: &self.standings_under(model, operator, &linger),
             applied: &self.applied,
             barred: &self.changes.tracker.barred(),
             waiting: &[],
@@ -435,6 +443,19 @@ impl Controller {
         }
         Ok(wanted)
     }
+}
+
+/// Gives backends that get another address in a model another identity in the maps, by which their flows stay where they are.
+fn part(model: &Model, maps: &mut Maps) -> Result<()> {
+    for (index, backend) in parted(model, &maps.contents()?) {
+        let op = Op::SetBackend {
+            index,
+            backend: Box::new(backend),
+            new: false,
+        };
+        maps.apply(&op)?;
+    }
+    Ok(())
 }
 
 /// The time on the wall.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
+use lb_common::backend::READY;
 use lb_common::encap::outer_len;
 use lb_common::info::{next_hop, untext};
 use tracing::{info, warn};
@@ -87,7 +88,7 @@ pub(super) fn unattached(links: &[Link], contents: &Contents, said: &mut BTreeSe
     for backend in contents
         .backends
         .values()
-        .filter(|b| b.info.next_hop == next_hop::RESOLVED)
+        .filter(|b| b.info.next_hop == next_hop::RESOLVED && b.entry.flags & READY != 0)
     {
         let ifindex = backend.entry.ifindex;
         if links.iter().any(|link| link.ifindex == ifindex) {
@@ -109,7 +110,7 @@ pub(super) fn narrow(links: &[Link], contents: &Contents, said: &mut BTreeSet<St
     for backend in contents
         .backends
         .values()
-        .filter(|b| b.info.next_hop == next_hop::RESOLVED)
+        .filter(|b| b.info.next_hop == next_hop::RESOLVED && b.entry.flags & READY != 0)
     {
         for link in links {
             let room = u32::from(backend.entry.mtu);

@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::info::untext;
+use lb_common::addr::Addr;
+use lb_common::id::stable;
+use lb_common::info::{self, text, untext};
 use lb_common::tick::Tick;
 
 use super::contents::{Backend, Contents};
 use super::ids::Ids;
-use crate::model::{self, Capacity, Model};
+use crate::model::{self, Capacity, Model, NAME_MAX};
 
 /// One that leaves.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -110,6 +112,32 @@ impl Linger {
         let without = self.leavers.iter().filter(|(_, leaver)| !has_home(leaver));
         without.map(|(&index, _)| index).collect()
     }
+}
+
+/// Backends whose address a model changes, as others than those of the model: the flows of the old machine stay
+/// there, under a name that nobody configures. By index, to be written to the maps before anything else.
+pub fn parted(model: &Model, applied: &Contents) -> Vec<(u16, Backend)> {
+    let moved = |held: &&Backend| {
+        backends(model).any(|(_, b)| b.id == held.info.id && Addr::from(b.address) != held.info.address)
+    };
+    let all = applied.backends.iter().filter(|(_, held)| moved(held));
+    all.map(|(&index, held)| {
+        let (pool, name) = (pool_of(held, applied), untext(&held.info.name));
+        let digits: String = held.info.address.bytes()[12..]
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        let room = NAME_MAX - digits.len() - 1;
+        let name = format!("{}.{digits}", name.get(..room).unwrap_or(name));
+        let info = info::Backend {
+            id: stable(&pool, &name),
+            name: text(&name),
+            weight: 0,
+            ..held.info
+        };
+        (index, Backend { info, ..*held })
+    })
+    .collect()
 }
 
 fn backends(model: &Model) -> impl Iterator<Item = (&model::Pool, &model::Backend)> {

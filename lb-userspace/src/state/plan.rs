@@ -289,10 +289,35 @@ fn other(old: &Model, new: &Model) -> Vec<String> {
         ("node.name", old.node.name != new.node.name),
         ("node.attach", old.node.attach != new.node.attach),
         ("group.nodes", old.group.nodes != new.group.nodes),
+        (
+            "group.max_tracked",
+            old.group.max_tracked != new.group.max_tracked,
+        ),
         ("encap", old.encap != new.encap),
+        ("metrics", old.metrics != new.metrics),
     ];
     let differs = named.into_iter().filter(|(_, differs)| *differs);
-    differs.map(|(name, _)| name.to_owned()).collect()
+    let mut other: Vec<String> = differs.map(|(name, _)| name.to_owned()).collect();
+    for vip in &new.vips {
+        let before = old
+            .vips
+            .iter()
+            .find(|before| before.to_string() == vip.to_string());
+        let Some(before) = before else { continue };
+        if before.tracking != vip.tracking {
+            other.push(format!("vips.tracking of {vip}"));
+        }
+        if before.idle_timeout != vip.idle_timeout {
+            other.push(format!("vips.idle_timeout of {vip}"));
+        }
+    }
+    for pool in &new.pools {
+        let before = old.pools.iter().find(|before| before.name == pool.name);
+        if before.is_some_and(|before| before.health != pool.health) {
+            other.push(format!("pools.health of {}", pool.name));
+        }
+    }
+    other
 }
 
 fn missing(after: &Contents) -> Vec<Missing> {

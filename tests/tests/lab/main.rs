@@ -21,6 +21,7 @@ mod nodes;
 mod operator;
 mod overlay;
 mod restart;
+mod slots;
 mod steady;
 mod protect;
 mod trace;

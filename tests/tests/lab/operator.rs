@@ -10,9 +10,9 @@ use lb_tests::host::Node;
 use lb_tests::node_config::{BackendSection, NodeConfig};
 use lb_tests::process::Process;
 use lb_tests::{Family, Lab, LabError, command, wait};
-use lb_userspace::dataplane::maps::Maps;
-use lb_userspace::dataplane::pin::Root;
 use serde_json::Value;
+
+use crate::slots::{settled, slots};
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -24,13 +24,6 @@ fn with_node(name: &str, job: impl FnOnce(&mut Node) -> Result<(), LabError>) {
         .expect("the lab runs");
 }
 
-/// The slots of the pool `web4`, straight from the map.
-fn slots(node: &Node) -> Vec<u16> {
-    let maps = Maps::open(&Root::new(node.pin_root())).expect("its maps");
-    let contents = maps.contents().expect("their contents");
-    contents.rings[&0].to_vec()
-}
-
 /// The index of a backend of `web4`.
 fn index(node: &Node, name: &str) -> Result<u16, LabError> {
     let all = node.lbctl_json(&["backends"])?;
@@ -40,20 +33,6 @@ fn index(node: &Node, name: &str) -> Result<u16, LabError> {
         .find(|row| row["pool"] == "web4" && row["name"] == name);
     let index = found.expect("a backend")["index"].as_u64().expect("an index");
     Ok(u16::try_from(index).expect("16 bits"))
-}
-
-/// The same, when what was ordered has been committed: a second after it was prepared.
-fn settled(node: &Node) -> Vec<u16> {
-    std::thread::sleep(Duration::from_millis(1_300));
-    let mut before = slots(node);
-    loop {
-        std::thread::sleep(Duration::from_millis(300));
-        let now = slots(node);
-        if now == before {
-            return now;
-        }
-        before = now;
-    }
 }
 
 fn moved(before: &[u16], after: &[u16]) -> Vec<usize> {

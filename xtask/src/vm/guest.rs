@@ -15,7 +15,7 @@ use std::process::Stdio;
 const TOOLS: [&str; 6] = ["ip", "tc", "ethtool", "nsenter", "setpriv", "nstat"];
 
 /// Kernel modules that the tests need: a kernel without a disk loads none by itself.
-const MODULES: [&str; 2] = ["veth", "macvlan"];
+const MODULES: [&str; 4] = ["veth", "macvlan", "sch_ingress", "cls_bpf"];
 
 /// Makes the initramfs; the file's path.
 ///

@@ -12,13 +12,27 @@ use super::super::contents::Contents;
 use super::super::ids::vip_key;
 use super::steer::{Fitness, Fits};
 use super::{Slots, TABLES};
-use crate::model::{Model, Tracking};
+use crate::model::{Model, Tracking, Vip};
 
 /// Where flows belong.
 #[derive(Clone, Debug)]
 pub struct Finder {
     key: hash::Key,
     vips: HashMap<vip::Key, Option<Served>>,
+    /// Pools of backends.
+    homes: HashMap<u16, u16>,
+    /// The longest idle timeout of all VIPs, ticks.
+    longest: u32,
+}
+
+/// Where a flow belongs.
+enum Place {
+    /// To this slot, in the flat array of all rings.
+    Slot(u32, Served),
+    /// To a VIP whose flows aren't tracked.
+    Off,
+    /// To no VIP. One that is taken out for a moment finds its flows again.
+    Nowhere,
 }
 
 /// What a VIP says of its flows.
@@ -41,17 +55,34 @@ impl Finder {
                 (vip.tracking != Tracking::Off).then_some(Served { pool, idle }),
             ))
         });
-        let vips = vips.collect();
-        Self { key, vips }
+        let homes = applied.backends.iter();
+        let homes = homes.map(|(&index, backend)| (index, backend.info.pool));
+        let longest = model.vips.iter().map(|vip| vip.idle_timeout).max();
+        let longest = longest.unwrap_or(Vip::DEFAULT_IDLE).as_secs();
+        Self {
+            key,
+            vips: vips.collect(),
+            homes: homes.collect(),
+            longest: tick::seconds(u32::try_from(longest).unwrap_or(u32::MAX)),
+        }
     }
 
-    /// The slot of a flow, in the flat array of all rings; `None` where its VIP is gone or its flows aren't tracked.
-    pub(super) fn find(&self, flow: &Key) -> Option<(u32, Served)> {
+    fn find(&self, flow: &Key) -> Place {
         let exact = vip::Key::new(flow.dst, flow.dport, flow.proto);
         let found = self.vips.get(&exact).or_else(|| self.vips.get(&exact.any_port()));
-        let served = (*found?)?;
-        let slot = of_hash(flow.tuple().hash(&self.key));
-        Some((index(served.pool, slot), served))
+        match found {
+            None => Place::Nowhere,
+            Some(None) => Place::Off,
+            Some(Some(served)) => {
+                let slot = of_hash(flow.tuple().hash(&self.key));
+                Place::Slot(index(served.pool, slot), *served)
+            }
+        }
+    }
+
+    /// Whether a backend is one of this pool's.
+    fn is_home(&self, backend: u16, pool: u16) -> bool {
+        self.homes.get(&backend) == Some(&pool)
     }
 }
 
@@ -100,20 +131,25 @@ impl Sweep {
         now: Tick,
     ) -> bool {
         *self.named.entry(entry.backend).or_default() += 1;
-        let Some((place, served)) = finder.find(&key) else {
-            self.purged += 1;
-            return true;
+        let is_dead = |backend| fits.get(&backend).is_none_or(|fit| *fit == Fitness::Dead);
+        let found = finder.find(&key);
+        let (is_wrong, idle) = match &found {
+            Place::Slot(_, served) => (!finder.is_home(entry.backend, served.pool), served.idle),
+            Place::Off => (true, 0),
+            Place::Nowhere => (false, finder.longest),
         };
-        if fits.get(&entry.backend).is_none_or(|fit| *fit == Fitness::Dead) {
+        if is_wrong || is_dead(entry.backend) {
             self.purged += 1;
             return true;
         }
-        if entry.is_expired(served.idle, now) {
+        if entry.is_expired(idle, now) {
             self.expired += 1;
             return true;
         }
         self.entries[table] += 1;
-        if slots.slot(place).is_tracked() {
+        if let Place::Slot(place, _) = found
+            && slots.slot(place).is_tracked()
+        {
             self.pin(place, key, entry);
         }
         false
