@@ -335,19 +335,15 @@ impl Controller {
             self.changes.sweep = Some(Instant::now() + SWEEP_SOON);
             return Ok(true);
         }
-        let maps = &mut self.balancer.maps;
         if self.changes.commit.is_some_and(|when| when <= Instant::now()) {
-            let slots = self.changes.advance(maps, &self.target);
-            self.applied.rings = self.changes.rings(maps, &self.target);
-            if slots > 0 && !self.changes.tracker.is_waiting() {
-                info!(slots, "change of slots committed");
-            }
+            self.advance();
         }
         let is_due = self.changes.sweep.is_some_and(|when| when <= Instant::now());
         if !is_due && self.changes.running.is_none() {
             return Ok(false);
         }
         let began = Instant::now();
+        let maps = &mut self.balancer.maps;
         let sweep = loop {
             match self.changes.sweep_on(maps) {
                 Ok(None) if began.elapsed() < PIECE => {}
@@ -361,11 +357,21 @@ impl Controller {
             }
         };
         let gone = self.changes.judge(maps, &self.target, &sweep);
-        self.changes.advance(maps, &self.target);
-        self.applied.rings = self.changes.rings(maps, &self.target);
+        self.advance();
         self.changes.schedule();
         self.limit()?;
         Ok(self.release(&gone) | self.changes.tracker.has_lifted())
+    }
+
+    /// Moves tracked slots as far as they can go now.
+    fn advance(&mut self) {
+        let was_waiting = self.changes.tracker.is_waiting();
+        let maps = &self.balancer.maps;
+        let slots = self.changes.advance(maps, &self.target);
+        self.applied.rings = self.changes.rings(maps, &self.target);
+        if was_waiting && !self.changes.tracker.is_waiting() {
+            info!(slots, "change of slots committed");
+        }
     }
 
     /// Lets backends go that nothing names any more. Whether there are any.

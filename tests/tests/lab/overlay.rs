@@ -75,12 +75,9 @@ fn an_unresolved_backend_lends_its_slots_and_takes_them_back() {
 
             // The neighbour appears: half of all slots are at home there (weight 3 of 1 + 2 + 3 + 3 = 9: a third).
             let line = format!("neigh replace {GHOST} lladdr {NOBODY} dev eth0 nud permanent");
+            let mark = lab.node(0).log().len() as u64;
             lab.node(0).namespace().ip(&[line])?;
-            wait::until(SOON, "the ghost has its slots", || {
-                backend(lab, "ghost").is_ok_and(|ghost| ghost["next_hop"]["state"] == "resolved")
-                    && slots(lab)
-                        .is_ok_and(|slots| slots.iter().filter(|slot| *slot == "ghost").count() > 21_000)
-            })?;
+            lab.node(0).wait_log("change of slots committed", mark, SOON)?;
             let home = slots(lab)?;
             let at_home = home.iter().filter(|slot| *slot == "ghost").count();
             assert!(
