@@ -49,6 +49,7 @@ fn an_unresolved_backend_lends_its_slots_and_takes_them_back() {
             let config = lab.node(0).config().clone();
             let mark = lab.node(0).reload(&with_ghost(&config, None)?)?;
             lab.node(0).wait_log("configuration reloaded", mark, SOON)?;
+            lab.node(0).wait_log("change of slots committed", mark, SOON)?;
             assert!(
                 lab.node(0).log().contains("backend web4/ghost: no next hop"),
                 "{}",
