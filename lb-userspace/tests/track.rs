@@ -552,7 +552,7 @@ fn a_sweep_deletes_what_has_no_vip_or_no_backend_or_is_idle() {
         (80, old, true),
         (81, young, true),
         (82, young, false),
-        (82, old, true),
+        (82, old, false),
         (80, Entry { backend: 9, ..young }, true),
     ] {
         let taken = sweep.take(
