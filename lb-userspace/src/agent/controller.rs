@@ -109,18 +109,20 @@ impl Controller {
     pub(super) async fn reload(&mut self, model: Model) -> Result<()> {
         self.check_fixed(&model)?;
         Self::links_of(&model, self.links.is_some()).await?.complete()?;
-        part(&model, &mut self.balancer.maps)?;
-        self.applied.backends = self.balancer.maps.backends()?.0;
-        let (linger, effective) = self.leaving(&model);
+        let mut applied = self.applied.clone();
+        applied.backends.extend(parted(&model, &applied));
+        let (linger, effective) = self.leaving(&model, &applied);
         // Asked before anything changes: a new backend's neighbour may take a moment to answer.
         let hops = self.resolver.resolve(&targets(&effective)).await?;
+        part(&model, &mut self.balancer.maps)?;
+        self.applied = applied;
         let before = std::mem::replace(&mut self.model, model);
         let lingered = std::mem::replace(&mut self.changes.linger, linger);
         self.effective = effective;
         if let Err(e) = self.apply(&hops).await {
             // Whatever was done is taken back by the one path that there is: to the model of before.
             self.changes.linger = lingered;
-            (self.changes.linger, self.effective) = self.leaving(&before);
+            (self.changes.linger, self.effective) = self.leaving(&before, &self.applied);
             self.model = before;
             if let Err(back) = self.restore().await {
                 error!(
@@ -134,8 +136,8 @@ impl Controller {
     }
 
     /// Who leaves with a model, and the model with them.
-    fn leaving(&self, model: &Model) -> (Linger, Model) {
-        let linger = leave(self.changes.linger.clone(), &self.model, model, &self.applied);
+    fn leaving(&self, model: &Model, applied: &Contents) -> (Linger, Model) {
+        let linger = leave(self.changes.linger.clone(), &self.model, model, applied);
         let effective = linger.with(model);
         (linger, effective)
     }

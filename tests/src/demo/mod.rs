@@ -8,6 +8,7 @@ mod view;
 pub use live::live;
 pub use once::once;
 pub use summary::{BackendShare, NodeShare, Summary};
+pub(crate) use view::{aligned, table};
 
 use crate::error::LabError;
 use crate::lab::Lab;

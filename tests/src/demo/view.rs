@@ -126,14 +126,15 @@ fn kinds(now: &Summary) -> String {
     aligned(table)
 }
 
-fn table(header: &[&str]) -> Table {
+/// A plain table.
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     table
 }
 
-/// Names to the left, numbers to the right.
-fn aligned(mut table: Table) -> String {
+/// Words to the left, numbers to the right.
+pub(crate) fn aligned(mut table: Table) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }

@@ -1,8 +1,7 @@
 //! The summary as tables for people.
 
-use comfy_table::{CellAlignment, Table, presets};
-
 use super::summary::Summary;
+use crate::demo::{aligned, table};
 
 /// Samples in the table; the JSON has all.
 const SAMPLES: usize = 16;
@@ -63,18 +62,4 @@ fn tracked(s: &Summary) -> String {
         ]);
     }
     aligned(table)
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
-    table
-}
-
-/// Words to the left, numbers to the right.
-fn aligned(mut table: Table) -> String {
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table.to_string()
 }

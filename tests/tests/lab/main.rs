@@ -20,6 +20,7 @@ mod nexthop;
 mod nodes;
 mod operator;
 mod overlay;
+mod readdress;
 mod restart;
 mod slots;
 mod steady;

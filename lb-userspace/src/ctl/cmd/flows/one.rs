@@ -2,27 +2,24 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result, bail};
-use lb_common::addr::Addr;
-use lb_common::be::Be16;
+use anyhow::{Context, Result};
 use lb_common::flow::{Key, PROBATION};
 use lb_common::hash;
 use lb_common::pick::{By, NoEntry, Pick};
 use lb_common::slot::{NO_BACKEND, of_hash};
 use lb_common::tcp::{ACK, SYN, Segment};
-use lb_common::tuple::Tuple;
 use lb_common::vip;
 use serde_json::{Value, json};
 
 use super::{COLUMNS, Found, Row, line, seconds, span};
 use crate::api::tracked::FlowName;
+use crate::ctl::cmd::ring::flow::tuple;
 use crate::ctl::cmd::view::View;
 use crate::ctl::out::{Output, table};
 use crate::ctl::{flag, name};
 use crate::dataplane::flows::{Table, now};
 use crate::dataplane::maps::Maps;
 use crate::model::Protocol;
-use crate::state::ids::protocol_number;
 use crate::trace::Known;
 
 /// So far from the number of a SYN that was seen that another one is another connection's.
@@ -37,16 +34,7 @@ pub(super) fn run(
 ) -> Result<Output> {
     let canonical = |end: SocketAddr| SocketAddr::new(end.ip().to_canonical(), end.port());
     let (from, to) = (canonical(from), canonical(to));
-    if from.is_ipv4() != to.is_ipv4() {
-        bail!("{from} and {to} are of different families: no such flow exists");
-    }
-    let tuple = Tuple {
-        src: Addr::from(from.ip()),
-        dst: Addr::from(to.ip()),
-        sport: Be16::new(from.port()),
-        dport: Be16::new(to.port()),
-        proto: protocol_number(protocol),
-    };
+    let tuple = tuple(from, to, protocol)?;
     let wanted = vip::Key::new(tuple.dst, tuple.dport, tuple.proto);
     let (vip, value) = view
         .serving(&wanted)

@@ -17,7 +17,22 @@ use crate::ctl::args;
 use crate::ctl::cmd::view::View;
 use crate::ctl::name;
 use crate::dataplane::maps::Maps;
+use crate::model::Protocol;
 use crate::state::ids::protocol_number;
+
+/// The flow between two ends.
+pub(in crate::ctl::cmd) fn tuple(from: SocketAddr, to: SocketAddr, protocol: Protocol) -> Result<Tuple> {
+    if from.is_ipv4() != to.is_ipv4() {
+        bail!("{from} and {to} are of different families: no such flow exists");
+    }
+    Ok(Tuple {
+        src: Addr::from(from.ip()),
+        dst: Addr::from(to.ip()),
+        sport: Be16::new(from.port()),
+        dport: Be16::new(to.port()),
+        proto: protocol_number(protocol),
+    })
+}
 
 /// Who holds the flow, by the same functions that the program runs.
 pub(super) fn holder(
@@ -28,16 +43,7 @@ pub(super) fn holder(
     from: SocketAddr,
     to: SocketAddr,
 ) -> Result<(Value, String)> {
-    if from.is_ipv4() != to.is_ipv4() {
-        bail!("{from} and {to} are of different families: no such flow exists");
-    }
-    let tuple = Tuple {
-        src: Addr::from(from.ip()),
-        dst: Addr::from(to.ip()),
-        sport: Be16::new(from.port()),
-        dport: Be16::new(to.port()),
-        proto: protocol_number(args.protocol.into()),
-    };
+    let tuple = tuple(from, to, args.protocol.into())?;
     let key = vip::Key::new(tuple.dst, tuple.dport, tuple.proto);
     let (found, value) = view
         .serving(&key)

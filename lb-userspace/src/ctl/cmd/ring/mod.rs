@@ -1,6 +1,6 @@
 //! `lbctl ring [POOL]`: shares of rings, what stands in slots, and who holds a flow.
 
-mod flow;
+pub(in crate::ctl::cmd) mod flow;
 mod tracked;
 
 use std::net::SocketAddr;
