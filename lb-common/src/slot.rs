@@ -22,6 +22,10 @@ pub const CLOSING: u16 = 2;
 /// Flag, only beside [`TRACKED`]: UDP flows without an entry are old ones at `origin`, to be entered.
 pub const UDP_LEARN: u16 = 4;
 
+/// Flag, only beside [`TRACKED`]: a peer's record named another backend than `current` after the slot was looked at last.
+/// Set by who merges records, cleared by who looks; the program doesn't care.
+pub const HELD: u16 = 8;
+
 wire! {
     /// `{current, origin, previous, flags: u16}` in one aligned u64: one load per packet, one atomic store per
     /// change, never torn. Written by the agent alone.
@@ -200,6 +204,20 @@ impl Slot {
         }
     }
 
+    /// The same, told to who retires the slot ([`HELD`]).
+    pub const fn held(self, backend: u16) -> Self {
+        if backend == self.current() {
+            self
+        } else {
+            self.with_flags(self.flags() | TRACKED | HELD)
+        }
+    }
+
+    /// Looked at, so no longer [`HELD`].
+    pub const fn looked_at(self) -> Self {
+        self.without(HELD)
+    }
+
     /// RETIRE, step 1: this node's vote for `to` ([`crate::retire::vote`]) is yes, and `current` stays from now on. Members
     /// vote once more when all are closing and every earlier record is in.
     /// An untracked slot at `to` has nothing to forget, but has to stay there as well.
@@ -256,7 +274,7 @@ impl Slot {
         } else if self.origin() != to || self.current() != to {
             Err(Refused::OtherOrigin)
         } else if elsewhere == 0 {
-            Ok(self.without(TRACKED | CLOSING | UDP_LEARN))
+            Ok(self.without(TRACKED | CLOSING | UDP_LEARN | HELD))
         } else {
             Ok(self.without(CLOSING))
         }

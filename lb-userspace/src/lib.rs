@@ -12,6 +12,7 @@ pub mod health;
 pub mod doctor;
 pub mod trace;
 pub mod rate;
+pub mod group;
 pub mod dataplane;
 pub mod api;
 pub mod metrics;

@@ -32,6 +32,7 @@ fn model(weights: &[u16]) -> Model {
             nodes: vec!["lb1".parse().expect("it is valid")],
             key: None,
             max_tracked: lb_userspace::model::Group::MAX_TRACKED,
+            peering: None,
         },
         capacity: Capacity::default(),
         encap: Encap::default(),

@@ -239,6 +239,11 @@ impl Maps {
         self.slots.store(index(pool, number) as usize, slot.0)
     }
 
+    /// Replaces one slot if it still is `before`. Whether it was.
+    pub fn swap_slot(&self, pool: u16, number: u32, before: Slot, after: Slot) -> bool {
+        self.slots.swap(index(pool, number) as usize, before.0, after.0)
+    }
+
     /// What the program may write into the flow table.
     ///
     /// # Errors

@@ -81,6 +81,17 @@ impl Memory {
         differs
     }
 
+    /// Replaces the word at `index` if it still is `before`. Whether it was.
+    pub(super) fn swap(&self, index: usize, before: u64, after: u64) -> bool {
+        if before == after {
+            return self.load(index) == before;
+        }
+        let word = &self.words()[index];
+        let done = word.compare_exchange(before, after, Ordering::AcqRel, Ordering::Relaxed);
+        self.changes.fetch_add(u64::from(done.is_ok()), Ordering::Relaxed);
+        done.is_ok()
+    }
+
     /// How often a word was replaced by another one from here.
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)

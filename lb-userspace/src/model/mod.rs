@@ -189,6 +189,40 @@ pub struct Group {
     pub key: Option<GroupKey>,
     /// For how long a slot may be tracked after a change, and a removed backend be kept for its flows.
     pub max_tracked: Duration,
+    /// How the nodes talk; absent where there is one node, or where they don't.
+    pub peering: Option<Peering>,
+}
+
+/// How the nodes of a group talk to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peering {
+    /// The address and UDP port of each node, in the order of [`Group::nodes`].
+    pub addresses: Vec<SocketAddr>,
+    /// A folder with `ca.pem`, `node.pem` and `node.key`, as `lbctl pki` makes them.
+    pub pki: PathBuf,
+    /// From one heartbeat to the next.
+    pub heartbeat: Duration,
+    /// A peer that is silent for so long is dead.
+    pub dead_after: Duration,
+    /// A node that is silent for so long is no member: the routers send it nothing any more.
+    pub withdraw_after: Duration,
+    /// For how long a starting node tries to be admitted before it says that it can't.
+    pub join_within: Duration,
+}
+
+impl Peering {
+    /// The UDP port of an address without one.
+    pub const DEFAULT_PORT: u16 = 7946;
+    /// Where certificates are by default.
+    pub const DEFAULT_PKI: &str = "/etc/tandem/pki";
+    /// [`Peering::heartbeat`] by default.
+    pub const HEARTBEAT: Duration = Duration::from_millis(10);
+    /// [`Peering::dead_after`] by default.
+    pub const DEAD_AFTER: Duration = Duration::from_millis(50);
+    /// [`Peering::withdraw_after`] by default.
+    pub const WITHDRAW_AFTER: Duration = Duration::from_secs(60);
+    /// [`Peering::join_within`] by default.
+    pub const JOIN_WITHIN: Duration = Duration::from_secs(60);
 }
 
 impl Group {

@@ -197,6 +197,7 @@ pub(super) fn model(capacity: Capacity, encap: Encap, pools: Vec<Pool>, vips: Ve
             nodes: vec![node],
             key: None,
             max_tracked: lb_userspace::model::Group::MAX_TRACKED,
+            peering: None,
         },
         capacity,
         encap,

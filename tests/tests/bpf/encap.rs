@@ -293,6 +293,7 @@ fn agents_model() -> Model {
             nodes: Vec::new(),
             key: None,
             max_tracked: lb_userspace::model::Group::MAX_TRACKED,
+            peering: None,
         },
         capacity: Capacity::default(),
         encap: Encap {

@@ -77,6 +77,7 @@ pub(super) fn group(
             nodes: alone()?,
             key: None,
             max_tracked: Group::MAX_TRACKED,
+            peering: None,
         });
     };
     let nodes = match &group.value.nodes {
@@ -113,6 +114,7 @@ pub(super) fn group(
         nodes: nodes?,
         key,
         max_tracked: max_tracked?,
+        peering: None,
     })
 }
 
