@@ -23,7 +23,9 @@ use crate::state::diff::Op;
 use crate::state::ids::Ids;
 use crate::state::linger::Linger;
 use crate::state::standing::{Standing, Standings};
-use crate::state::track::{Census, Finder, Fits, Held, Judge, Sweep, TABLES, Terms, Tracker, fits, named};
+use crate::state::track::{
+    Census, Finder, Fits, Gate, Held, Judge, Sweep, TABLES, Terms, Tracker, fits, named,
+};
 
 /// How often it is seen whether a prepared change may take effect.
 const COMMIT_EVERY: Duration = Duration::from_millis(250);
@@ -63,6 +65,10 @@ pub(super) struct Changes {
     max: u32,
     /// Whether this node is the group's only member.
     alone: bool,
+    /// Who lets planned changes go on.
+    pub(super) gate: Gate,
+    /// Own entries that sweeps have deleted, for the peers; none are kept where there are none.
+    deleted: Option<Vec<(flow::Key, flow::Entry)>>,
     /// Whether some VIP's flows are always entered.
     always: bool,
     room: [u32; TABLES],
@@ -93,7 +99,7 @@ impl Changes {
         let key = hash::Key::expand(&maps.meta()?.group_key);
         let udp = model.vips.iter().filter(|vip| vip.protocol == Protocol::Udp);
         let udp = udp.map(|vip| ticks(vip.idle_timeout)).max().unwrap_or(0);
-        let mut tracker = Tracker::adopt(applied.pools.keys().copied(), maps, udp, now());
+        let mut tracker = Tracker::adopt(applied.pools.keys().copied(), maps, !is_peered(model), udp, now());
         // Whether the earlier agent had deleted their entries is not known.
         let dead = applied.backends.iter().filter(|(_, b)| b.entry.flags & DEAD != 0);
         tracker.bury(dead.map(|(&index, _)| index), now());
@@ -111,6 +117,8 @@ impl Changes {
             sweep: Some(Instant::now()),
             max: 0,
             alone: false,
+            gate: if is_peered(model) { Gate::Shut } else { Gate::Alone },
+            deleted: is_peered(model).then(Vec::new),
             always: false,
             room: Table::ALL.map(|table| maps.room(table)),
         })
@@ -140,7 +148,7 @@ impl Changes {
 
     /// Takes what the coming writes are judged by.
     pub(super) fn prepare(&mut self, model: &Model, ids: &Ids, desired: &Contents, standings: &Standings) {
-        self.terms = terms(model, ids);
+        self.terms = terms(model, ids, self.gate);
         self.fits = fits(desired, standings, |index| self.tracker.is_barred(index));
         self.max = ticks(model.group.max_tracked);
         self.alone = model.group.nodes.len() == 1;
@@ -237,7 +245,10 @@ impl Changes {
 
     /// A piece of a sweep; the whole sweep, when this was the last.
     fn sweep_on(&mut self, maps: &mut Maps) -> Result<Option<Sweep>, Error> {
-        let mut running = self.running.take().unwrap_or_else(Running::new);
+        let mut running = self.running.take().unwrap_or_else(|| {
+            self.tracker.look(maps);
+            Running::new()
+        });
         let table = ORDER[running.table];
         let now = now();
         for (key, entry) in maps.walk(table, &mut running.walk)? {
@@ -249,6 +260,11 @@ impl Changes {
                 && maps.entry(table, &key)? == Some(entry)
             {
                 maps.remove_entry(table, &key)?;
+                if let Some(deleted) = &mut self.deleted
+                    && entry.owner == flow::OWN
+                {
+                    deleted.push((key, entry));
+                }
             }
         }
         if !running.walk.is_over() {
@@ -431,15 +447,23 @@ impl Controller {
     }
 }
 
+/// Whether the nodes of the group talk to each other.
+fn is_peered(model: &Model) -> bool {
+    model.group.peering.is_some()
+}
+
 fn ticks(time: Duration) -> u32 {
     tick::seconds(u32::try_from(time.as_secs()).unwrap_or(u32::MAX))
 }
 
 /// The terms of the pools that VIPs use, by index.
-fn terms(model: &Model, ids: &Ids) -> BTreeMap<u16, Terms> {
+fn terms(model: &Model, ids: &Ids, gate: Gate) -> BTreeMap<u16, Terms> {
     let mut terms: BTreeMap<u16, Terms> = BTreeMap::new();
     for vip in model.vips.iter().filter(|vip| vip.tracking != Tracking::Off) {
-        let of_pool = terms.entry(ids.pools[vip.pool]).or_default();
+        let of_pool = terms.entry(ids.pools[vip.pool]).or_insert(Terms {
+            gate,
+            ..Terms::default()
+        });
         let idle = Some(ticks(vip.idle_timeout));
         of_pool.idle = of_pool.idle.max(idle);
         if vip.protocol == Protocol::Udp {
