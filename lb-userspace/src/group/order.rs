@@ -72,6 +72,8 @@ pub enum Order {
     Finish(Vec<Cell>),
     /// Go on tracking these.
     Reopen(Vec<Cell>),
+    /// Say of all closing slots how far they came ([`Answer::Progress`]). Gives up whatever was under way.
+    Report,
 }
 
 /// What a member says to an order.
@@ -81,6 +83,8 @@ pub enum Answer {
     Done,
     /// Votes: these slots say no, and all others yes.
     Except(Vec<Cell>),
+    /// To [`Order::Report`]: all slots that are closing.
+    Progress(Vec<Progress>),
     /// Not yet, or not at all: another target, a reload under way. The order is given again.
     Later,
 }
