@@ -52,51 +52,45 @@ pub trait View {
     fn is_gone(&self, owner: u8) -> bool;
 }
 
-/// Why a record changed nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Drop {
-    /// No such VIP here, or its flows are not tracked.
+/// Why a record changed nothing; [`Drops`] says more.
+#[derive(Clone, Copy, Debug)]
+enum Dropped {
     Vip,
-    /// No such backend here.
     Backend,
-    /// The backend is another pool's.
     Foreign,
-    /// The backend is dead.
     Dead,
-    /// A delete or a refresh of somebody else's entry, or of one that is newer here.
     NotOwner,
-    /// What is held here doesn't yield to it.
     Unyielding,
 }
 
 /// Counts of records that changed nothing, and of what repairs found.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Drops {
-    /// [`Drop::Vip`].
+    /// No such VIP here, or its flows are not tracked.
     pub vip: u64,
-    /// [`Drop::Backend`].
+    /// No such backend here.
     pub backend: u64,
-    /// [`Drop::Foreign`].
+    /// The backend is another pool's.
     pub foreign: u64,
-    /// [`Drop::Dead`].
+    /// The backend is dead.
     pub dead: u64,
-    /// [`Drop::NotOwner`].
+    /// A delete or a refresh of somebody else's entry, or an orphan of which something is known.
     pub not_owner: u64,
-    /// [`Drop::Unyielding`].
+    /// What is held here doesn't yield to it.
     pub unyielding: u64,
     /// Not a drop: entries of refreshes, resyncs and repairs that were missing here.
     pub found: u64,
 }
 
 impl Drops {
-    fn count(&mut self, drop: Drop) {
-        let counter = match drop {
-            Drop::Vip => &mut self.vip,
-            Drop::Backend => &mut self.backend,
-            Drop::Foreign => &mut self.foreign,
-            Drop::Dead => &mut self.dead,
-            Drop::NotOwner => &mut self.not_owner,
-            Drop::Unyielding => &mut self.unyielding,
+    fn count(&mut self, dropped: Dropped) {
+        let counter = match dropped {
+            Dropped::Vip => &mut self.vip,
+            Dropped::Backend => &mut self.backend,
+            Dropped::Foreign => &mut self.foreign,
+            Dropped::Dead => &mut self.dead,
+            Dropped::NotOwner => &mut self.not_owner,
+            Dropped::Unyielding => &mut self.unyielding,
         };
         *counter += 1;
     }
@@ -228,8 +222,8 @@ impl Merger {
             tables,
         };
         for record in records {
-            if let Err(drop) = step.record(record, plan) {
-                plan.drops.count(drop);
+            if let Err(dropped) = step.record(record, plan) {
+                plan.drops.count(dropped);
             }
         }
         plan.settle();
@@ -237,19 +231,19 @@ impl Merger {
 }
 
 impl<V: View, T: Tables> Step<'_, V, T> {
-    fn record(&mut self, record: &Record, plan: &mut Plan) -> Result<(), Drop> {
-        let vip = self.names.vip(record.vip).ok_or(Drop::Vip)?;
+    fn record(&mut self, record: &Record, plan: &mut Plan) -> Result<(), Dropped> {
+        let vip = self.names.vip(record.vip).ok_or(Dropped::Vip)?;
         if record.kind == Kind::Delete {
             return self.delete(&record.key, plan);
         }
-        let pool = self.view.vip(&vip).ok_or(Drop::Vip)?;
-        let id = self.names.backend(record.backend).ok_or(Drop::Backend)?;
-        let backend = self.view.backend(id).ok_or(Drop::Backend)?;
+        let pool = self.view.vip(&vip).ok_or(Dropped::Vip)?;
+        let id = self.names.backend(record.backend).ok_or(Dropped::Backend)?;
+        let backend = self.view.backend(id).ok_or(Dropped::Backend)?;
         if !self.view.is_home(backend, pool) {
-            return Err(Drop::Foreign);
+            return Err(Dropped::Foreign);
         }
         if self.view.is_dead(backend) {
-            return Err(Drop::Dead);
+            return Err(Dropped::Dead);
         }
         let owner = if record.kind == Kind::Orphan {
             ORPHAN
@@ -272,7 +266,7 @@ impl<V: View, T: Tables> Step<'_, V, T> {
             held.replaced = true;
             Ok(())
         } else {
-            Err(Drop::Unyielding)
+            Err(Dropped::Unyielding)
         }
     }
 
@@ -305,7 +299,7 @@ impl<V: View, T: Tables> Step<'_, V, T> {
     }
 
     /// Whether the own entry and the replica make room, if they are there.
-    fn yields(&self, kind: Kind, entry: &Entry, held: Held) -> Result<(bool, bool), Drop> {
+    fn yields(&self, kind: Kind, entry: &Entry, held: Held) -> Result<(bool, bool), Dropped> {
         match kind {
             Kind::Announce => Ok((
                 self.own_yields(entry, held.own),
@@ -320,7 +314,7 @@ impl<V: View, T: Tables> Step<'_, V, T> {
                 if held.own.is_none() && is_owners {
                     Ok((true, true))
                 } else {
-                    Err(Drop::NotOwner)
+                    Err(Dropped::NotOwner)
                 }
             }
             Kind::Snapshot => {
@@ -331,22 +325,20 @@ impl<V: View, T: Tables> Step<'_, V, T> {
                 if own && replica {
                     Ok((true, true))
                 } else {
-                    Err(Drop::Unyielding)
+                    Err(Dropped::Unyielding)
                 }
             }
             Kind::Orphan => {
-                let replica = held.replica.is_none_or(|replica| {
-                    self.is_orphan(&replica)
-                        && replica.last.since(entry.last) == 0
-                        && entry.last.since(replica.last) > LATER
-                });
+                let replica = held
+                    .replica
+                    .is_none_or(|replica| self.is_orphan(&replica) && entry.last.since(replica.last) > LATER);
                 if held.own.is_none() && replica {
                     Ok((true, true))
                 } else {
-                    Err(Drop::NotOwner)
+                    Err(Dropped::NotOwner)
                 }
             }
-            Kind::Delete => Err(Drop::NotOwner),
+            Kind::Delete => Err(Dropped::NotOwner),
         }
     }
 
@@ -366,7 +358,7 @@ impl<V: View, T: Tables> Step<'_, V, T> {
         later > LATER || earlier <= LATER && self.peer < holder
     }
 
-    fn delete(&mut self, key: &Key, plan: &mut Plan) -> Result<(), Drop> {
+    fn delete(&mut self, key: &Key, plan: &mut Plan) -> Result<(), Dropped> {
         let peer = self.peer;
         self.held(key, plan);
         let held = plan.overlay.get_mut(key).expect("looked up a moment ago");
@@ -375,7 +367,7 @@ impl<V: View, T: Tables> Step<'_, V, T> {
             held.replaced = true;
             Ok(())
         } else {
-            Err(Drop::NotOwner)
+            Err(Dropped::NotOwner)
         }
     }
 }

@@ -22,7 +22,7 @@ mod status;
 mod wire;
 
 pub use digest::{Asked, Compare, Differences, RANGES, Range, Repairs, Round, SETTLED, contribution, range};
-pub use merge::{Drop, Drops, Merger, ORPHAN, Plan, Tables, View, owner};
+pub use merge::{Drops, Merger, ORPHAN, Plan, Tables, View, owner};
 pub use outbox::{Batch, Flow, Outbox};
 pub use receive::{Inbound, Receiver};
 pub use record::{Kind, Names, Record};

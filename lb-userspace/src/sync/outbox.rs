@@ -34,10 +34,10 @@ pub struct Flow {
     pub entry: Entry,
 }
 
-/// Records that go to peers together, and what has to be declared before.
+/// Records that go to peers together.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Declarations, as frames; mostly empty.
+    /// All declarations so far, as frames: each peer gets those that it hasn't got.
     pub declarations: Bytes,
     /// Ages count from this tick.
     pub now: Tick,
@@ -49,34 +49,19 @@ pub struct Batch {
     pub born: Duration,
 }
 
-impl Batch {
-    /// Bytes of all of it.
-    pub fn len(&self) -> usize {
-        self.declarations.len() + self.body.len()
-    }
-
-    /// Whether there are no records.
-    pub fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-}
-
 /// One kind of names.
 #[derive(Debug)]
 struct Table<T>(HashMap<T, u16>);
 
 impl<T: std::hash::Hash + Eq + Copy> Table<T> {
-    /// What it is called, and whether that is new. Names count up; when they are used up all begin anew.
-    fn name(&mut self, thing: T) -> (u16, bool) {
+    /// What it is called, and whether that is new; `None` if names are used up.
+    fn name(&mut self, thing: T) -> Option<(u16, bool)> {
         if let Some(&name) = self.0.get(&thing) {
-            return (name, false);
+            return Some((name, false));
         }
-        if self.0.len() > usize::from(u16::MAX) {
-            self.0.clear();
-        }
-        let name = u16::try_from(self.0.len()).expect("cleared before it is full");
+        let name = u16::try_from(self.0.len()).ok()?;
         self.0.insert(thing, name);
-        (name, true)
+        Some((name, true))
     }
 }
 
@@ -85,6 +70,10 @@ impl<T: std::hash::Hash + Eq + Copy> Table<T> {
 pub struct Outbox {
     vips: Table<vip::Key>,
     backends: Table<u64>,
+    declared: Bytes,
+    /// Behind `declared`.
+    undeclared: BytesMut,
+    used_up: bool,
     open: Open,
     ready: VecDeque<Batch>,
 }
@@ -92,7 +81,6 @@ pub struct Outbox {
 /// A batch that is being filled.
 #[derive(Debug, Default)]
 struct Open {
-    declarations: BytesMut,
     now: Tick,
     count: u16,
     body: BytesMut,
@@ -100,9 +88,9 @@ struct Open {
 }
 
 impl Open {
-    fn seal(&mut self) -> Batch {
+    fn seal(&mut self, declarations: Bytes) -> Batch {
         let batch = Batch {
-            declarations: self.declarations.split().freeze(),
+            declarations,
             now: self.now,
             count: self.count,
             body: self.body.split().freeze(),
@@ -122,6 +110,9 @@ impl Default for Outbox {
         Self {
             vips: Table(HashMap::new()),
             backends: Table(HashMap::new()),
+            declared: Bytes::new(),
+            undeclared: BytesMut::new(),
+            used_up: false,
             open: Open::default(),
             ready: VecDeque::new(),
         }
@@ -146,8 +137,7 @@ impl Outbox {
         }
     }
 
-    /// A batch for one peer, in a resync or a repair, of as many of `flows` as there is room for; more than
-    /// none of them.
+    /// A batch for one peer, in a resync or a repair, of as many of `flows` as there is room for; `None` when there are no more.
     pub fn snapshot(
         &mut self,
         flows: &mut impl Iterator<Item = Flow>,
@@ -164,30 +154,43 @@ impl Outbox {
         {
             self.encode(&flow, &mut open);
         }
-        // All peers have to learn the names that this one learns first.
-        self.open.declarations.extend_from_slice(&open.declarations);
-        (open.count > 0).then(|| open.seal())
+        (open.count > 0).then(|| open.seal(self.declarations()))
     }
 
     fn encode(&mut self, flow: &Flow, open: &mut Open) {
-        let (vip, is_new) = self.vips.name(flow.vip);
-        if is_new {
-            let (name, vip) = (vip, flow.vip);
-            Frame::Vip { name, vip }.encode(&mut open.declarations);
-        }
-        let backend = if flow.kind == Kind::Delete {
-            0
-        } else {
-            let (name, is_new) = self.backends.name(flow.backend);
-            if is_new {
-                let id = flow.backend;
-                Frame::Backend { name, id }.encode(&mut open.declarations);
-            }
-            name
+        let Some((vip, backend)) = self.vip(flow.vip).zip(self.backend(flow)) else {
+            self.used_up = true;
+            return;
         };
         let record = Record::new(flow.key, &flow.entry, flow.kind, vip, backend, open.now);
         record.encode(flow.vip.port == Be16::new(0), &mut open.body);
         open.count += 1;
+    }
+
+    fn vip(&mut self, vip: vip::Key) -> Option<u16> {
+        let (name, is_new) = self.vips.name(vip)?;
+        if is_new {
+            Frame::Vip { name, vip }.encode(&mut self.undeclared);
+        }
+        Some(name)
+    }
+
+    fn backend(&mut self, flow: &Flow) -> Option<u16> {
+        if flow.kind == Kind::Delete {
+            return Some(0);
+        }
+        let id = flow.backend;
+        let (name, is_new) = self.backends.name(id)?;
+        if is_new {
+            Frame::Backend { name, id }.encode(&mut self.undeclared);
+        }
+        Some(name)
+    }
+
+    /// Whether more VIPs or backends came and went than there are names. Records are lost: end all sessions, and begin new ones
+    /// with a new outbox.
+    pub const fn is_used_up(&self) -> bool {
+        self.used_up
     }
 
     /// When [`Outbox::take`] has something next, unless a batch is full before.
@@ -207,23 +210,22 @@ impl Outbox {
         self.ready.pop_front()
     }
 
-    /// Makes what there is due now: before a fence, say.
+    /// Makes what there is due now: before a fence, say, which has to be behind it in every [`super::Sender`].
     pub fn flush(&mut self) {
-        if self.open.count > 0 || !self.open.declarations.is_empty() {
-            let batch = self.open.seal();
-            self.ready.push_back(batch);
+        if self.open.count > 0 {
+            let declarations = self.declarations();
+            self.ready.push_back(self.open.seal(declarations));
         }
     }
 
-    /// All names, for a new session or one that begins again.
-    pub fn declarations(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        for (&vip, &name) in &self.vips.0 {
-            Frame::Vip { name, vip }.encode(&mut out);
+    /// All names so far, for a new session or one that begins again.
+    pub fn declarations(&mut self) -> Bytes {
+        if !self.undeclared.is_empty() {
+            let mut all = BytesMut::with_capacity(self.declared.len() + self.undeclared.len());
+            all.extend_from_slice(&self.declared);
+            all.extend_from_slice(&self.undeclared.split());
+            self.declared = all.freeze();
         }
-        for (&id, &name) in &self.backends.0 {
-            Frame::Backend { name, id }.encode(&mut out);
-        }
-        out.freeze()
+        self.declared.clone()
     }
 }

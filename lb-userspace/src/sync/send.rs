@@ -35,7 +35,8 @@ impl Default for Limits {
 #[derive(Debug)]
 enum Item {
     Batch(Batch),
-    Frames(Bytes),
+    Declarations(Bytes),
+    Frame(Bytes),
     Fence(u64),
     RepairEnd(Range),
 }
@@ -61,6 +62,8 @@ pub struct Sender {
     /// In the queue and on the way.
     bytes: usize,
     batches: usize,
+    /// Bytes of all declarations that are out.
+    declared: usize,
     /// Of the next record.
     sequence: u64,
     /// The first frame, until it is out.
@@ -79,11 +82,12 @@ impl Sender {
     pub fn new(hello: &Hello, declarations: Bytes, limits: Limits) -> Self {
         Self {
             limits,
-            queue: VecDeque::from([Item::Frames(declarations)]),
+            queue: VecDeque::from([Item::Declarations(declarations)]),
             rest: None,
             flight: VecDeque::new(),
             bytes: 0,
             batches: 0,
+            declared: 0,
             sequence: 0,
             hello: Some(Frame::Hello(hello.clone()).bytes()),
             acknowledge: None,
@@ -109,13 +113,9 @@ impl Sender {
     }
 
     fn push(&mut self, batch: Batch) {
-        if batch.is_empty() {
-            self.queue.push_back(Item::Frames(batch.declarations));
-        } else {
-            self.bytes += batch.len();
-            self.batches += 1;
-            self.queue.push_back(Item::Batch(batch));
-        }
+        self.bytes += batch.body.len();
+        self.batches += 1;
+        self.queue.push_back(Item::Batch(batch));
     }
 
     fn degrade(&mut self) {
@@ -125,12 +125,12 @@ impl Sender {
         for item in self.queue.drain(..) {
             match item {
                 Item::Batch(batch) => {
-                    self.bytes -= batch.len();
+                    self.bytes -= batch.body.len();
                     self.batches -= 1;
                     self.sent.dropped += u64::from(batch.count);
                 }
                 Item::Fence(id) => self.fences.push(id),
-                Item::Frames(_) | Item::RepairEnd(_) => {}
+                Item::Declarations(_) | Item::Frame(_) | Item::RepairEnd(_) => {}
             }
         }
     }
@@ -150,9 +150,9 @@ impl Sender {
         self.degraded = false;
         self.resync = Some(scope);
         self.sent.resyncs += 1;
-        self.queue.push_back(Item::Frames(declarations));
+        self.queue.push_back(Item::Declarations(declarations));
         self.queue
-            .push_back(Item::Frames(Frame::ResyncBegin(scope).bytes()));
+            .push_back(Item::Frame(Frame::ResyncBegin(scope).bytes()));
     }
 
     /// Whether a resync has begun and not ended; no longer when the peer is degraded meanwhile.
@@ -179,8 +179,7 @@ impl Sender {
         let Some(scope) = self.resync.take() else {
             return false;
         };
-        self.queue
-            .push_back(Item::Frames(Frame::ResyncEnd(scope).bytes()));
+        self.queue.push_back(Item::Frame(Frame::ResyncEnd(scope).bytes()));
         self.queue.extend(self.fences.drain(..).map(Item::Fence));
         true
     }
@@ -197,7 +196,7 @@ impl Sender {
     /// A digest; not for a peer that is known to lack entries.
     pub fn digest(&mut self, digest: Digest) {
         if !self.degraded && self.resync.is_none() {
-            self.queue.push_back(Item::Frames(Frame::Digest(digest).bytes()));
+            self.queue.push_back(Item::Frame(Frame::Digest(digest).bytes()));
         }
     }
 
@@ -207,7 +206,7 @@ impl Sender {
             return;
         }
         self.queue
-            .push_back(Item::Frames(Frame::RepairBegin(range, now).bytes()));
+            .push_back(Item::Frame(Frame::RepairBegin(range, now).bytes()));
         for batch in batches {
             self.push(batch);
         }
@@ -252,8 +251,11 @@ impl Sender {
         }
         Some(match self.queue.pop_front()? {
             Item::Batch(batch) => self.transmit(batch),
-            Item::Frames(frames) if frames.is_empty() => return self.poll_transmit(),
-            Item::Frames(frames) => frames,
+            Item::Declarations(all) => match self.declare(&all) {
+                Some(new) => new,
+                None => return self.poll_transmit(),
+            },
+            Item::Frame(frame) => frame,
             Item::Fence(id) => Frame::Fence(id).bytes(),
             Item::RepairEnd(range) => {
                 self.sent.repairs += 1;
@@ -262,21 +264,29 @@ impl Sender {
         })
     }
 
+    /// Those of all declarations that the peer hasn't got.
+    fn declare(&mut self, all: &Bytes) -> Option<Bytes> {
+        let new = (all.len() > self.declared).then(|| all.slice(self.declared..));
+        self.declared = self.declared.max(all.len());
+        new
+    }
+
     /// The head of a batch, and its body if that is short.
     fn transmit(&mut self, batch: Batch) -> Bytes {
         let first = self.sequence;
         self.sequence += u64::from(batch.count);
         self.sent.records += u64::from(batch.count);
-        self.sent.bytes += batch.len() as u64;
+        self.sent.bytes += batch.body.len() as u64;
         self.flight.push_back(Flight {
             next: self.sequence,
             count: batch.count,
-            bytes: batch.len(),
+            bytes: batch.body.len(),
             born: batch.born,
         });
         let is_small = batch.body.len() < SMALL;
-        let mut head = BytesMut::with_capacity(batch.declarations.len() + HEAD + SMALL + 16);
-        head.put_slice(&batch.declarations);
+        let new = self.declare(&batch.declarations).unwrap_or_default();
+        let mut head = BytesMut::with_capacity(new.len() + HEAD + SMALL + 16);
+        head.put_slice(&new);
         put_records_head(first, batch.now, batch.count, batch.body.len(), &mut head);
         if is_small {
             head.put_slice(&batch.body);
