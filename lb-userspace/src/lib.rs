@@ -14,6 +14,7 @@ pub mod trace;
 pub mod rate;
 pub mod group;
 pub mod sync;
+pub mod charter;
 pub mod dataplane;
 pub mod api;
 pub mod metrics;

@@ -54,6 +54,14 @@ pub fn masked(text: &str) -> String {
     Source::new(text).masked()
 }
 
+/// What a text says, as plain values and unchecked: not for more than to compare two texts.
+///
+/// # Errors
+/// The problem at which the parser stopped.
+pub fn values(text: &str) -> Result<serde_json::Value, Box<Problem>> {
+    yaml::values(text.trim_start_matches('\u{feff}'))
+}
+
 /// Checks a file's text. `path` stands in messages and is where a relative `key_file` starts from.
 ///
 /// # Errors
