@@ -12,6 +12,7 @@ mod reference;
 mod source;
 mod validate;
 mod what;
+mod wrong_group;
 mod wrong_health;
 mod yaml;
 
@@ -21,6 +22,7 @@ use std::path::Path;
 
 pub use error::{Class, Error, Excerpt, Family, KeyFileError, Kind, Problem, Shape, Snippet, What};
 pub use reference::{Field, UnknownField, explain, fields, schema};
+pub use wrong_group::WrongGroup;
 pub use wrong_health::WrongHealth;
 
 use crate::model::Model;
