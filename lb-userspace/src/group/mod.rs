@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `order` | what a coordinator orders and a member answers: the border to the slots |
+//! | `agreed` | verdicts as standings; digests |
 //! | `nodes` | sets of nodes |
 //! | `border` | what goes into the machine and comes out of it |
 //! | `wire` | what machines say to each other |
@@ -19,11 +20,13 @@
 //! All of it computes only: time and messages are arguments.
 
 mod order;
+mod agreed;
 mod nodes;
 mod border;
 mod wire;
 mod machine;
 
+pub use agreed::{agreed, local, origins, rings};
 pub use border::{Action, Event, Facts, Gone, Input, Local, Settings, Start, Status, View, Why};
 pub use machine::Machine;
 pub use nodes::{NODES_MAX, Nodes};
