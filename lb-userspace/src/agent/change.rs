@@ -52,8 +52,8 @@ const ORDER: [Table; TABLES] = [
 pub(super) struct Changes {
     pub(super) tracker: Tracker,
     pub(super) linger: Linger,
-    terms: BTreeMap<u16, Terms>,
-    fits: Fits,
+    pub(super) terms: BTreeMap<u16, Terms>,
+    pub(super) fits: Fits,
     finder: Finder,
     key: hash::Key,
     running: Option<Running>,
@@ -129,7 +129,12 @@ impl Changes {
         for (_, leaver) in linger.iter() {
             let id = leaver.backend.id;
             let over = self.max != 0 && now().since(leaver.since) >= self.max;
-            let least = if over { Standing::Dead } else { Standing::Draining };
+            // In a group only a verdict buries.
+            let least = if over && self.gate == Gate::Alone {
+                Standing::Dead
+            } else {
+                Standing::Draining
+            };
             let standing = standings.standing.entry(id).or_default();
             *standing = least.max(*standing);
             standings.weights.remove(&id);
@@ -157,13 +162,40 @@ impl Changes {
     }
 
     /// Has a sweep come soon, where there is something to find.
-    fn hurry(&mut self) {
+    pub(super) fn hurry(&mut self) {
         if self.running.is_none()
             && let Some(pause) = self.pause()
         {
             let soon = Instant::now() + pause;
             self.sweep = Some(self.sweep.map_or(soon, |sweep| sweep.min(soon)));
         }
+    }
+
+    /// Begins a sweep anew, so that it sees whatever was there when this was called ([`Sweep::is_after`]).
+    pub(super) fn restart_sweep(&mut self) {
+        self.running = None;
+        self.sweep = Some(Instant::now() + Duration::from_millis(200));
+    }
+
+    /// Lets planned changes go on, or not.
+    pub(super) fn set_gate(&mut self, gate: Gate) {
+        self.gate = gate;
+        self.terms.values_mut().for_each(|terms| terms.gate = gate);
+    }
+
+    /// Backends that have left for longer than a slot may be tracked, by identity.
+    pub(super) fn overdue(&self) -> impl Iterator<Item = u64> {
+        let is_over = |since: Tick| self.max != 0 && now().since(since) >= self.max;
+        let over = self
+            .linger
+            .iter()
+            .filter(move |(_, leaver)| is_over(leaver.since));
+        over.map(|(_, leaver)| leaver.backend.id)
+    }
+
+    /// Own entries that sweeps have deleted since this was asked last.
+    pub(super) fn take_deleted(&mut self) -> Vec<(flow::Key, flow::Entry)> {
+        self.deleted.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Until the next sweep; `None` = nothing is to be found.
@@ -380,7 +412,7 @@ impl Controller {
     }
 
     /// Moves tracked slots as far as they can go now.
-    fn advance(&mut self) {
+    pub(super) fn advance(&mut self) {
         let was_waiting = self.changes.tracker.is_waiting();
         let maps = &self.balancer.maps;
         let slots = self.changes.advance(maps, &self.target);

@@ -7,11 +7,13 @@ use anyhow::{Context, Result, ensure};
 use tracing::{error, info, warn};
 
 use super::change::{Changes, leave};
+use super::member::Member;
 use super::report;
 use crate::dataplane::attach::Attached;
 use crate::dataplane::flows;
 use crate::dataplane::load::Balancer;
 use crate::dataplane::maps::Maps;
+use crate::group;
 use crate::journal::Event;
 use crate::metrics::Work;
 use crate::model::Model;
@@ -50,6 +52,8 @@ pub(super) struct Controller {
     links: Option<Vec<Link>>,
     generation: u64,
     said: BTreeSet<String>,
+    /// Where the nodes of the group talk to each other.
+    pub(super) member: Option<Member>,
     /// The last attempt to write what the maps should hold went through.
     pub(super) in_step: bool,
 }
@@ -85,6 +89,7 @@ impl Controller {
             links,
             generation,
             said,
+            member: None,
             in_step: false,
         })
     }
@@ -241,8 +246,31 @@ impl Controller {
     }
 
     fn standings_under(&self, model: &Model, operator: &Operator, linger: &Linger) -> Standings {
-        let standings = merge(&operator.standings(model, now()), &self.standings);
+        let operator = operator.standings(model, now());
+        let standings = match &self.member {
+            Some(member) => group::local(&group::agreed(&operator, &member.verdict), &self.standings),
+            None => merge(&operator, &self.standings),
+        };
         self.changes.with_leavers(linger, standings)
+    }
+
+    /// What the health checks say.
+    pub(super) fn checked(&self) -> &Standings {
+        &self.standings
+    }
+
+    /// Computes what all rings of the group are to be, and whether its members have agreed on that.
+    fn lay(&mut self) {
+        if let Some(member) = &mut self.member {
+            let operator = self.operator.standings(&self.model, now());
+            let gate = member.lay(&self.model, &operator);
+            self.changes.set_gate(gate);
+        }
+    }
+
+    /// Keeps backends for their flows that are in the maps, but in no configuration.
+    pub(super) fn relinger(&mut self) {
+        (self.changes.linger, self.effective) = self.leaving(&self.model, &self.applied);
     }
 
     /// What happened to next hops since this was called last.
@@ -346,6 +374,7 @@ impl Controller {
     fn program(&mut self, hops: &[NextHop]) -> Result<()> {
         self.in_step = false;
         let ids = ids::assign(&self.effective, &self.applied);
+        self.lay();
         let standings = self.standings();
         let barred = self.changes.verdicts(&self.effective, &ids, &standings);
         let world = World {

@@ -8,6 +8,7 @@ mod controller;
 mod desk;
 mod health;
 mod log;
+mod member;
 mod metrics;
 mod report;
 pub mod store;

@@ -30,5 +30,5 @@ pub use agreed::{agreed, local, origins, rings};
 pub use border::{Action, Event, Facts, Gone, Input, Local, Settings, Start, Status, View, Why};
 pub use machine::Machine;
 pub use nodes::{NODES_MAX, Nodes};
-pub use order::{Answer, Cell, Generation, Order, Progress, SlotImage, Target, Verdict};
+pub use order::{Answer, Cell, Generation, Leaver, Order, Progress, SlotImage, Target, Verdict};
 pub use wire::{CELLS_MAX, DecodeError, MESSAGE_MAX, Msg, Phase, Term, decode};

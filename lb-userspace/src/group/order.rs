@@ -1,6 +1,7 @@
 //! What a coordinator orders and what a member answers: the border between the group's machine and the slots.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -107,4 +108,15 @@ pub struct SlotImage {
     pub backends: Vec<u64>,
     /// [`lb_common::slot::Slot`]s as words, with numbers of `backends` instead of indexes.
     pub slots: Vec<u64>,
+    /// Backends of it that have left the configuration and still hold flows.
+    pub leavers: Vec<Leaver>,
+}
+
+/// A backend that is in no configuration any more.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Leaver {
+    /// Its name in the pool.
+    pub name: String,
+    /// Where packets for it go.
+    pub address: IpAddr,
 }

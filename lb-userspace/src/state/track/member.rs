@@ -32,6 +32,11 @@ impl Tracker {
         &self.candidates
     }
 
+    /// Whether a sweep that began after `when` has been judged.
+    pub fn is_swept(&self, when: Tick) -> bool {
+        self.last.as_ref().is_some_and(|last| last.is_after(when))
+    }
+
     /// The members have changed: flows may have used other nodes, so the idle timeout of all slots begins anew.
     pub fn members_changed(&mut self, now: Tick) {
         let marks = self.pools.values_mut().flat_map(|pool| &mut pool.marks);
