@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod trace;
 pub mod rate;
 pub mod group;
+pub mod peer;
 pub mod dataplane;
 pub mod api;
 pub mod metrics;
