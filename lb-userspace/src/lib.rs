@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod trace;
 pub mod rate;
 pub mod group;
+pub mod peer;
 pub mod sync;
 pub mod charter;
 pub mod dataplane;
