@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use super::args::Args;
+use super::charter;
 use super::controller::Controller;
 use super::desk::Desk;
 use super::health;
@@ -43,6 +44,7 @@ pub async fn run(args: Args) -> Result<()> {
     let mut signals = Signals::new()?;
     let text = config::text(&args.config)?;
     let model = config::parse(&text, &args.config)?;
+    let charter::Opening { text, model, keeper } = charter::open(&args, text, model);
     if model.group.key.as_ref() == Some(&EXAMPLE_KEY) {
         warn!(
             "the group key is the example's, which everyone knows: make your own with openssl rand -hex 16"
@@ -58,7 +60,7 @@ pub async fn run(args: Args) -> Result<()> {
         .map(|path| Listener::bind(path, group))
         .transpose()?;
     let metrics_on = metrics::bind(model.metrics.map(|metrics| metrics.listen))?;
-    let (mut desk, operator) = Desk::open(&args, text);
+    let (mut desk, operator) = Desk::open(&args, text, keeper);
     let plan = Plan {
         capacity: model.capacity,
         key: model.group.key.as_ref(),
@@ -167,6 +169,7 @@ async fn serve(
             .due(controller)
             .unwrap_or(LOOK_AGAIN_EVERY)
             .min(LOOK_AGAIN_EVERY);
+        let charter = desk.charter_due();
         tokio::select! {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
@@ -182,7 +185,13 @@ async fn serve(
                     again.reset_after(REOPEN_AFTER);
                 }
             }
-            () = sleep(due) => desk.time_passed(controller).await,
+            () = sleep(due) => {
+                desk.time_passed(controller).await;
+                desk.look_for_drift();
+            }
+            () = sleep_until(charter.unwrap_or_else(Instant::now).into()), if charter.is_some() => {
+                desk.charter_tick(controller).await;
+            }
             () = sleep_until(turn.unwrap_or_else(Instant::now).into()), if turn.is_some() => {
                 match controller.turn() {
                     Ok(false) => {}

@@ -4,6 +4,7 @@ pub mod args;
 mod boot;
 mod command;
 mod change;
+mod charter;
 mod controller;
 mod desk;
 mod health;

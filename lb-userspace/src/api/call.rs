@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::dto::{Applied, Backends, Drain, Naming, Ordered, Plain, Planned, Ramp, Running, Weight};
+use super::dto::{
+    Applied, Backends, Drain, History, Naming, Ordered, Plain, Planned, Ramp, Rollback, Running, Weight,
+};
 use super::refusal::Refusal;
 use super::tracked::{Tracked, Wanted};
 use crate::doctor::Patient;
@@ -53,6 +55,10 @@ pub enum Command {
     Plan(Ask<Text, Planned>),
     /// Put a configuration into effect.
     Apply(Ask<Text, Applied>),
+    /// Go back to a text of the group's history.
+    Rollback(Ask<Rollback, Applied>),
+    /// The group's last generations.
+    History(Ask<(), History>),
     /// The running configuration.
     Running(Ask<(), Running>),
     /// A backend that is to be examined.

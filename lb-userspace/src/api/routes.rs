@@ -19,8 +19,8 @@ use utoipa_axum::routes;
 
 use super::call::{self, About, Calls, Command, Text, Verb, Who};
 use super::dto::{
-    Applied, Backends, Drain, Events, LONGEST_MS, Naming, Ordered, Plain, Planned, Problem, Ramp, Running,
-    STEPS_MAX, Since, Weight,
+    Applied, Backends, Drain, Events, History, LONGEST_MS, Naming, Ordered, Plain, Planned, Problem, Ramp,
+    Rollback, Running, STEPS_MAX, Since, Weight,
 };
 use super::health::{self, Health, Whose};
 use super::refusal::Refusal;
@@ -75,6 +75,8 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(tracked_slots))
         .routes(routes!(doctor))
         .routes(routes!(running))
+        .routes(routes!(history))
+        .routes(routes!(rollback))
         .routes(routes!(events))
         .layer(DefaultBodyLimit::max(ORDER_MAX));
     let files = OpenApiRouter::new()
@@ -342,6 +344,25 @@ async fn apply(
 ) -> Answer<Applied> {
     let text = text(naming, raw)?;
     c.calls.ask(who, Command::Apply, text).await.map(Json)
+}
+
+/// The last generations of the group's configuration.
+#[utoipa::path(get, path = "/v1/config/history", tag = "config",
+    responses((status = 200, body = History), (status = "default", body = Problem)))]
+async fn history(State(context): State<Api>, Extension(who): Extension<Who>) -> Answer<History> {
+    context.calls.ask(who, Command::History, ()).await.map(Json)
+}
+
+/// Has the group go back to a text of its history, as a new generation. Orders stay as they are.
+#[utoipa::path(post, path = "/v1/config/rollback", tag = "config", params(Rollback),
+    responses((status = 200, body = Applied), (status = "default", body = Problem)))]
+async fn rollback(
+    State(c): State<Api>,
+    Extension(who): Extension<Who>,
+    wanted: Result<Query<Rollback>, QueryRejection>,
+) -> Answer<Applied> {
+    let Query(wanted) = wanted.map_err(|e| Refusal::Malformed(e.body_text()))?;
+    c.calls.ask(who, Command::Rollback, wanted).await.map(Json)
 }
 
 fn text(naming: Result<Query<Naming>, QueryRejection>, raw: Raw) -> Result<Text, Refusal> {

@@ -175,6 +175,27 @@ fn cut_peering(peering: &Block, local: &mut Local) -> String {
     }
 }
 
+impl Local {
+    /// This part, or another one where there is none in this: the key always, the rest where the text didn't name its node.
+    pub fn over(self, running: &Self) -> Self {
+        let names_node = self.sections.iter().any(|(name, _)| name == "node");
+        let (sections, peering) = match names_node {
+            true => (self.sections, self.peering),
+            false => (running.sections.clone(), running.peering.clone()),
+        };
+        let group = if self.group.is_empty() {
+            running.group.clone()
+        } else {
+            self.group
+        };
+        Self {
+            sections,
+            group,
+            peering,
+        }
+    }
+}
+
 impl Parts {
     /// Whether both parts together say what the whole says, and the shared one nothing that is local.
     fn check(&self, text: &str, key: Option<&GroupKey>) -> Result<(), TextError> {

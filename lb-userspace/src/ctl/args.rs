@@ -492,6 +492,13 @@ pub enum Config {
     },
     /// The running configuration as YAML, with the group's key masked.
     Show,
+    /// The last configurations of the group, by generation.
+    History,
+    /// Has the group go back to a text of its history, as a new generation. Drains, weights and ramps stay as they are.
+    Rollback {
+        /// The number of the generation; the last one with another text than the running where absent.
+        number: Option<u64>,
+    },
     /// Writes the JSON Schema of the file to stdout, for editors.
     Schema,
     /// What a field means, its type, default and values; all fields where none is named.
