@@ -14,6 +14,7 @@ use super::args::Args;
 use super::charter;
 use super::controller::Controller;
 use super::desk::Desk;
+use super::group::{Group, Happened, Outcome};
 use super::health;
 use super::log;
 use super::metrics::Teller;
@@ -85,6 +86,7 @@ pub async fn run(args: Args) -> Result<()> {
         }
         return Err(e);
     }
+    let group = Group::start(&root, &mut controller)?;
     let mut tunnels = Tunnels::new(&root, controller.model().capacity);
     tunnels.follow(&controller, &checks).await;
     let _log = log::bridge(controller.balancer().ebpf());
@@ -105,6 +107,7 @@ pub async fn run(args: Args) -> Result<()> {
         checks,
         tunnels,
         teller,
+        group,
     };
     serve(&mut desk, &mut controller, &mut side, &mut signals, &mut inbox).await;
     notify(&[NotifyState::Stopping]);
@@ -140,6 +143,8 @@ struct Side {
     checks: Checks,
     tunnels: Tunnels,
     teller: Teller,
+    /// Where the nodes of the group talk.
+    group: Option<Group>,
 }
 
 async fn serve(
@@ -157,6 +162,11 @@ async fn serve(
     let mut checked = controller.effective().pools.clone();
     side.checks.configure(controller.effective());
     loop {
+        if let Some(group) = &mut side.group
+            && agree(desk, controller, group).await == Some(Over)
+        {
+            return;
+        }
         if controller.effective().pools != checked {
             checked.clone_from(&controller.effective().pools);
             side.checks.configure(controller.effective());
@@ -171,6 +181,11 @@ async fn serve(
             .min(LOOK_AGAIN_EVERY);
         let charter = desk.charter_due();
         tokio::select! {
+            happened = happens(&mut side.group) => {
+                if let Some(group) = &mut side.group {
+                    group.take(happened, controller);
+                }
+            }
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
             _ = signals.hangup.recv() => reload(desk, controller).await,
@@ -217,6 +232,46 @@ async fn serve(
                 }
                 failed => survive(failed, controller).await,
             },
+        }
+    }
+}
+
+/// This node has left its group.
+#[derive(PartialEq)]
+struct Over;
+
+/// What happens next in the group; nothing, ever, where there is none.
+async fn happens(group: &mut Option<Group>) -> Happened {
+    match group {
+        Some(group) => group.happens().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Has slots, charter and the group's machine know of each other, until none of them has anything to say.
+async fn agree(desk: &mut Desk, controller: &mut Controller, group: &mut Group) -> Option<Over> {
+    loop {
+        let outcomes = group.agree(controller).await;
+        for outcome in &outcomes {
+            match outcome {
+                Outcome::Charter { peer, payload } => desk.peer_said(controller, *peer, payload).await,
+                Outcome::Session { peer, up: true } => desk.peer_up(controller, *peer).await,
+                Outcome::Session { peer, up: false } => desk.peer_down(controller, *peer).await,
+                Outcome::Members(members) => desk.charter_members(controller, members.clone()).await,
+                Outcome::Left => return Some(Over),
+            }
+        }
+        let messages = desk.charter_messages();
+        let said = messages.len();
+        for (peer, payload) in messages {
+            group.send_charter(peer, payload);
+        }
+        if let Some(charter) = desk.charter() {
+            controller.set_charter(charter.committed);
+            group.charter(charter.equal && charter.in_force);
+        }
+        if outcomes.is_empty() && said == 0 {
+            return None;
         }
     }
 }

@@ -480,8 +480,8 @@ impl Controller {
 }
 
 /// Whether the nodes of the group talk to each other.
-fn is_peered(model: &Model) -> bool {
-    model.group.peering.is_some()
+pub(super) fn is_peered(model: &Model) -> bool {
+    model.group.peering.is_some() && model.group.nodes.len() > 1
 }
 
 fn ticks(time: Duration) -> u32 {

@@ -39,6 +39,14 @@ pub(super) struct Member {
     fences: Vec<(u8, u64)>,
 }
 
+/// How far slots were when they were looked at.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Seen {
+    slots: u64,
+    sweeps: u64,
+    generation: u64,
+}
+
 /// An order that takes a while.
 enum Pending {
     /// Entries that name the dead are being deleted.
@@ -69,6 +77,11 @@ impl Member {
 impl Controller {
     fn member(&mut self) -> &mut Member {
         self.member.get_or_insert_default()
+    }
+
+    /// Whether the slots are those of an earlier agent.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept
     }
 
     /// What all rings are to be.
@@ -299,6 +312,16 @@ impl Controller {
         unknown
             .is_empty()
             .then(|| known.into_iter().map(|(_, ordered)| ordered).collect())
+    }
+
+    /// Whether slots, sweeps or standings have changed since this was asked last.
+    pub(super) fn has_moved(&self, seen: &mut Seen) -> bool {
+        let now = Seen {
+            slots: self.balancer.maps.slots_changed(),
+            sweeps: self.changes.tracker.census().sweeps,
+            generation: self.generation(),
+        };
+        std::mem::replace(seen, now) != now
     }
 
     /// What the group's machine has to know of the slots.

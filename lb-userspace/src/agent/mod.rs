@@ -7,11 +7,13 @@ mod change;
 mod charter;
 mod controller;
 mod desk;
+mod group;
 mod health;
 mod log;
 mod member;
 mod metrics;
 mod report;
+mod sync;
 pub mod store;
 mod tunnel;
 
