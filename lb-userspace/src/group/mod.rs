@@ -23,6 +23,14 @@ mod nodes;
 mod border;
 mod wire;
 mod machine;
+mod roster;
+mod member;
+mod drive;
+mod phase;
+mod recover;
+mod opinion;
+mod join;
+mod admit;
 
 pub use border::{Action, Event, Facts, Gone, Input, Local, Settings, Start, Status, View, Why};
 pub use machine::Machine;
