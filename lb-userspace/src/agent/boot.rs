@@ -20,6 +20,8 @@ use super::log;
 use super::metrics::Teller;
 use super::tunnel::Tunnels;
 use crate::api::call::{self, Call, Command};
+use crate::api::group::{Done, Readiness};
+use crate::api::refusal::Refusal;
 use crate::api::routes::{Api, router};
 use crate::api::server::Listener;
 use crate::config;
@@ -190,6 +192,12 @@ async fn serve(
             _ = signals.interrupt.recv() => return,
             _ = signals.hangup.recv() => reload(desk, controller).await,
             Some(call) = inbox.recv() => match call.command {
+                Command::Ready(ask) => drop(ask.reply.send(Ok(readiness(side.group.as_ref())))),
+                Command::Leave(ask) => drop(ask.reply.send(leave(side.group.as_mut()))),
+                Command::Forget(ask) => {
+                    let done = forget(side.group.as_mut(), &ask.what);
+                    drop(ask.reply.send(done));
+                }
                 Command::Doctor(ask) => side.tunnels.doctor(controller, ask).await,
                 command => desk.call(controller, Call { command, ..call }).await,
             },
@@ -274,6 +282,30 @@ async fn agree(desk: &mut Desk, controller: &mut Controller, group: &mut Group) 
             return None;
         }
     }
+}
+
+/// Whether this node may attract traffic: one that is alone may as soon as it forwards.
+fn readiness(group: Option<&Group>) -> Readiness {
+    group.map_or(
+        Readiness {
+            ready: true,
+            why: None,
+            group: None,
+        },
+        Group::readiness,
+    )
+}
+
+fn leave(group: Option<&mut Group>) -> Result<Done, Refusal> {
+    group.ok_or(Refusal::NoPeers)?.leave();
+    let done = "this node leaves its group; its agent ends when its flows are handed over".to_owned();
+    Ok(Done { done })
+}
+
+fn forget(group: Option<&mut Group>, node: &str) -> Result<Done, Refusal> {
+    group.ok_or(Refusal::NoPeers)?.forget(node)?;
+    let done = format!("{node} counts as a node that forwards nothing");
+    Ok(Done { done })
 }
 
 /// Whether it worked.

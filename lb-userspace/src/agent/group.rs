@@ -14,6 +14,8 @@ use tracing::{error, info, warn};
 use super::controller::Controller;
 use super::member::Seen;
 use super::sync::{self, Command, Notice};
+use crate::api::group::{GroupState, Readiness};
+use crate::api::refusal::Refusal;
 use crate::dataplane::maps::Maps;
 use crate::dataplane::pin::Root;
 use crate::group::{
@@ -179,6 +181,65 @@ impl Group {
     /// What flow records are doing.
     pub(super) fn records(&self) -> watch::Receiver<Arc<Vec<sync::Status>>> {
         self.records.clone()
+    }
+
+    /// Whether this node may attract traffic, and how the group runs.
+    pub(super) fn readiness(&self) -> Readiness {
+        let status = self.status();
+        let names = |nodes: Nodes| nodes.iter().map(|place| self.name(place).to_owned()).collect();
+        Readiness {
+            ready: status.ready.is_ok(),
+            why: status.ready.err().map(|why| self.why(why)),
+            group: Some(GroupState {
+                coordinator: status.coordinator.map(|place| self.name(place).to_owned()),
+                members: names(self.machine.facts().members),
+                live: names(status.live),
+                under_way: status.under_way.map(str::to_owned),
+                waits_for: names(status.waits_for),
+            }),
+        }
+    }
+
+    /// Why it may not, with names of nodes instead of places.
+    fn why(&self, why: Why) -> String {
+        let of = |place: u8, text: &str| text.replace(&format!("node {place}"), self.name(place));
+        let text = why.to_string();
+        match why {
+            Why::Founder(n)
+            | Why::Sync(n)
+            | Why::NoSession(n)
+            | Why::Queue(n)
+            | Why::Slots(n)
+            | Why::Differs(n) => of(n, &text),
+            Why::Waiting | Why::Charter | Why::Alone | Why::Leaving => text,
+        }
+    }
+
+    /// Begins to leave.
+    pub(super) fn leave(&mut self) {
+        self.input(Input::Leave);
+    }
+
+    /// Counts a silent node as one that forwards nothing.
+    ///
+    /// # Errors
+    /// No such node; one that isn't silent.
+    pub(super) fn forget(&mut self, node: &str) -> Result<(), Refusal> {
+        let places = 0..u8::try_from(self.nodes.len()).unwrap_or(u8::MAX);
+        let mut others = places.filter(|&place| place != self.own);
+        let Some(peer) = others.clone().find(|&place| self.name(place) == node) else {
+            return Err(Refusal::UnknownNode {
+                name: node.to_owned(),
+                others: others.by_ref().map(|place| self.name(place).to_owned()).collect(),
+            });
+        };
+        if self.machine.status().live.has(peer) {
+            return Err(Refusal::NotSilent {
+                name: node.to_owned(),
+            });
+        }
+        self.input(Input::Forget { peer });
+        Ok(())
     }
 
     /// Sends a peer a message of the charter.
@@ -382,7 +443,7 @@ impl Group {
                 self.command(Command::Joining(false));
                 info!("ready for traffic: one of the group");
             }
-            Err(why) => info!("not ready for traffic: {why}"),
+            Err(why) => info!("not ready for traffic: {}", self.why(why)),
         }
         drop(self.ready.send_replace(ready.map_err(|why| why.to_string())));
     }

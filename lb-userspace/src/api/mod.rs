@@ -8,6 +8,7 @@
 //! stands in [`dto`], [`health`] and [`tracked`], what they refuse in [`refusal`], and the OpenAPI document is made of both.
 
 pub mod dto;
+pub mod group;
 pub mod health;
 pub mod tracked;
 pub mod refusal;

@@ -22,6 +22,7 @@ use super::dto::{
     Applied, Backends, Drain, Events, History, LONGEST_MS, Naming, Ordered, Plain, Planned, Problem, Ramp,
     Rollback, Running, STEPS_MAX, Since, Weight,
 };
+use super::group::{Done, Readiness};
 use super::health::{self, Health, Whose};
 use super::refusal::Refusal;
 use super::tracked::{self, Tracked, Wanted};
@@ -77,6 +78,9 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(running))
         .routes(routes!(history))
         .routes(routes!(rollback))
+        .routes(routes!(ready))
+        .routes(routes!(leave))
+        .routes(routes!(forget))
         .routes(routes!(events))
         .layer(DefaultBodyLimit::max(ORDER_MAX));
     let files = OpenApiRouter::new()
@@ -363,6 +367,40 @@ async fn rollback(
 ) -> Answer<Applied> {
     let Query(wanted) = wanted.map_err(|e| Refusal::Malformed(e.body_text()))?;
     c.calls.ask(who, Command::Rollback, wanted).await.map(Json)
+}
+
+/// Whether this node may attract traffic. Status 503 where it may not, with the same body.
+#[utoipa::path(get, path = "/v1/ready", tag = "group",
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness), (status = "default", body = Problem)))]
+async fn ready(
+    State(context): State<Api>,
+    Extension(who): Extension<Who>,
+) -> Result<(StatusCode, Json<Readiness>), Refusal> {
+    let readiness = context.calls.ask(who, Command::Ready, ()).await?;
+    let status = if readiness.ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    Ok((status, Json(readiness)))
+}
+
+/// Leaves the group: this node attracts no more traffic, hands its flows over, and its agent ends.
+#[utoipa::path(post, path = "/v1/leave", tag = "group",
+    responses((status = 200, body = Done), (status = "default", body = Problem)))]
+async fn leave(State(context): State<Api>, Extension(who): Extension<Who>) -> Answer<Done> {
+    context.calls.ask(who, Command::Leave, ()).await.map(Json)
+}
+
+/// Has the group count a silent node as one that forwards nothing: changes wait for it no longer.
+#[utoipa::path(post, path = "/v1/peers/{node}/forget", tag = "group", params(("node" = String, Path, description = "Its name")),
+    responses((status = 200, body = Done), (status = "default", body = Problem)))]
+async fn forget(
+    State(context): State<Api>,
+    Extension(who): Extension<Who>,
+    Path(node): Path<String>,
+) -> Answer<Done> {
+    context.calls.ask(who, Command::Forget, node).await.map(Json)
 }
 
 fn text(naming: Result<Query<Naming>, QueryRejection>, raw: Raw) -> Result<Text, Refusal> {
