@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use lb_common::flow::{Entry, Key, OWN, PROBATION};
+use lb_common::flow::{CLOSED, CONFIRMED, Entry, Key, OWN, PROBATION};
 use lb_common::slot::Slot;
 use lb_common::tick::{self, Tick};
 use lb_common::vip;
@@ -351,8 +351,11 @@ impl<V: View, T: Tables> Step<'_, V, T> {
     }
 
     /// Whether the peer's entry was used later than one of another node that both claim; where that can't be told the node
-    /// at the lower place has it, or they would never agree.
+    /// at the lower place has it, or they would never agree. What is closed is in no digest, so it gives way.
     fn is_later(&self, entry: &Entry, held: &Entry) -> bool {
+        if held.state == CLOSED && entry.state == CONFIRMED && held.backend == entry.backend {
+            return true;
+        }
         let holder = if held.owner == OWN { self.me } else { held.owner };
         let (later, earlier) = (entry.last.since(held.last), held.last.since(entry.last));
         later > LATER || earlier <= LATER && self.peer < holder

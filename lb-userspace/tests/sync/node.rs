@@ -1,6 +1,7 @@
 //! A node: tables as the program would hold them, and the sessions with its peers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use lb_common::flow::{CONFIRMED, Entry, Key};
@@ -19,16 +20,19 @@ pub(crate) const BACKENDS: u64 = 4;
 /// Ranges that are asked for, and repaired, in a round.
 const PER_ROUND: usize = 256;
 
-pub(crate) fn addr(text: &str) -> lb_common::addr::Addr {
+fn addr(text: &str) -> lb_common::addr::Addr {
     text.parse::<std::net::IpAddr>().expect("an address").into()
 }
 
 /// Pool 0 has a port of an IPv4 address, pool 1 all of an IPv6 address.
 pub(crate) fn vips() -> [vip::Key; 2] {
-    [
-        vip::Key::new(addr("192.0.2.1"), Be16::new(443), proto::TCP),
-        vip::Key::new(addr("2001:db8::1"), Be16::new(0), proto::TCP),
-    ]
+    static VIPS: LazyLock<[vip::Key; 2]> = LazyLock::new(|| {
+        [
+            vip::Key::new(addr("192.0.2.1"), Be16::new(443), proto::TCP),
+            vip::Key::new(addr("2001:db8::1"), Be16::new(0), proto::TCP),
+        ]
+    });
+    *VIPS
 }
 
 pub(crate) fn pool_of(key: &Key) -> u16 {
@@ -36,7 +40,8 @@ pub(crate) fn pool_of(key: &Key) -> u16 {
 }
 
 pub(crate) fn slot_of(key: &Key) -> u32 {
-    of_hash(key.tuple().hash(&hash::Key::expand(&[7; 16])))
+    static KEY: LazyLock<hash::Key> = LazyLock::new(|| hash::Key::expand(&[7; 16]));
+    of_hash(key.tuple().hash(&KEY))
 }
 
 /// Indexes of backends differ from node to node, identities don't.
@@ -73,9 +78,18 @@ impl Tables for Maps {
 }
 
 /// What a node knows besides.
-struct Knows {
+pub(crate) struct Knows {
     place: u8,
     gone: Vec<u8>,
+}
+
+impl Knows {
+    pub(crate) fn new(place: u8) -> Self {
+        Self {
+            place,
+            gone: Vec::new(),
+        }
+    }
 }
 
 impl View for Knows {
@@ -313,10 +327,10 @@ impl Node {
         let now = self.tick(ms);
         self.round += 1;
         let mut round = Round::new(self.round, now, core::mem::take(&mut self.lost));
-        let asked: Vec<(u8, Vec<Range>)> = self
+        let asked: Vec<(u8, BTreeSet<Range>)> = self
             .sessions
             .iter_mut()
-            .map(|(peer, s)| (*peer, s.asked.take(PER_ROUND).into_iter().collect()))
+            .map(|(peer, s)| (*peer, s.asked.take(PER_ROUND)))
             .collect();
         let mut by_range: HashMap<Range, Vec<Flow>> = HashMap::new();
         let mut refresh = Vec::new();

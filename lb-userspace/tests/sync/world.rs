@@ -8,7 +8,7 @@ use lb_common::flow::{CONFIRMED, Key};
 
 use lb_userspace::sync::Limits;
 
-use crate::node::{Node, addr, vips};
+use crate::node::{Node, vips};
 
 /// SplitMix64.
 pub(crate) struct Random(pub(crate) u64);
@@ -142,9 +142,9 @@ impl World {
         let n = self.random.below(self.keys);
         let vip = vips()[(n % 2) as usize];
         let src = if n % 2 == 0 {
-            addr(&format!("10.0.{}.{}", n / 200 % 250, n % 200))
+            std::net::IpAddr::from([10, 0, (n >> 8) as u8, n as u8]).into()
         } else {
-            addr(&format!("2001:db8:1::{n:x}"))
+            std::net::IpAddr::from([0x2001, 0xdb8, 1, 0, 0, 0, 0, n as u16]).into()
         };
         Key {
             src,
