@@ -439,7 +439,7 @@ impl Group {
     fn is_ready(&mut self, ready: Result<(), Why>, controller: &mut Controller) {
         match ready {
             Ok(()) => {
-                controller.admitted();
+                controller.admitted(self.machine.committed());
                 self.command(Command::Joining(false));
                 info!("ready for traffic: one of the group");
             }

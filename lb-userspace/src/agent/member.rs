@@ -115,10 +115,11 @@ impl Controller {
         self.changes.tracker.members_changed(now());
     }
 
-    /// This node is one of the group from now on: what its rings are to be has been committed by all.
-    pub(super) fn admitted(&mut self) {
+    /// This node is one of the group from now on, which has committed this change last.
+    pub(super) fn admitted(&mut self, committed: Option<Target>) {
+        let rings = committed.map(|target| target.rings);
         let member = self.member();
-        (member.prepared, member.committed) = (Some(member.rings), Some(member.rings));
+        (member.prepared, member.committed) = (rings, rings);
         self.regate();
     }
 

@@ -9,7 +9,7 @@ use super::join::{Joiner, Leaver};
 use super::member::Member;
 use super::nodes::Nodes;
 use super::opinion::Alone;
-use super::order::Verdict;
+use super::order::{Target, Verdict};
 use super::wire::{Msg, Opinion, Phase, State, Term, decode, encode};
 use crate::health::Mono;
 
@@ -180,6 +180,11 @@ impl Machine {
             under_way: self.lead.as_ref().and_then(Lead::under_way),
             waits_for: self.waits_for(),
         }
+    }
+
+    /// The last change that this node committed, or that was committed before it joined.
+    pub fn committed(&self) -> Option<Target> {
+        self.member.committed
     }
 
     /// The verdict in force on this node.
