@@ -16,6 +16,7 @@ use super::desk::Desk;
 use super::health;
 use super::log;
 use super::metrics::Teller;
+use super::peers::Peers;
 use super::tunnel::Tunnels;
 use crate::api::call::{self, Call, Command};
 use crate::api::routes::{Api, router};
@@ -58,6 +59,7 @@ pub async fn run(args: Args) -> Result<()> {
         .map(|path| Listener::bind(path, group))
         .transpose()?;
     let metrics_on = metrics::bind(model.metrics.map(|metrics| metrics.listen))?;
+    let peers = Peers::start(&model)?;
     let (mut desk, operator) = Desk::open(&args, text);
     let plan = Plan {
         capacity: model.capacity,
@@ -88,13 +90,15 @@ pub async fn run(args: Args) -> Result<()> {
     let _log = log::bridge(controller.balancer().ebpf());
     let adopted = controller.balancer().adopted;
     desk.started(&mut controller, adopted);
-    let teller = Teller::start(&mut desk, &controller, (&root, checks.reader()), metrics_on).await?;
+    let readers = (checks.reader(), peers.reader());
+    let teller = Teller::start(&mut desk, &controller, &root, readers, metrics_on).await?;
     desk.time_passed(&mut controller).await;
     let (calls, mut inbox) = call::channel();
     let context = Api {
         calls,
         state_dir: Arc::new(desk.state_dir().to_owned()),
         checks: checks.reader(),
+        peers: peers.reader(),
     };
     let server = listener.map(|listener| tokio::spawn(listener.serve(teller.count(router(context.clone())))));
     notify(&[NotifyState::Ready, NotifyState::Status("forwarding")]);
@@ -103,7 +107,9 @@ pub async fn run(args: Args) -> Result<()> {
         checks,
         tunnels,
         teller,
+        peers,
     };
+    side.peers.tell();
     serve(&mut desk, &mut controller, &mut side, &mut signals, &mut inbox).await;
     notify(&[NotifyState::Stopping]);
     desk.stopped(&controller);
@@ -138,6 +144,7 @@ struct Side {
     checks: Checks,
     tunnels: Tunnels,
     teller: Teller,
+    peers: Peers,
 }
 
 async fn serve(
@@ -170,7 +177,10 @@ async fn serve(
         tokio::select! {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
-            _ = signals.hangup.recv() => reload(desk, controller).await,
+            _ = signals.hangup.recv() => {
+                side.peers.reload();
+                reload(desk, controller).await;
+            }
             Some(call) = inbox.recv() => match call.command {
                 Command::Doctor(ask) => side.tunnels.doctor(controller, ask).await,
                 command => desk.call(controller, Call { command, ..call }).await,
@@ -182,6 +192,7 @@ async fn serve(
                     again.reset_after(REOPEN_AFTER);
                 }
             }
+            _ = side.peers.event() => {}
             () = sleep(due) => desk.time_passed(controller).await,
             () = sleep_until(turn.unwrap_or_else(Instant::now).into()), if turn.is_some() => {
                 match controller.turn() {

@@ -9,6 +9,7 @@ mod desk;
 mod health;
 mod log;
 mod metrics;
+mod peers;
 mod report;
 pub mod store;
 mod tunnel;
