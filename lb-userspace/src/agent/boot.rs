@@ -31,6 +31,7 @@ use crate::health::task::Checks;
 use crate::metrics;
 use crate::model::GroupKey;
 use crate::net::{self, REFRESH_EVERY};
+use crate::peer;
 
 /// How often everything is looked up again: the kernel has no event for some changes, such as a learnt path MTU.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(60);
@@ -63,6 +64,7 @@ pub async fn run(args: Args) -> Result<()> {
         .map(|path| Listener::bind(path, group))
         .transpose()?;
     let metrics_on = metrics::bind(model.metrics.map(|metrics| metrics.listen))?;
+    Group::check(&model)?;
     let (mut desk, operator) = Desk::open(&args, text, keeper);
     let plan = Plan {
         capacity: model.capacity,
@@ -88,19 +90,24 @@ pub async fn run(args: Args) -> Result<()> {
         }
         return Err(e);
     }
-    let group = Group::start(&root, &mut controller)?;
     let mut tunnels = Tunnels::new(&root, controller.model().capacity);
     tunnels.follow(&controller, &checks).await;
     let _log = log::bridge(controller.balancer().ebpf());
     let adopted = controller.balancer().adopted;
     desk.started(&mut controller, adopted);
-    let teller = Teller::start(&mut desk, &controller, (&root, checks.reader()), metrics_on).await?;
+    let group = Group::start(&root, &mut controller)?;
+    let nodes = group
+        .as_ref()
+        .map_or_else(peer::Reader::nobody, |group| group.peers().reader());
+    let readers = (checks.reader(), nodes.clone());
+    let teller = Teller::start(&mut desk, &controller, &root, readers, metrics_on).await?;
     desk.time_passed(&mut controller).await;
     let (calls, mut inbox) = call::channel();
     let context = Api {
         calls,
         state_dir: Arc::new(desk.state_dir().to_owned()),
         checks: checks.reader(),
+        peers: nodes,
     };
     let server = listener.map(|listener| tokio::spawn(listener.serve(teller.count(router(context.clone())))));
     notify(&[NotifyState::Ready, NotifyState::Status("forwarding")]);
@@ -190,7 +197,12 @@ async fn serve(
             }
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
-            _ = signals.hangup.recv() => reload(desk, controller).await,
+            _ = signals.hangup.recv() => {
+                if let Some(group) = &side.group {
+                    group.peers().reload();
+                }
+                reload(desk, controller).await;
+            }
             Some(call) = inbox.recv() => match call.command {
                 Command::Ready(ask) => drop(ask.reply.send(Ok(readiness(side.group.as_ref())))),
                 Command::Leave(ask) => drop(ask.reply.send(leave(side.group.as_mut()))),

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 use tracing::{error, info, warn};
 
+use super::change::is_peered;
 use super::controller::Controller;
 use super::member::Seen;
 use super::sync::{self, Command, Notice};
@@ -22,7 +23,7 @@ use crate::group::{
     Action, Event, Facts, Gone, Input, Local, Machine, Nodes, Settings, Start, Status, View, Why,
 };
 use crate::health::Mono;
-use crate::model::{Group as Config, Name, Peering};
+use crate::model::{Group as Config, Model, Name, Peering};
 use crate::peer::{self, Life, Peers};
 
 /// Control messages of the group's machine.
@@ -96,6 +97,19 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// Whether this node can talk to the others, where they talk: looked at before anything is loaded.
+    ///
+    /// # Errors
+    /// No certificate, no socket.
+    pub(super) fn check(model: &Model) -> Result<()> {
+        let own = &model.node.name;
+        let place = model.group.nodes.iter().position(|node| node == own);
+        match place {
+            Some(place) if is_peered(model) => Ok(peer::check(&model.group, place)?),
+            _ => Ok(()),
+        }
+    }
+
     /// Begins to talk to the others, where the nodes of the group talk.
     ///
     /// # Errors

@@ -24,12 +24,14 @@ use super::dto::{
 };
 use super::group::{Done, Readiness};
 use super::health::{self, Health, Whose};
+use super::peers::{self, Peers};
 use super::refusal::Refusal;
 use super::tracked::{self, Tracked, Wanted};
 use crate::config::FILE_MAX;
 use crate::doctor::{Report, examine};
 use crate::health::task::Reader;
 use crate::journal;
+use crate::peer;
 
 /// The longest body of an order, in bytes.
 const ORDER_MAX: usize = 4096;
@@ -61,6 +63,8 @@ pub struct Api {
     pub state_dir: Arc<PathBuf>,
     /// The way to the health checks.
     pub checks: Reader,
+    /// What is known of the other nodes.
+    pub peers: peer::Reader,
 }
 
 fn documented() -> OpenApiRouter<Api> {
@@ -73,6 +77,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(weight))
         .routes(routes!(ramp))
         .routes(routes!(health_of))
+        .routes(routes!(peers_of))
         .routes(routes!(tracked_slots))
         .routes(routes!(doctor))
         .routes(routes!(running))
@@ -281,6 +286,12 @@ async fn health_of(
         _ => {}
     }
     Ok(Json(health))
+}
+
+/// The other nodes of the group; none where the nodes don't talk.
+#[utoipa::path(get, path = "/v1/peers", tag = "group", responses((status = 200, body = Peers)))]
+async fn peers_of(State(context): State<Api>) -> Json<Peers> {
+    Json(peers::peers(&context.peers.view()))
 }
 
 /// The tracked slots, and what holds each.
