@@ -12,6 +12,8 @@ use crate::health::Mono;
 
 /// A slot that could not retire is tried again after this.
 const HOLD: Duration = Duration::from_secs(5);
+/// The engine knows by then what a burial has left.
+const LOOK: Duration = Duration::from_millis(500);
 /// A retirement whose votes take longer is given up: slots that are closing can't follow a suspicion.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -304,12 +306,12 @@ impl Machine {
         if let Some(verdict) = self.next_verdict() {
             return Some(Step::Judge(verdict));
         }
+        let bury_after = self.lead.as_ref()?.bury_after;
         let is_whole = self.silent().is_empty() && self.all_judged();
-        if is_whole && !self.local.buriable.is_empty() {
+        if is_whole && !self.local.buriable.is_empty() && self.now >= bury_after {
             let cells: Vec<Cell> = self.local.buriable.iter().copied().take(CELLS_MAX).collect();
-            // What the engine proposes next is known when this is done.
-            self.local.buriable.clear();
             let lead = self.lead.as_mut()?;
+            lead.bury_after = self.now + LOOK;
             lead.todo = [Step::Bury(cells.clone()), Step::Plan(vec![])].into();
             return Some(Step::Plan(cells));
         }
