@@ -8,7 +8,7 @@ use super::*;
 use crate::health::fail_open::FailOpen;
 use crate::health::monitor::{Counts, Last};
 use crate::metrics::{
-    Backend, Build, Interface, Loads, Meters, Pool, Programmed, Row as Entry, Slots, Vip, Work, rows,
+    Backend, Build, Charter, Interface, Loads, Meters, Pool, Programmed, Row as Entry, Slots, Vip, Work, rows,
 };
 use crate::net::Traffic;
 use crate::state::standing::Standings;
@@ -190,6 +190,14 @@ fn full() -> Snapshot {
             standing: BTreeMap::from([(2, Standing::Dead)]),
             weights: BTreeMap::new(),
         },
+        charter: Some(Charter {
+            generation: 12,
+            pending: false,
+            equal: true,
+            in_force: true,
+            drift: true,
+            malformed: 3,
+        }),
     };
     Snapshot {
         build: Build {
@@ -222,6 +230,10 @@ fn full() -> Snapshot {
 
 /// What is told of [`full`].
 const TOLD: &[(&str, f64)] = &[
+    ("tandem_charter_generation", 12.0),
+    ("tandem_charter_drift", 1.0),
+    ("tandem_charter_pending", 0.0),
+    ("tandem_charter_malformed_messages_total", 3.0),
     (
         "tandem_vip_packets_total{vip=\"[2001:db8::1]:80/tcp\",pool=\"web\"}",
         1_099_511_627_776.0,
