@@ -13,7 +13,6 @@ mod log;
 mod member;
 mod metrics;
 mod report;
-mod sync;
 pub mod store;
 mod tunnel;
 
