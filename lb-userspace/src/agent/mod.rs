@@ -14,6 +14,7 @@ mod member;
 mod metrics;
 mod report;
 pub mod store;
+pub mod sync;
 mod tunnel;
 
 pub use boot::run;
