@@ -55,7 +55,7 @@ pub(super) struct Changes {
     pub(super) terms: BTreeMap<u16, Terms>,
     pub(super) fits: Fits,
     finder: Finder,
-    key: hash::Key,
+    pub(super) key: hash::Key,
     running: Option<Running>,
     /// What the last sweep took.
     swept: Duration,

@@ -2,6 +2,7 @@
 //! (docs/adr/0015-groups.md).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,9 +15,10 @@ use tracing::{error, info, warn};
 use super::change::is_peered;
 use super::controller::Controller;
 use super::member::Seen;
-use super::sync::{self, Command, Notice};
+use super::sync::{self, Command, Names, Notice, Report, Setup};
 use crate::api::group::{GroupState, Readiness};
 use crate::api::refusal::Refusal;
+use crate::dataplane::events::Events;
 use crate::dataplane::maps::Maps;
 use crate::dataplane::pin::Root;
 use crate::group::{
@@ -81,14 +83,14 @@ pub(super) struct Group {
     sessions: BTreeMap<u8, u64>,
     flows: mpsc::UnboundedSender<Command>,
     notices: mpsc::UnboundedReceiver<Notice>,
-    records: watch::Receiver<Arc<Vec<sync::Status>>>,
+    records: watch::Receiver<Arc<Report>>,
     /// The order under way.
     ticket: Option<u64>,
     ready: watch::Sender<Result<(), String>>,
     looked: Instant,
     local: Local,
     views: Vec<View>,
-    named: Option<Arc<sync::Names>>,
+    named: Arc<Names>,
     live: BTreeSet<u8>,
     charter: bool,
     /// What the slots were like when they were looked at.
@@ -125,11 +127,24 @@ impl Group {
         let me = u8::try_from(place).context("so many nodes can't be one group")?;
         let (flows, commands) = mpsc::unbounded_channel();
         let (tell, notices) = mpsc::unbounded_channel();
-        let (status, records) = watch::channel(Arc::default());
-        let maps = Maps::open(root).context("opening the maps for the peers")?;
+        let (report, records) = watch::channel(Arc::default());
+        let names = Arc::new(controller.flow_names(me));
+        let events = Events::open(root).context("opening the ring buffer of flow records")?;
+        let setup = Setup {
+            maps: Maps::open(root).context("opening the maps for the peers")?,
+            events,
+            names: Arc::clone(&names),
+            commands,
+            notices: tell,
+            report,
+        };
         let accept = Box::new(move |links| {
-            let run: std::pin::Pin<Box<dyn Future<Output = ()>>> =
-                Box::pin(sync::run(maps, links, commands, tell, status));
+            let run = async move {
+                if let Err(e) = sync::run(setup, links).await {
+                    error!("flow records are not replicated: {e}");
+                }
+            };
+            let run: Pin<Box<dyn Future<Output = ()>>> = Box::pin(run);
             run
         });
         let peers = peer::start(&config, place, accept)?;
@@ -143,6 +158,7 @@ impl Group {
             },
             start,
         );
+        drop(flows.send(Command::Joining(!controller.is_kept())));
         let (ready, _) = watch::channel(Err(Why::Waiting.to_string()));
         Ok(Some(Self {
             machine,
@@ -160,7 +176,7 @@ impl Group {
             looked: Instant::now(),
             local: Local::default(),
             views: Vec::new(),
-            named: None,
+            named: names,
             live: BTreeSet::new(),
             charter: false,
             seen: Seen::default(),
@@ -193,7 +209,7 @@ impl Group {
     }
 
     /// What flow records are doing.
-    pub(super) fn records(&self) -> watch::Receiver<Arc<Vec<sync::Status>>> {
+    pub(super) fn records(&self) -> watch::Receiver<Arc<Report>> {
         self.records.clone()
     }
 
@@ -373,11 +389,11 @@ impl Group {
         if !deleted.is_empty() {
             self.command(Command::Deleted(deleted));
         }
-        let names = sync::Names::of(controller, self.own);
-        if self.named.as_deref() != Some(&names) {
+        let names = controller.flow_names(self.own);
+        if *self.named != names {
             let names = Arc::new(names);
             self.command(Command::Names(Arc::clone(&names)));
-            self.named = Some(names);
+            self.named = names;
         }
         let local = controller.local();
         if local != self.local {
