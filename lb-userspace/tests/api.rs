@@ -61,6 +61,7 @@ impl Served {
             calls,
             state_dir: Arc::new(dir.path().to_owned()),
             checks: checks.reader(),
+            peers: lb_userspace::peer::Reader::nobody(),
         };
         let asked = Arc::new(Mutex::new(Vec::new()));
         let notes = Arc::clone(&asked);
