@@ -118,6 +118,12 @@ impl Slot {
         self.flags() & UDP_LEARN != 0
     }
 
+    /// Whether a peer's record named another backend lately.
+    #[inline(always)]
+    pub const fn is_held(self) -> bool {
+        self.flags() & HELD != 0
+    }
+
     const fn with_current(self, backend: u16) -> Self {
         Self::new(backend, self.origin(), self.previous(), self.flags())
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use lb_userspace::config::{self, Error, KeyFileError, What};
 use lb_userspace::model::health::Probe;
-use lb_userspace::model::{Attach, Capacity, KeyError, Model, Protocol, Via};
+use lb_userspace::model::{Attach, Capacity, KeyError, Model, Peering, Protocol, Via};
 
 const NODE: &str = "node: {name: lb1, interfaces: [eth0]}\n";
 const KEY: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
@@ -73,6 +73,24 @@ fn the_example_is_accepted_and_read_right() {
     let model = config::load(&path).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(model.node.attach, Attach::Auto);
     assert_eq!(model.group.nodes.len(), 2);
+    let peering = model.group.peering.unwrap();
+    let addresses: Vec<String> = peering.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["192.0.2.65:7946", "192.0.2.66:7946"]);
+    assert_eq!(
+        (
+            peering.heartbeat,
+            peering.dead_after,
+            peering.withdraw_after,
+            peering.join_within
+        ),
+        (
+            Peering::HEARTBEAT,
+            Peering::DEAD_AFTER,
+            Peering::WITHDRAW_AFTER,
+            Peering::JOIN_WITHIN
+        )
+    );
+    assert_eq!(peering.pki, Path::new(Peering::DEFAULT_PKI));
     let key = model.group.key.unwrap();
     assert_eq!(key.bytes()[..3], [0x00, 0x11, 0x22]);
     assert_eq!(model.capacity, Capacity::default());
@@ -120,6 +138,34 @@ fn the_example_is_accepted_and_read_right() {
     );
     assert_eq!(model.vips[3].to_string(), "[2001:db8:3::1]:443/tcp");
     assert_eq!(model.vips[2].to_string(), "203.0.113.9:any/tcp");
+}
+
+#[test]
+fn nodes_with_addresses_talk_and_those_without_do_not() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config/accepted/peering.yaml");
+    let model = config::load(&file).unwrap_or_else(|error| panic!("{error}"));
+    let peering = model.group.peering.unwrap();
+    let addresses: Vec<String> = peering.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        addresses,
+        [
+            "192.0.2.1:7946",
+            "192.0.2.2:7000",
+            "[2001:db8::3]:7946",
+            "[2001:db8::4]:7946"
+        ]
+    );
+    assert_eq!(peering.pki, file.with_file_name("pki"));
+    assert_eq!(peering.heartbeat, Duration::from_millis(20));
+    assert_eq!(peering.withdraw_after, Peering::WITHDRAW_AFTER);
+    // Names may look like something else to YAML, and a mapping may go without an address.
+    let names = format!("{NODE}group: {{nodes: [lb1, 07, true, no, 1.50, {{name: lb2}}], key: {KEY}}}\n");
+    let group = parse(&names).unwrap().group;
+    let found: Vec<&str> = group.nodes.iter().map(|name| name.as_str()).collect();
+    assert_eq!(found, ["lb1", "07", "true", "no", "1.50", "lb2"]);
+    assert_eq!(group.peering, None);
+    let lonely = format!("{NODE}group: {{nodes: [{{name: lb1, address: 192.0.2.1}}]}}\n");
+    assert_eq!(parse(&lonely).unwrap().group.peering, None);
 }
 
 #[test]

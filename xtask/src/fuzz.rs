@@ -34,16 +34,19 @@ enum Target {
     Balance,
     /// A frame through the model of the decapsulator
     Decap,
+    /// A peer's stream of flow records
+    Sync,
 }
 
 impl Target {
-    const ALL: [Self; 3] = [Self::Config, Self::Balance, Self::Decap];
+    const ALL: [Self; 4] = [Self::Config, Self::Balance, Self::Decap, Self::Sync];
 
     fn name(self) -> &'static str {
         match self {
             Self::Config => "config",
             Self::Balance => "balance",
             Self::Decap => "decap",
+            Self::Sync => "sync",
         }
     }
 }

@@ -23,7 +23,9 @@ use crate::state::diff::Op;
 use crate::state::ids::Ids;
 use crate::state::linger::Linger;
 use crate::state::standing::{Standing, Standings};
-use crate::state::track::{Census, Finder, Fits, Held, Judge, Sweep, TABLES, Terms, Tracker, fits, named};
+use crate::state::track::{
+    Census, Finder, Fits, Gate, Held, Judge, Sweep, TABLES, Terms, Tracker, fits, named,
+};
 
 /// How often it is seen whether a prepared change may take effect.
 const COMMIT_EVERY: Duration = Duration::from_millis(250);
@@ -50,8 +52,8 @@ const ORDER: [Table; TABLES] = [
 pub(super) struct Changes {
     pub(super) tracker: Tracker,
     pub(super) linger: Linger,
-    terms: BTreeMap<u16, Terms>,
-    fits: Fits,
+    pub(super) terms: BTreeMap<u16, Terms>,
+    pub(super) fits: Fits,
     finder: Finder,
     key: hash::Key,
     running: Option<Running>,
@@ -63,6 +65,10 @@ pub(super) struct Changes {
     max: u32,
     /// Whether this node is the group's only member.
     alone: bool,
+    /// Who lets planned changes go on.
+    pub(super) gate: Gate,
+    /// Own entries that sweeps have deleted, for the peers; none are kept where there are none.
+    deleted: Option<Vec<(flow::Key, flow::Entry)>>,
     /// Whether some VIP's flows are always entered.
     always: bool,
     room: [u32; TABLES],
@@ -93,7 +99,7 @@ impl Changes {
         let key = hash::Key::expand(&maps.meta()?.group_key);
         let udp = model.vips.iter().filter(|vip| vip.protocol == Protocol::Udp);
         let udp = udp.map(|vip| ticks(vip.idle_timeout)).max().unwrap_or(0);
-        let mut tracker = Tracker::adopt(applied.pools.keys().copied(), maps, udp, now());
+        let mut tracker = Tracker::adopt(applied.pools.keys().copied(), maps, !is_peered(model), udp, now());
         // Whether the earlier agent had deleted their entries is not known.
         let dead = applied.backends.iter().filter(|(_, b)| b.entry.flags & DEAD != 0);
         tracker.bury(dead.map(|(&index, _)| index), now());
@@ -111,6 +117,8 @@ impl Changes {
             sweep: Some(Instant::now()),
             max: 0,
             alone: false,
+            gate: if is_peered(model) { Gate::Shut } else { Gate::Alone },
+            deleted: is_peered(model).then(Vec::new),
             always: false,
             room: Table::ALL.map(|table| maps.room(table)),
         })
@@ -121,7 +129,12 @@ impl Changes {
         for (_, leaver) in linger.iter() {
             let id = leaver.backend.id;
             let over = self.max != 0 && now().since(leaver.since) >= self.max;
-            let least = if over { Standing::Dead } else { Standing::Draining };
+            // In a group only a verdict buries.
+            let least = if over && self.gate == Gate::Alone {
+                Standing::Dead
+            } else {
+                Standing::Draining
+            };
             let standing = standings.standing.entry(id).or_default();
             *standing = least.max(*standing);
             standings.weights.remove(&id);
@@ -140,7 +153,7 @@ impl Changes {
 
     /// Takes what the coming writes are judged by.
     pub(super) fn prepare(&mut self, model: &Model, ids: &Ids, desired: &Contents, standings: &Standings) {
-        self.terms = terms(model, ids);
+        self.terms = terms(model, ids, self.gate);
         self.fits = fits(desired, standings, |index| self.tracker.is_barred(index));
         self.max = ticks(model.group.max_tracked);
         self.alone = model.group.nodes.len() == 1;
@@ -149,13 +162,40 @@ impl Changes {
     }
 
     /// Has a sweep come soon, where there is something to find.
-    fn hurry(&mut self) {
+    pub(super) fn hurry(&mut self) {
         if self.running.is_none()
             && let Some(pause) = self.pause()
         {
             let soon = Instant::now() + pause;
             self.sweep = Some(self.sweep.map_or(soon, |sweep| sweep.min(soon)));
         }
+    }
+
+    /// Begins a sweep anew, so that it sees whatever was there when this was called ([`Sweep::is_after`]).
+    pub(super) fn restart_sweep(&mut self) {
+        self.running = None;
+        self.sweep = Some(Instant::now() + Duration::from_millis(200));
+    }
+
+    /// Lets planned changes go on, or not.
+    pub(super) fn set_gate(&mut self, gate: Gate) {
+        self.gate = gate;
+        self.terms.values_mut().for_each(|terms| terms.gate = gate);
+    }
+
+    /// Backends that have left for longer than a slot may be tracked, by identity.
+    pub(super) fn overdue(&self) -> impl Iterator<Item = u64> {
+        let is_over = |since: Tick| self.max != 0 && now().since(since) >= self.max;
+        let over = self
+            .linger
+            .iter()
+            .filter(move |(_, leaver)| is_over(leaver.since));
+        over.map(|(_, leaver)| leaver.backend.id)
+    }
+
+    /// Own entries that sweeps have deleted since this was asked last.
+    pub(super) fn take_deleted(&mut self) -> Vec<(flow::Key, flow::Entry)> {
+        self.deleted.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Until the next sweep; `None` = nothing is to be found.
@@ -237,7 +277,10 @@ impl Changes {
 
     /// A piece of a sweep; the whole sweep, when this was the last.
     fn sweep_on(&mut self, maps: &mut Maps) -> Result<Option<Sweep>, Error> {
-        let mut running = self.running.take().unwrap_or_else(Running::new);
+        let mut running = self.running.take().unwrap_or_else(|| {
+            self.tracker.look(maps);
+            Running::new()
+        });
         let table = ORDER[running.table];
         let now = now();
         for (key, entry) in maps.walk(table, &mut running.walk)? {
@@ -249,6 +292,11 @@ impl Changes {
                 && maps.entry(table, &key)? == Some(entry)
             {
                 maps.remove_entry(table, &key)?;
+                if let Some(deleted) = &mut self.deleted
+                    && entry.owner == flow::OWN
+                {
+                    deleted.push((key, entry));
+                }
             }
         }
         if !running.walk.is_over() {
@@ -364,7 +412,7 @@ impl Controller {
     }
 
     /// Moves tracked slots as far as they can go now.
-    fn advance(&mut self) {
+    pub(super) fn advance(&mut self) {
         let was_waiting = self.changes.tracker.is_waiting();
         let maps = &self.balancer.maps;
         let slots = self.changes.advance(maps, &self.target);
@@ -431,15 +479,23 @@ impl Controller {
     }
 }
 
+/// Whether the nodes of the group talk to each other.
+pub(super) fn is_peered(model: &Model) -> bool {
+    model.group.peering.is_some() && model.group.nodes.len() > 1
+}
+
 fn ticks(time: Duration) -> u32 {
     tick::seconds(u32::try_from(time.as_secs()).unwrap_or(u32::MAX))
 }
 
 /// The terms of the pools that VIPs use, by index.
-fn terms(model: &Model, ids: &Ids) -> BTreeMap<u16, Terms> {
+fn terms(model: &Model, ids: &Ids, gate: Gate) -> BTreeMap<u16, Terms> {
     let mut terms: BTreeMap<u16, Terms> = BTreeMap::new();
     for vip in model.vips.iter().filter(|vip| vip.tracking != Tracking::Off) {
-        let of_pool = terms.entry(ids.pools[vip.pool]).or_default();
+        let of_pool = terms.entry(ids.pools[vip.pool]).or_insert(Terms {
+            gate,
+            ..Terms::default()
+        });
         let idle = Some(ticks(vip.idle_timeout));
         of_pool.idle = of_pool.idle.max(idle);
         if vip.protocol == Protocol::Udp {

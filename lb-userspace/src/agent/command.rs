@@ -10,7 +10,9 @@ use super::controller::{Controller, now};
 use super::desk::Desk;
 use super::store::{Draft, StoreError};
 use crate::api::call::{About, Call, Command, Text, Verb, Who};
-use crate::api::dto::{Applied, BackendState, Backends, Leaving, Ordered, Planned, RampState, Running};
+use crate::api::dto::{
+    Applied, BackendState, Backends, Charter, Leaving, Ordered, Planned, RampState, Running,
+};
 use crate::api::refusal::Refusal;
 use crate::api::tracked::{self, Tracked, Wanted};
 use crate::config;
@@ -39,11 +41,39 @@ impl From<StoreError> for Refusal {
     }
 }
 
+/// An order that changes something, and may.
+pub(super) struct Weighed {
+    pub(super) pool: String,
+    /// Stable identity of the backend.
+    pub(super) id: u64,
+    /// `pool/backend`.
+    name: String,
+    order: Order,
+    before: operator::Operator,
+    /// All orders with this one.
+    pub(super) after: operator::Operator,
+    /// What the maps were to hold before.
+    pub(super) held: Contents,
+}
+
+impl Weighed {
+    /// In words.
+    pub(super) fn what(&self) -> String {
+        let mut event = event(&self.name, self.order, 0).to_string();
+        event.truncate(event.rfind("; ").unwrap_or(event.len()));
+        event
+    }
+}
+
 impl Desk {
     /// Does what a call asks, and answers. Who has hung up gets no answer, but is obeyed.
     pub(super) async fn call(&mut self, controller: &mut Controller, call: Call) {
         let who = call.who;
         match call.command {
+            Command::Order(ask) if self.keeper.is_some() => self.order_in_group(controller, who, ask).await,
+            Command::Apply(ask) if self.keeper.is_some() => self.apply_in_group(controller, who, ask).await,
+            Command::Rollback(ask) => self.rollback(controller, who, ask).await,
+            Command::History(ask) => drop(ask.reply.send(self.history())),
             Command::Order(ask) => {
                 drop(ask.reply.send(self.order(controller, who, &ask.what).await));
             }
@@ -54,6 +84,10 @@ impl Desk {
                 drop(ask.reply.send(self.apply(controller, who, ask.what).await));
             }
             Command::Running(ask) => drop(ask.reply.send(Ok(self.running(controller)))),
+            // Asked of whoever holds the way to the peers.
+            Command::Ready(ask) => drop(ask.reply.send(Err(Refusal::NoPeers))),
+            Command::Leave(ask) => drop(ask.reply.send(Err(Refusal::NoPeers))),
+            Command::Forget(ask) => drop(ask.reply.send(Err(Refusal::NoPeers))),
             // Asked of whoever holds the way through the tunnel.
             Command::Doctor(ask) => drop(ask.reply.send(Err(Refusal::NoAnswer))),
         }
@@ -65,6 +99,40 @@ impl Desk {
         who: Who,
         about: &About,
     ) -> Result<Ordered, Refusal> {
+        let weighed = match self.weigh(controller, about).await? {
+            Ok(weighed) => weighed,
+            Err(same) => return Ok(same),
+        };
+        // On disk first: what a restart would forget must not hold.
+        self.save(&weighed.after)?;
+        if let Err(e) = controller.obey(weighed.after.clone()).await {
+            if let Err(e) = self.save(&weighed.before) {
+                warn!("orders that failed stay on disk: {e}");
+            }
+            return Err(Refusal::Failed(e));
+        }
+        let moved = slots_moved(&weighed.pool, &weighed.held, controller.target());
+        let event = event(&weighed.name, weighed.order, moved);
+        info!(uid = who.uid, pid = who.pid, "{event}");
+        let mut events = vec![event];
+        events.append(&mut controller.take_news());
+        self.record(controller.generation(), &cause(who), events);
+        Ok(Ordered {
+            changed: true,
+            slots_moved: moved,
+            backend: state_of(controller, &weighed.pool, weighed.id),
+        })
+    }
+
+    /// What an order would come to; the answer at once, where it holds already.
+    ///
+    /// # Errors
+    /// What is refused before anybody is asked.
+    pub(super) async fn weigh(
+        &self,
+        controller: &mut Controller,
+        about: &About,
+    ) -> Result<Result<Weighed, Ordered>, Refusal> {
         let (pool, backend) = find(controller.model(), (&about.pool, &about.backend))?;
         let (pool, id, configured) = (pool.name.to_string(), backend.id, backend.weight);
         let name = format!("{pool}/{}", backend.name);
@@ -77,12 +145,11 @@ impl Desk {
             why,
         })?;
         if after == before {
-            let backend = state_of(controller, &pool, id);
-            return Ok(Ordered {
+            return Ok(Err(Ordered {
                 changed: false,
                 slots_moved: 0,
-                backend,
-            });
+                backend: state_of(controller, &pool, id),
+            }));
         }
         let held = controller.target().clone();
         if !is_forced(about.verb) {
@@ -95,25 +162,15 @@ impl Desk {
                 return Err(Refusal::LastOne { pool });
             }
         }
-        // On disk first: what a restart would forget must not hold.
-        self.save(&after)?;
-        if let Err(e) = controller.obey(after).await {
-            if let Err(e) = self.save(&before) {
-                warn!("orders that failed stay on disk: {e}");
-            }
-            return Err(Refusal::Failed(e));
-        }
-        let moved = slots_moved(&pool, &held, controller.target());
-        let event = event(&name, order, moved);
-        info!(uid = who.uid, pid = who.pid, "{event}");
-        let mut events = vec![event];
-        events.append(&mut controller.take_news());
-        self.record(controller.generation(), &cause(who), events);
-        Ok(Ordered {
-            changed: true,
-            slots_moved: moved,
-            backend: state_of(controller, &pool, id),
-        })
+        Ok(Ok(Weighed {
+            pool,
+            id,
+            name,
+            order,
+            before,
+            after,
+            held,
+        }))
     }
 
     async fn plan(&mut self, controller: &mut Controller, text: &Text) -> Result<Planned, Refusal> {
@@ -128,7 +185,7 @@ impl Desk {
     }
 
     /// The model of a text, which this host can run.
-    async fn accept(&self, controller: &Controller, text: &Text) -> Result<Model, Refusal> {
+    pub(super) async fn accept(&self, controller: &Controller, text: &Text) -> Result<Model, Refusal> {
         if let Some(wanted) = text.naming.generation
             && wanted != controller.generation()
         {
@@ -208,6 +265,7 @@ impl Desk {
             plan,
             file: path.display().to_string(),
             backup: backup.map(|path| path.display().to_string()),
+            group: None,
         })
     }
 
@@ -220,6 +278,13 @@ impl Desk {
             since: self.in_force.since.0,
             file_differs: on_disk.as_ref() != Ok(&self.in_force.text),
             text: config::masked(&self.in_force.text),
+            charter: self.charter().map(|standing| Charter {
+                generation: standing.generation,
+                pending: standing.pending,
+                equal: standing.equal,
+                in_force: standing.in_force,
+                drift: standing.drift,
+            }),
         }
     }
 }
@@ -389,7 +454,7 @@ fn backends(controller: &Controller) -> Backends {
 }
 
 /// The state of a backend that the model has.
-fn state_of(controller: &Controller, pool: &str, id: u64) -> BackendState {
+pub(super) fn state_of(controller: &Controller, pool: &str, id: u64) -> BackendState {
     let view = Now::of(controller);
     let pools = &controller.model().pools;
     let pool = pools.iter().find(|p| p.name.as_str() == pool);

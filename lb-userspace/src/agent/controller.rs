@@ -6,12 +6,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use tracing::{error, info, warn};
 
-use super::change::{Changes, leave};
+use super::change::{Changes, is_peered, leave};
+use super::member::Member;
 use super::report;
 use crate::dataplane::attach::Attached;
 use crate::dataplane::flows;
 use crate::dataplane::load::Balancer;
 use crate::dataplane::maps::Maps;
+use crate::group;
 use crate::journal::Event;
 use crate::metrics::Work;
 use crate::model::Model;
@@ -50,6 +52,10 @@ pub(super) struct Controller {
     links: Option<Vec<Link>>,
     generation: u64,
     said: BTreeSet<String>,
+    /// Where the nodes of the group talk to each other.
+    pub(super) member: Option<Member>,
+    /// Whether the slots are those of an earlier agent.
+    pub(super) kept: bool,
     /// The last attempt to write what the maps should hold went through.
     pub(super) in_step: bool,
 }
@@ -67,6 +73,8 @@ impl Controller {
         let applied = balancer.maps.contents()?;
         let changes = Changes::new(&model, &applied, &balancer.maps)?;
         let generation = balancer.maps.meta()?.generation;
+        let member = is_peered(&model).then(Member::default);
+        let is_kept = balancer.adopted && generation > 0;
         let resolver = Resolver::open().await?;
         let links = attach.then(Vec::new);
         let (cache, said) = (Cache::default(), BTreeSet::new());
@@ -85,6 +93,8 @@ impl Controller {
             links,
             generation,
             said,
+            member,
+            kept: is_kept,
             in_step: false,
         })
     }
@@ -241,8 +251,31 @@ impl Controller {
     }
 
     fn standings_under(&self, model: &Model, operator: &Operator, linger: &Linger) -> Standings {
-        let standings = merge(&operator.standings(model, now()), &self.standings);
+        let operator = operator.standings(model, now());
+        let standings = match &self.member {
+            Some(member) => group::local(&group::agreed(&operator, &member.verdict), &self.standings),
+            None => merge(&operator, &self.standings),
+        };
         self.changes.with_leavers(linger, standings)
+    }
+
+    /// What the health checks say.
+    pub(super) fn checked(&self) -> &Standings {
+        &self.standings
+    }
+
+    /// Computes what all rings of the group are to be, and whether its members have agreed on that.
+    fn lay(&mut self) {
+        if let Some(member) = &mut self.member {
+            let operator = self.operator.standings(&self.model, now());
+            let gate = member.lay(&self.model, &operator);
+            self.changes.set_gate(gate);
+        }
+    }
+
+    /// Keeps backends for their flows that are in the maps, but in no configuration.
+    pub(super) fn relinger(&mut self) {
+        (self.changes.linger, self.effective) = self.leaving(&self.model, &self.applied);
     }
 
     /// What happened to next hops since this was called last.
@@ -336,6 +369,16 @@ impl Controller {
                 "`group.key` can't be changed by a reload, it would move every flow; {HOW}"
             ));
         }
+        let peers = |model: &Model| (model.group.nodes.clone(), model.group.peering.clone());
+        if self.member.is_some() != is_peered(model)
+            || self.member.is_some() && peers(model) != peers(&self.model)
+        {
+            fixed.push(
+                "who is in the group and how its nodes talk (`group.nodes`, `group.peering`) is read at the start: \
+                 write it into the file of every node and restart lbd on one after the other"
+                    .to_owned(),
+            );
+        }
         fixed.extend(repoint::refused(&self.applied, model));
         let tracked: BTreeSet<u16> = self.changes.tracker.pools().collect();
         fixed.extend(repoint::too_early(&self.model, &self.applied, &tracked, model));
@@ -346,6 +389,7 @@ impl Controller {
     fn program(&mut self, hops: &[NextHop]) -> Result<()> {
         self.in_step = false;
         let ids = ids::assign(&self.effective, &self.applied);
+        self.lay();
         let standings = self.standings();
         let barred = self.changes.verdicts(&self.effective, &ids, &standings);
         let world = World {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{error, info};
 
 use super::args::Args;
+use super::charter::Keeper;
 use super::controller::{Controller, now};
 use super::health;
 use super::store::{Loaded, Store, StoreError};
@@ -53,12 +54,14 @@ pub(super) struct Desk {
     pub(super) endpoint: Option<Endpoint>,
     /// Told of what was found on disk, to be recorded when there is a generation.
     findings: Vec<Event>,
+    /// The group's charter, in a group.
+    pub(super) keeper: Option<Keeper>,
 }
 
 impl Desk {
     /// Opens the state folder. One that can't be used is told, and no reason not to balance: orders are refused then,
     /// since they would not survive.
-    pub(super) fn open(args: &Args, text: String) -> (Self, Operator) {
+    pub(super) fn open(args: &Args, text: String, keeper: Option<Keeper>) -> (Self, Operator) {
         let mut desk = Self {
             state_dir: args.state_dir.clone(),
             config: args.config.clone(),
@@ -72,6 +75,7 @@ impl Desk {
             loads: Loads::default(),
             endpoint: None,
             findings: Vec::new(),
+            keeper,
         };
         desk.loads.applied(now());
         let saved = desk.load().unwrap_or_else(|e| {
@@ -84,7 +88,15 @@ impl Desk {
             desk.seen = saved.seen.min(now());
         }
         desk.open_journal();
-        (desk, saved.operator)
+        let of_group = desk.keeper.as_ref().and_then(Keeper::orders);
+        let operator = of_group.cloned().unwrap_or(saved.operator);
+        desk.findings.extend(
+            desk.keeper
+                .as_mut()
+                .map(Keeper::take_findings)
+                .unwrap_or_default(),
+        );
+        (desk, operator)
     }
 
     fn load(&mut self) -> Result<Saved, StoreError> {
@@ -114,7 +126,7 @@ impl Desk {
     }
 
     /// The same where there is nobody to tell.
-    fn save_or_log(&self, operator: &Operator) {
+    pub(super) fn save_or_log(&self, operator: &Operator) {
         if let Err(e) = self.save(operator) {
             error!("the operator's orders could not be written: {e}");
         }
@@ -201,6 +213,11 @@ impl Desk {
     /// Reads the configuration file again and puts it into effect.
     pub(super) async fn reload(&mut self, controller: &mut Controller) -> anyhow::Result<()> {
         let path = self.config.clone();
+        if self.keeper.is_some() {
+            let done = self.reload_local(controller).await;
+            return done
+                .inspect_err(|e| self.refused(controller, &Cause::Reload, &path.display().to_string(), e));
+        }
         let loaded = config::text(&path).and_then(|text| Ok((config::parse(&text, &path)?, text)));
         let done = match loaded {
             Ok((model, text)) => self.put(controller, model, text, &Cause::Reload).await,

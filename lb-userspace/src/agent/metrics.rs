@@ -10,6 +10,7 @@ use crate::dataplane::pin::Root;
 use crate::health::task::Reader;
 use crate::metrics::{Endpoint, Meters, Next, Sources, Told};
 use crate::model::Model;
+use crate::peer;
 
 /// Tells what the loop alone knows.
 pub(super) struct Teller {
@@ -22,7 +23,8 @@ impl Teller {
     pub(super) async fn start(
         desk: &mut Desk,
         controller: &Controller,
-        (root, health): (&Root, Reader),
+        root: &Root,
+        (health, peers): (Reader, peer::Reader),
         bound: Next,
     ) -> Result<Self> {
         let (told, heard) = watch::channel(told(desk, controller));
@@ -31,6 +33,7 @@ impl Teller {
         let mut endpoint = Endpoint::start(Sources {
             root: root.clone(),
             health,
+            peers,
             told: heard,
             meters: meters.clone(),
         })?;

@@ -4,12 +4,16 @@ pub mod args;
 mod boot;
 mod command;
 mod change;
+mod charter;
 mod controller;
 mod desk;
+mod group;
 mod health;
 mod log;
+mod member;
 mod metrics;
 mod report;
+mod sync;
 pub mod store;
 mod tunnel;
 

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::dto::{Applied, Backends, Drain, Naming, Ordered, Plain, Planned, Ramp, Running, Weight};
+use super::dto::{
+    Applied, Backends, Drain, History, Naming, Ordered, Plain, Planned, Ramp, Rollback, Running, Weight,
+};
+use super::group::{Done, Readiness};
 use super::refusal::Refusal;
 use super::tracked::{Tracked, Wanted};
 use crate::doctor::Patient;
@@ -53,8 +56,18 @@ pub enum Command {
     Plan(Ask<Text, Planned>),
     /// Put a configuration into effect.
     Apply(Ask<Text, Applied>),
+    /// Go back to a text of the group's history.
+    Rollback(Ask<Rollback, Applied>),
+    /// The group's last generations.
+    History(Ask<(), History>),
     /// The running configuration.
     Running(Ask<(), Running>),
+    /// Whether this node may attract traffic.
+    Ready(Ask<(), Readiness>),
+    /// Leave the group, then stop.
+    Leave(Ask<(), Done>),
+    /// Count a silent node, by name, as one that forwards nothing.
+    Forget(Ask<String, Done>),
     /// A backend that is to be examined.
     Doctor(Ask<Named, Box<Ready>>),
 }

@@ -172,6 +172,61 @@ pub struct Applied {
     pub file: String,
     /// The file that holds what was there before; nothing where no file was there.
     pub backup: Option<String>,
+    /// The generation of the group, such as `12/lb2`; nothing where this node is in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+}
+
+/// Which text of the history is wanted.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Rollback {
+    /// The number of its generation; the last one with another text than the running where absent.
+    pub number: Option<u64>,
+}
+
+/// The last generations of the group's configuration.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct History {
+    /// The newest first.
+    pub generations: Vec<Past>,
+}
+
+/// A generation that was in force.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Past {
+    /// Such as `12/lb2`.
+    pub generation: String,
+    /// Its number.
+    pub number: u64,
+    /// The node that it was asked of.
+    pub node: String,
+    /// The user who asked.
+    pub uid: u32,
+    /// When, in milliseconds since the Unix epoch, by that node's clock.
+    pub at: u64,
+    /// What was asked, and by whom.
+    pub what: String,
+    /// Its text is another one than that of the generation before.
+    pub new_text: bool,
+    /// It is the running one.
+    pub in_force: bool,
+}
+
+/// How a node stands to its group's configuration.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Charter {
+    /// Such as `12/lb2`; number 0 where nothing was agreed on.
+    pub generation: String,
+    /// One that is not decided.
+    pub pending: Option<String>,
+    /// All live peers have the same.
+    pub equal: bool,
+    /// This node runs it.
+    pub in_force: bool,
+    /// This node's file says something else.
+    pub drift: bool,
 }
 
 /// The running configuration.
@@ -189,6 +244,9 @@ pub struct Running {
     pub file_differs: bool,
     /// Its text, with the group's key masked.
     pub text: String,
+    /// How this node stands to its group's configuration; nothing where it is in no group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charter: Option<Charter>,
 }
 
 /// Which records of the journal are wanted.

@@ -7,6 +7,9 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::dto::Problem;
+use crate::charter::NotAgreed;
+use crate::charter::fsm::Why;
+use crate::charter::text::TextError;
 use crate::config;
 use crate::state::operator::Contradiction;
 
@@ -93,6 +96,48 @@ pub enum Refusal {
     /// The data plane or the network refused it; what was there before is there again.
     #[error("{0:#}")]
     Failed(anyhow::Error),
+    /// This node is in no group, or its nodes don't talk.
+    #[error("this node is in no group whose nodes talk: there is no history")]
+    NoGroup,
+    /// The nodes of this group don't talk, or this one is alone.
+    #[error("this node is in no group whose nodes talk")]
+    NoPeers,
+    /// No node of this name, or this one itself.
+    #[error("the group has no other node {name:?}")]
+    UnknownNode {
+        /// What was asked for.
+        name: String,
+        /// The others.
+        others: Vec<String>,
+    },
+    /// It forwards, and its word counts.
+    #[error("node {name} is not silent, so it is not to be forgotten")]
+    NotSilent {
+        /// Which node.
+        name: String,
+    },
+    /// The history doesn't have it.
+    #[error("the history has no such generation")]
+    NoSuchGeneration {
+        /// Those that it has.
+        known: Vec<String>,
+    },
+    /// What the group shares can't be told from what is the node's own.
+    #[error("{0}")]
+    Text(#[from] TextError),
+    /// The group didn't agree; nothing was changed anywhere.
+    #[error("{0}")]
+    NotAgreed(NotAgreed),
+    /// The group has agreed, and this node can't run it.
+    #[error(
+        "generation {generation} is the group's configuration now, and this node could not put it into force: {why}"
+    )]
+    NotInForce {
+        /// Such as `12/lb2`.
+        generation: String,
+        /// Why not.
+        why: String,
+    },
     /// The peer may not use this socket.
     #[error("user {uid} may not command this agent")]
     Forbidden {
@@ -108,17 +153,28 @@ impl Refusal {
     /// The status code of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::UnknownPool { .. } | Self::UnknownBackend { .. } => StatusCode::NOT_FOUND,
+            Self::UnknownPool { .. }
+            | Self::UnknownBackend { .. }
+            | Self::UnknownNode { .. }
+            | Self::NoSuchGeneration { .. } => StatusCode::NOT_FOUND,
             Self::Contradiction { .. }
             | Self::LastOne { .. }
             | Self::Generation { .. }
             | Self::Fixed(_)
+            | Self::NoGroup
+            | Self::NoPeers
+            | Self::NotSilent { .. }
+            | Self::NotAgreed(_)
             | Self::NoVip { .. } => StatusCode::CONFLICT,
-            Self::Range { .. } | Self::Config(_) | Self::Host(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Range { .. } | Self::Config(_) | Self::Text(_) | Self::Host(_) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Forbidden { .. } => StatusCode::FORBIDDEN,
-            Self::Disk { .. } | Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Disk { .. } | Self::Failed(_) | Self::NotInForce { .. } => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
             Self::NoAnswer => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -136,6 +192,8 @@ impl Refusal {
                 Contradiction::Drained => format!("`lbctl undrain {backend}` ends the drain"),
                 Contradiction::NoWeight => format!("`lbctl weight {backend} N` sets another one"),
             },
+            Self::UnknownNode { others, .. } => format!("there are: {}", others.join(", ")),
+            Self::NotSilent { .. } => "`lbctl leave` on that node takes it out of the group".to_owned(),
             Self::LastOne { .. } => "--force does it all the same".to_owned(),
             Self::Generation { .. } => {
                 "somebody else applied one: look at `lbctl config plan` again".to_owned()
@@ -149,10 +207,29 @@ impl Refusal {
             Self::NoAnswer => "`lbctl status` says whether it lives; its log says what it does".to_owned(),
             Self::TooLarge => "an order has at most 4 KiB, a configuration 16 MiB".to_owned(),
             Self::NoVip { .. } => "give it one under `vips`".to_owned(),
+            Self::NoGroup | Self::NoPeers => "addresses in `group.nodes` make a group".to_owned(),
+            Self::NoSuchGeneration { known } => match known.as_slice() {
+                [] => "nothing was agreed on yet: `lbctl config apply FILE`".to_owned(),
+                known => format!("there are: {}", known.join(", ")),
+            },
+            Self::NotAgreed(not) => match &not.why {
+                Why::Silent(_) => {
+                    "`lbctl peers` says how they are; `lbctl peers forget NODE` goes on without one"
+                        .to_owned()
+                }
+                Why::Busy(_) | Why::Lost(_) | Why::Behind(_) => {
+                    "look at `lbctl config show`, and ask again".to_owned()
+                }
+                Why::Refused { .. } | Why::Disk(_) | Why::Exhausted => return None,
+            },
+            Self::NotInForce { .. } => {
+                "it is tried again; `lbctl events` and the agent's log say more".to_owned()
+            }
             // These say it themselves.
             Self::Range { .. }
             | Self::Malformed(_)
             | Self::Config(_)
+            | Self::Text(_)
             | Self::Host(_)
             | Self::Fixed(_)
             | Self::Failed(_) => return None,

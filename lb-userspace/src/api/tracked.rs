@@ -87,6 +87,8 @@ pub enum Reason {
     Unswept,
     /// Nothing holds it: it retires after the next sweep.
     Closing,
+    /// Nothing holds it on this node: it retires when all members say the same.
+    Ready,
     /// UDP flows are still being learned.
     Learning,
     /// New flows go to another backend here than the slot is to retire to.
@@ -123,6 +125,7 @@ impl Reason {
             Self::Prepared => "prepared",
             Self::Unswept => "unswept",
             Self::Closing => "closing",
+            Self::Ready => "ready",
             Self::Learning => "learning",
             Self::OtherCurrent => "other_current",
             Self::Changed { .. } => "changed",
@@ -296,6 +299,7 @@ fn reason(held: &Held, example: Option<Example>) -> Reason {
         Why::Prepared => return Reason::Prepared,
         Why::Unswept => return Reason::Unswept,
         Why::Closing => return Reason::Closing,
+        Why::Ready => return Reason::Ready,
         Why::Held(hold) => hold,
     };
     match hold {

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The form of a duration that is not nothing.
+pub(super) const DURATION: &str = "^[1-9][0-9]*(ms|s|m|h)$";
+
 /// Units and their milliseconds, the largest first.
 const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 

@@ -12,6 +12,7 @@ mod reference;
 mod source;
 mod validate;
 mod what;
+mod wrong_group;
 mod wrong_health;
 mod yaml;
 
@@ -21,6 +22,7 @@ use std::path::Path;
 
 pub use error::{Class, Error, Excerpt, Family, KeyFileError, Kind, Problem, Shape, Snippet, What};
 pub use reference::{Field, UnknownField, explain, fields, schema};
+pub use wrong_group::WrongGroup;
 pub use wrong_health::WrongHealth;
 
 use crate::model::Model;
@@ -52,6 +54,14 @@ pub fn text(path: &Path) -> Result<String, Error> {
 /// A configuration's text as it may be shown: the group's key, and whatever near it could be one, is masked.
 pub fn masked(text: &str) -> String {
     Source::new(text).masked()
+}
+
+/// What a text says, as plain values and unchecked: not for more than to compare two texts.
+///
+/// # Errors
+/// The problem at which the parser stopped.
+pub fn values(text: &str) -> Result<serde_json::Value, Box<Problem>> {
+    yaml::values(text.trim_start_matches('\u{feff}'))
 }
 
 /// Checks a file's text. `path` stands in messages and is where a relative `key_file` starts from.

@@ -6,6 +6,7 @@
 //! The doc comments and `schemars` attributes of the fields are the reference: JSON Schema, `docs/CONFIG.md` and
 //! `lbctl config explain` are made of them. `x-range` and `x-default` say in words what JSON Schema has no word for.
 
+mod group;
 mod health;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_yaml::Spanned;
 
+pub(super) use group::{Member, Peer, Peering};
 pub(super) use health::{Health, METHODS, TRUTH, TYPES, Tls, Type};
 
 use crate::model::{self, Attach, Capacity as Sizes, INTERFACE_MAX, NAME_MAX, Protocol, Tracking};
@@ -125,10 +127,10 @@ pub(super) struct Node {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Group {
-    /// Names of all nodes, this one included.
-    #[schemars(with = "Option<Vec<String>>", length(min = 1), extend("x-default" = "this node alone"))]
-    #[schemars(inner(regex(pattern = NAME), length(max = NAME_MAX)))]
-    pub(super) nodes: Field<List<String>>,
+    /// All nodes, this one included: names, or mappings of a name and an address. Nodes that have addresses talk to each
+    /// other, and then all of them have one. The order is the same on all nodes, and new nodes are added at the end.
+    #[schemars(with = "Option<Vec<Peer>>", length(min = 1), extend("x-default" = "this node alone"))]
+    pub(super) nodes: Field<List<Member>>,
     /// The key of the flow hash: the same on all nodes, secret, and not changeable by a reload. With it a client
     /// could aim its flows at one backend. Make one with `openssl rand -hex 16`. More than one node needs it, here or
     /// in `key_file`; a single node makes its own.
@@ -142,6 +144,9 @@ pub(super) struct Group {
     /// hold it no longer; entries do as long as they live. A removed backend is kept for its flows no longer than this.
     #[schemars(with = "Option<u32>", range(min = MAX_TRACKED_MIN, max = MAX_TRACKED_MAX), extend("default" = MAX_TRACKED))]
     pub(super) max_tracked: Field<String>,
+    /// How the nodes talk to each other; only where they have addresses.
+    #[schemars(with = "Option<Peering>", extend("x-default" = "all of it by default"))]
+    pub(super) peering: Field<Peering>,
 }
 
 /// `capacity:`

@@ -127,7 +127,7 @@ fn kind(schema: &Value) -> String {
         .filter(|word| *word != "null")
         .map(|word| match word {
             "object" => "mapping".to_owned(),
-            "array" => format!("list of {}s", kind(&schema["items"])),
+            "array" => format!("list of {}s", kind(&schema["items"]).replace(" or ", "s or ")),
             word => word.to_owned(),
         });
     words.collect::<Vec<_>>().join(" or ")

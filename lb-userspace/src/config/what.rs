@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::source::Excerpt;
+use super::wrong_group::WrongGroup;
 use super::wrong_health::WrongHealth;
 use crate::model::{Capacity, InterfaceError, KeyError, MacError, NameError};
 
@@ -216,6 +217,9 @@ pub enum What {
     /// This node isn't a member of its own group.
     #[error("this node, `{0}`, is not in the list")]
     NotInGroup(Excerpt),
+    /// Something about the nodes of a group and how they talk.
+    #[error(transparent)]
+    Group(WrongGroup),
     /// Something about a health check.
     #[error(transparent)]
     Health(WrongHealth),
@@ -347,6 +351,16 @@ impl Family {
     }
 }
 
+impl Shape {
+    const fn hint(self) -> &'static str {
+        match self {
+            Self::List => "write `[a, b]`, or one `- item` per line",
+            Self::Mapping => "write `{field: value}`, or one `field: value` per line, indented",
+            Self::Scalar => "write one value, without brackets",
+        }
+    }
+}
+
 impl What {
     /// What to do about it, where that isn't obvious from the message.
     pub(super) fn hint(&self) -> Option<String> {
@@ -360,6 +374,7 @@ impl What {
             Self::Range { min, max, .. } => return Some(format!("from {min} to {max}")),
             Self::HostBits(prefix) => return Some(host_bits(prefix)),
             Self::Health(wrong) => return wrong.hint(),
+            Self::Group(wrong) => return wrong.hint(),
             Self::OtherFamily { family, .. } => {
                 return Some(format!("it belongs to `{}`", source_field(*family)));
             }
@@ -380,18 +395,7 @@ impl What {
             Self::SecretSyntax => "write the key as 32 hex digits without anything else: `key: \"...\"`",
             Self::Nesting => "look for brackets that are never closed",
             Self::Documents => "remove the `---` and what follows it",
-            Self::Structure {
-                expected: Shape::List,
-                ..
-            } => "write `[a, b]`, or one `- item` per line",
-            Self::Structure {
-                expected: Shape::Mapping,
-                ..
-            } => "write `{field: value}`, or one `field: value` per line, indented",
-            Self::Structure {
-                expected: Shape::Scalar,
-                ..
-            } => "write one value, without brackets",
+            Self::Structure { expected, .. } => expected.hint(),
             Self::RepeatedField(_) => "remove one of them",
             Self::QuotedNumber { .. } => "write it without quotes",
             Self::Number { .. } => "write decimal digits alone",

@@ -46,6 +46,12 @@ pub(super) fn read(text: &str) -> Result<raw::File, Box<Problem>> {
     file.map_err(|error| Box::new(problem(&error, path, &Source::new(text))))
 }
 
+/// What a text says, unchecked.
+pub(super) fn values(text: &str) -> Result<serde_json::Value, Box<Problem>> {
+    let values = serde_yaml::from_str_with_options(text, options());
+    values.map_err(|error| Box::new(problem(&error, String::new(), &Source::new(text))))
+}
+
 /// The path as messages show it. The parser's wrapper for values with places is left out: it looks like a mapping
 /// with the field `value`, which no part of a configuration has.
 fn dotted(path: &serde_path_to_error::Path) -> String {

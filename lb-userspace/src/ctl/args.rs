@@ -76,6 +76,21 @@ pub enum Command {
         #[arg(long)]
         pool: Option<String>,
     },
+    /// Whether this node may attract traffic, and how its group runs. Exit code 0 it may, 1 it may not, 2 an error.
+    Ready {
+        /// Waits for it for so long, such as `30s`.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        wait: Option<Duration>,
+    },
+    /// Takes this node out of its group: it attracts no more traffic, hands its flows over, and its agent ends.
+    Leave,
+    /// Has the group count a silent node as one that forwards nothing, so that changes wait for it no longer.
+    ///
+    /// Only where that is true: connections that it still forwards may break.
+    Forget {
+        /// Its name in `group.nodes`.
+        node: String,
+    },
     /// What becomes of a packet, stage by stage; changes nothing. Exit code 0 forwarded, 1 not forwarded, 2 an error.
     Trace(Trace),
     /// All counters: VIPs, backends, stop reasons; or their rates.
@@ -492,6 +507,13 @@ pub enum Config {
     },
     /// The running configuration as YAML, with the group's key masked.
     Show,
+    /// The last configurations of the group, by generation.
+    History,
+    /// Has the group go back to a text of its history, as a new generation. Drains, weights and ramps stay as they are.
+    Rollback {
+        /// The number of the generation; the last one with another text than the running where absent.
+        number: Option<u64>,
+    },
     /// Writes the JSON Schema of the file to stdout, for editors.
     Schema,
     /// What a field means, its type, default and values; all fields where none is named.

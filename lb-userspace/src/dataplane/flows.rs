@@ -291,8 +291,8 @@ impl Slots for Maps {
         Slot(self.slots.load(place as usize))
     }
 
-    fn set_slot(&self, place: u32, slot: Slot) {
-        self.slots.store(place as usize, slot.0);
+    fn swap(&self, place: u32, before: Slot, after: Slot) -> bool {
+        self.slots.swap(place as usize, before.0, after.0)
     }
 
     fn uses(&self, place: u32) -> Uses {

@@ -1,6 +1,7 @@
 //! What a coordinator orders and what a member answers: the border between the group's machine and the slots.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -72,6 +73,8 @@ pub enum Order {
     Finish(Vec<Cell>),
     /// Go on tracking these.
     Reopen(Vec<Cell>),
+    /// Say of all closing slots how far they came ([`Answer::Progress`]). Gives up whatever was under way.
+    Report,
 }
 
 /// What a member says to an order.
@@ -81,6 +84,8 @@ pub enum Answer {
     Done,
     /// Votes: these slots say no, and all others yes.
     Except(Vec<Cell>),
+    /// To [`Order::Report`]: all slots that are closing.
+    Progress(Vec<Progress>),
     /// Not yet, or not at all: another target, a reload under way. The order is given again.
     Later,
 }
@@ -103,4 +108,15 @@ pub struct SlotImage {
     pub backends: Vec<u64>,
     /// [`lb_common::slot::Slot`]s as words, with numbers of `backends` instead of indexes.
     pub slots: Vec<u64>,
+    /// Backends of it that have left the configuration and still hold flows.
+    pub leavers: Vec<Leaver>,
+}
+
+/// A backend that is in no configuration any more.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Leaver {
+    /// Its name in the pool.
+    pub name: String,
+    /// Where packets for it go.
+    pub address: IpAddr,
 }

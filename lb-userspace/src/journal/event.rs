@@ -43,6 +43,13 @@ pub enum Cause {
     Health,
     /// Time alone: a deadline, a step of a ramp.
     Time,
+    /// The group's charter, by an operator of one of its nodes.
+    Group {
+        /// The node.
+        node: String,
+        /// The user there.
+        uid: u32,
+    },
     /// The agent came up.
     Start,
     /// The agent was told to end.
@@ -69,6 +76,14 @@ pub enum Event {
     },
     /// A configuration was refused; the running one stayed.
     ConfigRefused { source: String, why: String },
+    /// The file says something else than the group's configuration, which stays in force.
+    ConfigDrifted { file: String },
+    /// Orders of the group are in force.
+    CharterOrders { generation: String, what: String },
+    /// A generation that this node had accepted came to nothing.
+    CharterDropped { generation: String, what: String },
+    /// A file of the group's charter can't be read; it was kept aside.
+    CharterUnreadable { kept: String, why: String },
     /// No new flows.
     Drained {
         backend: String,
@@ -132,6 +147,7 @@ impl fmt::Display for Cause {
             Self::Network => f.write_str("network"),
             Self::Health => f.write_str("health"),
             Self::Time => f.write_str("time"),
+            Self::Group { node, uid } => write!(f, "group (uid {uid} on {node})"),
             Self::Start => f.write_str("start"),
             Self::Stop => f.write_str("stop"),
             Self::Unknown => f.write_str("?"),
@@ -167,6 +183,18 @@ impl Event {
             Self::ConfigApplied { source, changed, .. } => {
                 let same = if *changed { "" } else { ", nothing changed" };
                 format!("configuration of {source} in force{same}")
+            }
+            Self::ConfigDrifted { file } => {
+                format!("{file} says something else than the group's configuration, which stays in force")
+            }
+            Self::CharterOrders { generation, what } => {
+                format!("{what}, as generation {generation} of the group")
+            }
+            Self::CharterDropped { generation, what } => {
+                format!("generation {generation} of the group came to nothing: {what}")
+            }
+            Self::CharterUnreadable { kept, why } => {
+                format!("the group's charter can't be read ({why}), kept as {kept}; the peers are asked")
             }
             Self::ConfigRefused { source, why } => format!("configuration of {source} refused: {why}"),
             Self::Drained {

@@ -6,6 +6,7 @@
 //! | `snapshot` | what is told, as plain values |
 //! | `reason` | free text → a label with few values |
 //! | `render` | snapshot → text (Prometheus text format 0.0.4, by the crate `prometheus`) |
+//! | `peers` | the part of it that tells of the other nodes |
 //! | `meters` | what only this process counts: API requests, delays of its loop |
 //! | `collect` | maps, checks and the agent's own words → snapshot |
 //! | `endpoint` | the socket, and how a reload moves it |
@@ -17,6 +18,7 @@ mod table;
 mod reason;
 mod snapshot;
 mod render;
+mod peers;
 mod meters;
 mod collect;
 mod endpoint;

@@ -1,5 +1,6 @@
 //! What is told, as plain values.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::pick::By;
@@ -9,6 +10,7 @@ use prometheus::proto::MetricFamily;
 
 use crate::health::task;
 use crate::net::Traffic;
+use crate::peer::View;
 use crate::state::standing::{Standing, Standings};
 use crate::state::track::Census;
 use crate::state::wall::Wall;
@@ -24,6 +26,8 @@ pub struct Snapshot {
     pub interfaces: Option<Vec<Interface>>,
     /// What the checks know.
     pub health: Option<task::Snapshot>,
+    /// What is known of the other nodes.
+    pub peers: Arc<View>,
     /// What the agent says.
     pub told: Told,
     /// What the process counts: families that are ready.

@@ -223,6 +223,22 @@ impl Peering {
     pub const WITHDRAW_AFTER: Duration = Duration::from_secs(60);
     /// [`Peering::join_within`] by default.
     pub const JOIN_WITHIN: Duration = Duration::from_secs(60);
+    /// The most nodes that talk to each other.
+    pub const NODES_MAX: u32 = 64;
+    /// The shortest [`Peering::heartbeat`].
+    pub const HEARTBEAT_MIN: Duration = Duration::from_millis(1);
+    /// The longest [`Peering::heartbeat`].
+    pub const HEARTBEAT_MAX: Duration = Duration::from_secs(1);
+    /// The shortest [`Peering::dead_after`].
+    pub const DEAD_AFTER_MIN: Duration = Duration::from_millis(10);
+    /// The longest [`Peering::dead_after`].
+    pub const DEAD_AFTER_MAX: Duration = Duration::from_secs(10);
+    /// The fewest heartbeats in [`Peering::dead_after`].
+    pub const HEARTBEATS_MIN: u32 = 3;
+    /// The shortest [`Peering::withdraw_after`] and [`Peering::join_within`].
+    pub const LONG_MIN: Duration = Duration::from_secs(1);
+    /// The longest [`Peering::withdraw_after`] and [`Peering::join_within`].
+    pub const LONG_MAX: Duration = Duration::from_secs(3600);
 }
 
 impl Group {

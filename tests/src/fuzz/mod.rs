@@ -5,9 +5,11 @@
 
 mod config;
 mod frame;
+mod sync;
 
 pub use config::config;
 pub use frame::{balance, decap};
+pub use sync::sync;
 
 #[cfg(test)]
 mod tests {
@@ -45,5 +47,10 @@ mod tests {
     fn frames_of_the_corpus() {
         run("tests/fuzz/corpus/balance", super::balance);
         run("tests/fuzz/corpus/decap", super::decap);
+    }
+
+    #[test]
+    fn streams_of_the_corpus() {
+        run("tests/fuzz/corpus/sync", super::sync);
     }
 }

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Field, INTERFACE, List, words, words_or_null};
+use crate::config::duration::DURATION;
 use crate::model::INTERFACE_MAX;
 use crate::model::health::{Flap as FlapModel, Health as Model, Method};
 
@@ -39,8 +40,6 @@ pub(in crate::config) enum Type {
     Grpc,
 }
 
-/// The form of a duration.
-const DURATION: &str = "^[1-9][0-9]*(ms|s|m|h)$";
 /// The form of a duration that may be nothing.
 const DURATION_OR_0: &str = "^(0s|[1-9][0-9]*(ms|s|m|h))$";
 

@@ -12,7 +12,7 @@ use crate::config::what::{Class, Family, What, source_field};
 use crate::model::Encap;
 
 /// Why an address can't belong to one reachable host, if it can't.
-fn class(address: IpAddr) -> Option<Class> {
+pub(super) fn class(address: IpAddr) -> Option<Class> {
     match address {
         IpAddr::V4(address) => class_v4(address),
         IpAddr::V6(address) => class_v6(address),

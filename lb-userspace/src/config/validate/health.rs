@@ -488,7 +488,7 @@ impl Check<'_> {
     }
 
     /// A duration in a range, or what holds where it is left out.
-    fn duration(
+    pub(super) fn duration(
         &mut self,
         field: &Field<String>,
         trail: Trail<'_>,

@@ -1,6 +1,7 @@
 //! Raw types to model. Every check runs, whatever the others found; the model exists only if none complained.
 
 mod address;
+mod group;
 mod health;
 mod metrics;
 mod node;
@@ -35,7 +36,7 @@ pub(super) fn model(file: &raw::File, text: &str, path: &Path) -> Result<Model, 
         return Err(check.problems);
     }
     let node = node::node(&mut check, file);
-    let group = node::group(&mut check, file, node.as_ref().map(|node| &node.name), path);
+    let group = group::group(&mut check, file, node.as_ref().map(|node| &node.name), path);
     let capacity = node::capacity(&mut check, file);
     let encap = address::encap(&mut check, file);
     let mut pools = pool::pools(&mut check, file, &encap, capacity, path);

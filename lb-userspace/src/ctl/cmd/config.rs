@@ -6,20 +6,44 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::plan;
+use crate::api::client::Client;
+use crate::api::dto::{History, Past};
 use crate::config::{self, Error, Field, Problem, What};
 use crate::ctl::args::Config;
+use crate::ctl::cmd::wait;
 use crate::ctl::out::{Output, table};
+use crate::state::wall::Wall;
 
 pub(super) fn run(socket: &Path, command: &Config) -> Result<Output> {
     match command {
         Config::Plan { file } => plan::plan(socket, file),
         Config::Apply { file, generation } => plan::apply(socket, file, *generation),
         Config::Show => plan::show(socket),
+        Config::History => history(socket),
+        Config::Rollback { number } => plan::rollback(socket, *number),
         Config::Check { file } => check(file),
         Config::Schema => schema(),
         Config::Explain { field: Some(field) } => explain(field),
         Config::Explain { field: None } => Ok(all()),
     }
+}
+
+fn history(socket: &Path) -> Result<Output> {
+    let history: History = wait(Client::new(socket).get("/v1/config/history"))??;
+    let row = |past: &Past| {
+        let text = if past.new_text { "new" } else { "as before" };
+        [
+            format!("{}{}", past.generation, if past.in_force { " *" } else { "" }),
+            Wall(past.at).text(),
+            text.to_owned(),
+            past.what.clone(),
+        ]
+    };
+    let text = match history.generations.as_slice() {
+        [] => "nothing was agreed on yet: every node has its own file".to_owned(),
+        some => table(["GENERATION", "ASKED AT", "TEXT", "WHAT"], some.iter().map(row)),
+    };
+    Ok(Output::yes(serde_json::to_value(&history)?, text))
 }
 
 fn check(file: &Path) -> Result<Output> {

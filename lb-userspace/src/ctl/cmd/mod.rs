@@ -10,6 +10,7 @@ mod doctor;
 mod dump;
 mod events;
 mod flows;
+mod group;
 mod health;
 mod maps;
 mod order;
@@ -58,6 +59,9 @@ pub fn run(args: Args) -> Result<Output> {
         | Command::Ramp { .. }
         | Command::Down { .. }
         | Command::Up { .. } => order::run(&args.api_socket, &args.command),
+        Command::Ready { wait } => group::ready(&args.api_socket, wait.unwrap_or_default()),
+        Command::Leave => group::leave(&args.api_socket),
+        Command::Forget { node } => group::forget(&args.api_socket, node),
         Command::Doctor { backend } => doctor::run(&args.api_socket, backend),
         Command::Events { follow, last } => events::run(&args.state_dir, args.output, *follow, *last),
         Command::Completion { shell } => Ok(completion::run(*shell)),

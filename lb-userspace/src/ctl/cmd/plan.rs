@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use lb_common::slot::SLOTS;
 
 use crate::api::client::{Client, escaped};
-use crate::api::dto::{Applied, Leaving, Planned, Running};
+use crate::api::dto::{Applied, Charter, Leaving, Planned, Running};
 use crate::config::FILE_MAX;
 use crate::ctl::cmd::wait;
 use crate::ctl::out::{Output, percent};
@@ -38,6 +38,17 @@ pub(super) fn apply(socket: &Path, file: &Path, generation: Option<u64>) -> Resu
         path.push_str(&format!("&generation={generation}"));
     }
     let applied: Applied = wait(Client::new(socket).post_yaml(&path, text))??;
+    done(&applied)
+}
+
+pub(super) fn rollback(socket: &Path, number: Option<u64>) -> Result<Output> {
+    let query = number.map_or(String::new(), |number| format!("?number={number}"));
+    let path = format!("/v1/config/rollback{query}");
+    let applied: Applied = wait(Client::new(socket).post_yaml(&path, String::new()))??;
+    done(&applied)
+}
+
+fn done(applied: &Applied) -> Result<Output> {
     let mut text = if applied.plan.is_empty() {
         "nothing changed\n".to_owned()
     } else {
@@ -50,7 +61,10 @@ pub(super) fn apply(socket: &Path, file: &Path, generation: Option<u64>) -> Resu
     if let Some(backup) = &applied.backup {
         text.push_str(&format!("; what was there is in {backup}"));
     }
-    Ok(Output::yes(serde_json::to_value(&applied)?, text))
+    if let Some(group) = &applied.group {
+        text.push_str(&format!("\nevery member of the group has it, as {group}"));
+    }
+    Ok(Output::yes(serde_json::to_value(applied)?, text))
 }
 
 pub(super) fn show(socket: &Path) -> Result<Output> {
@@ -61,14 +75,36 @@ pub(super) fn show(socket: &Path) -> Result<Output> {
         ""
     };
     let text = format!(
-        "# generation {} since {}, from {} by {}{differs}\n{}",
+        "# generation {} since {}, from {} by {}{differs}{}\n{}",
         running.generation,
         Wall(running.since).text(),
         running.file,
         running.source,
+        running.charter.as_ref().map(of_group).unwrap_or_default(),
         running.text
     );
     Ok(Output::yes(serde_json::to_value(&running)?, text))
+}
+
+/// How the node stands to its group, as a comment.
+fn of_group(charter: &Charter) -> String {
+    let mut text = format!("\n# of the group: {}", charter.generation);
+    if let Some(pending) = &charter.pending {
+        text.push_str(&format!(", {pending} is not decided"));
+    }
+    for (is_wrong, what) in [
+        (
+            !charter.equal,
+            "a live peer has another one, or hasn't said which",
+        ),
+        (!charter.in_force, "this node could not put it into force yet"),
+        (charter.drift, "this node's file says something else"),
+    ] {
+        if is_wrong {
+            text.push_str(&format!("; {what}"));
+        }
+    }
+    text
 }
 
 /// The text of a file, or of stdin; the agent judges it.

@@ -1,6 +1,8 @@
-//! Tracked slots on this node: changes that are prepared and committed, and slots that retire. The group is this node
-//! alone, so each phase ends where it begins (docs/adr/0010-changes-on-one-node.md).
+//! Tracked slots on this node: changes that are prepared and committed, and slots that retire. Where the group is this node
+//! alone each phase ends where it begins (docs/adr/0010-changes-on-one-node.md); a member of a group makes only what its
+//! coordinator orders ([`member`], docs/adr/0015-groups.md).
 
+mod member;
 mod report;
 mod steer;
 mod sweep;
@@ -11,8 +13,9 @@ use lb_common::retire::{Hold, Uses, View, is_overdue, vote};
 use lb_common::slot::{NO_BACKEND, SLOTS, Slot, index};
 use lb_common::tick::Tick;
 
+pub use member::Ordered;
 pub use report::{Census, Held, Why};
-pub use steer::{Fitness, Fits, Terms, fits};
+pub use steer::{Fitness, Fits, Gate, Terms, fits};
 pub use sweep::{Finder, Sweep};
 
 use super::contents::Contents;
@@ -25,8 +28,8 @@ pub const TABLES: usize = 5;
 pub trait Slots {
     /// One slot.
     fn slot(&self, place: u32) -> Slot;
-    /// Replaces one.
-    fn set_slot(&self, place: u32, slot: Slot);
+    /// Replaces one, if it still is `before`; whether it was. Who merges peers' records writes slots, too.
+    fn swap(&self, place: u32, before: Slot, after: Slot) -> bool;
     /// Who used its `origin`.
     fn uses(&self, place: u32) -> Uses;
     /// Forgets who did.
@@ -51,6 +54,10 @@ pub struct Tracker {
     lifted: bool,
     census: Census,
     held: Vec<Held>,
+    /// The last sweep that was judged.
+    last: Option<Sweep>,
+    /// Slots of which this node could say that they may retire, with where to.
+    candidates: Vec<Ordered>,
 }
 
 /// A backend by verdict dead.
@@ -97,10 +104,20 @@ pub struct Judge<'a> {
     pub now: Tick,
 }
 
+/// The most candidates for retirement that are told at once.
+pub const CANDIDATES: usize = 4096;
+
 impl Tracker {
     /// Takes over slots that another agent tracked. When they changed is not known, so they count as changed now.
-    /// Those that were learning do so for another `udp` ticks.
-    pub fn adopt(pools: impl IntoIterator<Item = u16>, slots: &impl Slots, udp: u32, now: Tick) -> Self {
+    /// Those that were learning do so for another `udp` ticks. `alone`: those that were closing are opened again, as of a
+    /// group of one nobody else has made step 2.
+    pub fn adopt(
+        pools: impl IntoIterator<Item = u16>,
+        slots: &impl Slots,
+        alone: bool,
+        udp: u32,
+        now: Tick,
+    ) -> Self {
         let mut tracker = Self::default();
         for number in pools {
             let tracked = places(number).filter(|&(_, place)| slots.slot(place).is_tracked());
@@ -113,8 +130,9 @@ impl Tracker {
                 if slot.is_learning() {
                     mark.learns = now.after(udp).or_one();
                 }
-                // Of a group of one nobody else has made step 2.
-                slots.set_slot(place, slot.reopen().unwrap_or(slot));
+                if alone {
+                    slots.swap(place, slot, slot.reopen().unwrap_or(slot));
+                }
             }
             if pool.tracked > 0 {
                 tracker.pools.insert(number, pool);
@@ -135,22 +153,23 @@ impl Tracker {
     ) -> Steered {
         let mut steered = Steered::default();
         let mut pool = self.pools.remove(&number).unwrap_or_else(Pool::new);
+        let mut tracked = 0;
         for (i, place) in places(number) {
             let before = slots.slot(place);
             let mark = &mut pool.marks[i];
             let after = step(before, *mark, wants[i], terms, fits, now);
-            if after != before {
+            // One that has become another meanwhile has its turn with the next pass.
+            if after != before && slots.swap(place, before, after) {
                 mark_step(mark, before, after, terms, now);
-                pool.tracked = pool.tracked + u32::from(after.is_tracked()) - u32::from(before.is_tracked());
-                slots.set_slot(place, after);
                 if !after.is_tracked() {
                     slots.clear_uses(place);
                 }
                 steered.written += 1;
             }
+            tracked += u32::from(slots.slot(place).is_tracked());
             steered.waiting += u32::from(after.current() != wants[i]);
         }
-        pool.waiting = steered.waiting;
+        (pool.tracked, pool.waiting) = (tracked, steered.waiting);
         self.census.tracked.remove(&number);
         if pool.tracked > 0 {
             self.census.tracked.insert(number, pool.tracked);
@@ -217,10 +236,8 @@ impl Tracker {
         for (_, place) in pools.into_iter().flat_map(places) {
             let slot = slots.slot(place);
             if slot.previous() == backend {
-                slots.set_slot(
-                    place,
-                    Slot::new(slot.current(), slot.origin(), NO_BACKEND, slot.flags()),
-                );
+                let without = Slot::new(slot.current(), slot.origin(), NO_BACKEND, slot.flags());
+                slots.swap(place, slot, without);
             }
         }
     }
@@ -243,6 +260,7 @@ impl Tracker {
     /// Draws the consequences of a finished sweep: votes, retires what may forget.
     pub fn judge(&mut self, judge: &Judge<'_>, slots: &impl Slots) {
         self.held.clear();
+        self.candidates.clear();
         self.census.overdue = 0;
         for (&number, pool) in &mut self.pools {
             let (Some(ring), Some(terms)) = (judge.desired.rings.get(&number), judge.terms.get(&number))
@@ -256,8 +274,16 @@ impl Tracker {
                 self.census.overdue += u32::from(is_overdue(mark.since, judge.max, judge.now));
                 let view = judge.view(place, *mark, slots);
                 let (slot, why) = judge.verdict(&view, mark, ring[i], *terms);
-                slots.set_slot(place, slot);
+                let (slot, why) = if slots.swap(place, view.slot, slot) {
+                    (slot, why)
+                } else {
+                    (view.slot, Some(Why::Unswept))
+                };
                 census.count(view.slot, slot);
+                if why == Some(Why::Ready) && self.candidates.len() < CANDIDATES {
+                    let to = slot.current();
+                    self.candidates.push(Ordered { place, to });
+                }
                 match why {
                     Some(why) => self.held.push(Held {
                         pool: number,
@@ -293,6 +319,7 @@ impl Tracker {
         census.sweeps += 1;
         census.expired += judge.sweep.expired;
         census.purged += judge.sweep.purged;
+        self.last = Some(judge.sweep.clone());
     }
 }
 
@@ -317,10 +344,19 @@ impl Judge<'_> {
         if !self.sweep.is_after(mark.changed) {
             return (slot, Some(Why::Unswept));
         }
-        if slot.is_closing() && !self.sweep.is_after(mark.closed) {
+        if terms.gate == Gate::Alone && slot.is_closing() && !self.sweep.is_after(mark.closed) {
             return (slot, Some(Why::Closing));
         }
         let vote = vote(view, to, idle, self.now);
+        if terms.gate != Gate::Alone {
+            let vote = vote.or_else(|hold| self.overrule(view, mark, hold));
+            let why = match vote {
+                _ if slot.is_closing() => Why::Closing,
+                Ok(()) => Why::Ready,
+                Err(hold) => Why::Held(hold),
+            };
+            return (slot, Some(why));
+        }
         match vote.or_else(|hold| self.overrule(view, mark, hold)) {
             Err(hold) => (slot.reopen().unwrap_or(slot), Some(Why::Held(hold))),
             Ok(()) if slot.is_closing() => {

@@ -17,6 +17,8 @@ pub enum Why {
     Held(Hold),
     /// Nothing does: it retires after the next sweep.
     Closing,
+    /// Nothing does on this node: it retires when all members say the same.
+    Ready,
 }
 
 /// One tracked slot.

@@ -1,4 +1,4 @@
-//! Where one slot goes from here: planned changes, suspicions and verdicts, for a group of one.
+//! Where one slot goes from here: planned changes, suspicions and verdicts.
 
 use std::collections::BTreeMap;
 
@@ -59,9 +59,25 @@ pub(super) struct Marks {
     pub(super) learns: Tick,
 }
 
+/// Who lets a planned change of slots go on.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum Gate {
+    /// Time alone: the group is this node.
+    #[default]
+    Alone,
+    /// Nobody yet: the coordinator has not ordered this change.
+    Shut,
+    /// The coordinator: slots are tracked (PREPARE).
+    Prepared,
+    /// The coordinator: new flows are led elsewhere (COMMIT).
+    Committed,
+}
+
 /// What holds for all slots of a pool.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Terms {
+    /// Who lets a planned change go on.
+    pub gate: Gate,
     /// The longest idle timeout of its VIPs whose flows are tracked, ticks; `None` where there is none of them.
     pub idle: Option<u32>,
     /// The same of its UDP VIPs alone.
@@ -83,6 +99,14 @@ pub(super) fn step(slot: Slot, marks: Marks, want: u16, terms: Terms, fits: &Fit
         return Slot::untracked(want);
     }
     let leaves = slot.current() != want;
+    if terms.gate != Gate::Alone {
+        // Members have voted on one that is closing: it stays as it is, and a suspicion waits.
+        return match slot.is_closing() {
+            true => slot,
+            false if leaves => learned(leave(slot, marks, want, terms, fits, now), marks, fits, now),
+            false => learned(slot, marks, fits, now),
+        };
+    }
     let is_lost = slot.origin() != slot.current() && of(fits, slot.origin()) == Fitness::Dead;
     // Of a group of one nobody else has made step 2, so the vote may fail at any time.
     let slot = if leaves || is_lost {
@@ -102,6 +126,7 @@ fn leave(slot: Slot, marks: Marks, want: u16, terms: Terms, fits: &Fits, now: Ti
     let next = match of(fits, slot.current()) {
         Fitness::Dead => slot.dead(slot.current(), want),
         Fitness::Silent => slot.suspect(want),
+        Fitness::Alive if !slot.is_tracked() && terms.gate == Gate::Shut => Ok(slot),
         Fitness::Alive if !slot.is_tracked() => {
             let tracked = slot.track();
             if terms.udp.is_some() {
@@ -110,10 +135,18 @@ fn leave(slot: Slot, marks: Marks, want: u16, terms: Terms, fits: &Fits, now: Ti
                 Ok(tracked)
             }
         }
-        Fitness::Alive if now.since(marks.since) >= PREPARE => slot.commit(want),
+        Fitness::Alive if may_commit(terms.gate, marks, now) => slot.commit(want),
         Fitness::Alive => Ok(slot),
     };
     next.expect("an open slot takes each of them")
+}
+
+fn may_commit(gate: Gate, marks: Marks, now: Tick) -> bool {
+    match gate {
+        Gate::Alone => now.since(marks.since) >= PREPARE,
+        Gate::Shut | Gate::Prepared => false,
+        Gate::Committed => true,
+    }
 }
 
 /// Ends the time in which UDP flows are learned, also where they would be sent to nobody.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use lb_common::flow::{Entry, Key};
+use lb_common::flow::{Entry, Key, OWN};
 use lb_common::hash;
 use lb_common::slot::{index, of_hash};
 use lb_common::tick::{self, Tick};
@@ -142,6 +142,8 @@ impl Sweep {
             self.purged += 1;
             return true;
         }
+        // A replica outlives its owner's entry, whose last use it knows only from the last refresh.
+        let idle = if entry.owner == OWN { idle } else { idle + idle / 3 };
         if entry.is_expired(idle, now) {
             self.expired += 1;
             return true;

@@ -16,7 +16,11 @@ use lb_userspace::model::Model;
 use lb_userspace::state::contents::Contents;
 use lb_userspace::state::ids::vip_key;
 use lb_userspace::state::linger::{Linger, parted};
-use lb_userspace::state::track::{Finder, Fitness, Fits, Judge, Slots, Steered, Sweep, Terms, Tracker, Why};
+use lb_userspace::state::track::{
+    Finder, Fitness, Fits, Gate, Judge, Slots, Steered, Sweep, Terms, Tracker, Why,
+};
+
+mod member;
 
 const A: u16 = 1;
 const B: u16 = 2;
@@ -32,8 +36,13 @@ impl Slots for Memory {
     fn slot(&self, place: u32) -> Slot {
         self.0.borrow()[place as usize].0
     }
-    fn set_slot(&self, place: u32, slot: Slot) {
-        self.0.borrow_mut()[place as usize].0 = slot;
+    fn swap(&self, place: u32, before: Slot, after: Slot) -> bool {
+        let held = &mut self.0.borrow_mut()[place as usize].0;
+        let is_same = *held == before;
+        if is_same {
+            *held = after;
+        }
+        is_same
     }
     fn uses(&self, place: u32) -> Uses {
         self.0.borrow()[place as usize].1
@@ -56,6 +65,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let terms = Terms {
+            gate: Gate::Alone,
             idle: Some(IDLE),
             udp: None,
         };
@@ -515,7 +525,7 @@ fn a_new_agent_takes_over_and_counts_anew() {
     world.wait(IDLE);
     world.sweep(&[]);
     assert!(world.slot().is_closing());
-    world.tracker = Tracker::adopt([POOL], &world.memory, 0, world.now);
+    world.tracker = Tracker::adopt([POOL], &world.memory, true, 0, world.now);
     assert_eq!(
         world.slot(),
         Slot::new(B, A, 0, TRACKED),
@@ -570,7 +580,8 @@ fn a_sweep_deletes_what_has_no_vip_or_no_backend_or_is_idle() {
 #[test]
 fn an_index_that_is_given_away_is_forgotten() {
     let world = World::new();
-    world.memory.set_slot(3, Slot::new(B, B, A, 0));
+    let before = world.memory.slot(3);
+    assert!(world.memory.swap(3, before, Slot::new(B, B, A, 0)));
     world.tracker.forget(A, [POOL], &world.memory);
     assert_eq!(world.memory.slot(3), Slot::untracked(B));
     assert_eq!(world.memory.slot(4), Slot::untracked(A), "only as previous");

@@ -1,0 +1,239 @@
+//! Whether this node can run a charter, and running it; the file on disk, and where it says something else.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use tracing::{error, info};
+
+use super::{RETRY, drifted, is_group};
+use crate::agent::controller::Controller;
+use crate::agent::desk::Desk;
+use crate::agent::store::Draft;
+use crate::charter::message::{Held, Kind};
+use crate::charter::text::{self, Local};
+use crate::charter::written;
+use crate::config;
+use crate::journal::{Cause, Event};
+use crate::model::Model;
+use crate::state::plan::Plan;
+
+/// What putting a charter into force did.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Done {
+    pub(super) plan: Plan,
+    /// The copy of the former file.
+    pub(super) backup: Option<String>,
+    /// What went wrong; it is tried again.
+    pub(super) failed: Option<String>,
+}
+
+impl Desk {
+    /// The local part that a charter is run with: that of the running text, or what came with this node's own proposal.
+    fn local_for(&self, controller: &Controller, held: &Held) -> Result<Local> {
+        let keeper = self.keeper.as_ref().context("no group")?;
+        match &keeper.fresh {
+            Some(fresh) if held.generation.node == keeper.me => Ok(fresh.clone()),
+            _ => Ok(self.running_parts(controller)?.local),
+        }
+    }
+
+    fn merged(&self, controller: &Controller, held: &Held) -> Result<(String, Model)> {
+        let merged = text::merge(&held.charter.text, &self.local_for(controller, held)?)?;
+        let model = config::parse(&merged, &self.config)?;
+        Ok((merged, model))
+    }
+
+    /// Refuses a charter that this node can't run.
+    pub(super) async fn judge(&self, controller: &Controller, held: &Held) -> Result<()> {
+        let keeper = self.keeper.as_ref().context("no group")?;
+        if held.base.number == 0 && held.charter.origin.kind == Kind::Order {
+            let mine = text::digest(&self.running_parts(controller)?.shared)?;
+            ensure!(
+                text::digest(&held.charter.text)? == mine,
+                "the nodes' files differ and none was agreed on: `lbctl config apply FILE` first"
+            );
+        }
+        let (_, model) = self.merged(controller, held)?;
+        let name = &controller.model().node.name;
+        if model.node.name != *name {
+            bail!("`node.name` is {}, and this node is {name}", model.node.name);
+        }
+        if !is_group(&model) {
+            bail!(
+                "without addresses in `group.nodes` the nodes would not talk any more: to take the group apart, stop its \
+                 nodes and edit their files"
+            );
+        }
+        let kept = keeper
+            .nodes
+            .iter()
+            .zip(&model.group.nodes)
+            .all(|(old, new)| old == new);
+        if !kept {
+            bail!(
+                "nodes of `group.nodes` keep their places: new ones stand at the end, and only the last ones may go"
+            );
+        }
+        if model == *controller.model() {
+            return Ok(());
+        }
+        controller.check_links(&model).await?;
+        let refused = controller.fixed(&model)?;
+        ensure!(refused.is_empty(), "{}", refused.join("\n"));
+        Ok(())
+    }
+
+    /// Runs a committed charter; where that fails it is tried again.
+    pub(super) async fn enforce(&mut self, controller: &mut Controller, held: Held) {
+        let done = self.try_enforce(controller, &held).await;
+        let Some(keeper) = &mut self.keeper else { return };
+        let name = written(held.generation, &keeper.nodes);
+        match done {
+            Ok(done) => {
+                keeper.in_force = held.generation;
+                keeper.retry = None;
+                keeper.done = Some(done);
+                info!(
+                    "generation {name} of the group's configuration is in force: {}",
+                    held.charter.origin
+                );
+            }
+            Err(e) => {
+                keeper.retry = Some(Instant::now() + RETRY);
+                keeper.done = Some(Done {
+                    failed: Some(format!("{e:#}")),
+                    ..Done::default()
+                });
+                error!(
+                    "generation {name} of the group's configuration is not in force here, it is tried again: {e:#}"
+                );
+                self.refused(controller, &cause(&held), &name, &e);
+            }
+        }
+        self.look_for_drift();
+    }
+
+    async fn try_enforce(&mut self, controller: &mut Controller, held: &Held) -> Result<Done> {
+        let (merged, model) = self.merged(controller, held)?;
+        let mut done = Done::default();
+        if merged != self.in_force.text || model != *controller.model() {
+            done = self.run_text(controller, held, merged, model).await?;
+        }
+        let (orders, _) = held.charter.orders.within(controller.model());
+        if orders != *controller.operator() {
+            // The charter on disk is what holds; this is for a node that leaves its group.
+            self.save_or_log(&orders);
+            controller.obey(orders).await?;
+            let name = self
+                .keeper
+                .as_ref()
+                .map(|keeper| written(held.generation, &keeper.nodes));
+            let mut events = vec![Event::CharterOrders {
+                generation: name.unwrap_or_default(),
+                what: held.charter.origin.what.clone(),
+            }];
+            events.append(&mut controller.take_news());
+            self.record(controller.generation(), &cause(held), events);
+        }
+        Ok(done)
+    }
+
+    async fn run_text(
+        &mut self,
+        controller: &mut Controller,
+        held: &Held,
+        merged: String,
+        model: Model,
+    ) -> Result<Done> {
+        // An order doesn't touch the file; what was edited there meanwhile stays.
+        let is_written =
+            self.file_differs(&held.charter.text, &merged) && held.charter.origin.kind != Kind::Order;
+        let draft = match is_written {
+            true => Some(Draft::write(&self.real_config()?, merged.as_bytes())?),
+            false => None,
+        };
+        let plan = self.put(controller, model, merged, &cause(held)).await?;
+        let backup = draft.map(Draft::publish_with_backup).transpose()?.flatten();
+        Ok(Done {
+            plan,
+            backup: backup.map(|path| path.display().to_string()),
+            failed: None,
+        })
+    }
+
+    /// Whether the file is to be written for this charter.
+    fn file_differs(&self, shared: &str, merged: &str) -> bool {
+        let Ok(on_disk) = config::text(&self.config) else {
+            return true;
+        };
+        let digest = |text: &str| text::split(text, None).and_then(|parts| text::digest(&parts.shared));
+        on_disk != merged || digest(&on_disk) != text::digest(shared)
+    }
+
+    /// Looks whether the file says something else than the charter.
+    pub(in crate::agent) fn look_for_drift(&mut self) {
+        let Some(keeper) = &mut self.keeper else { return };
+        let shared = |text: &str| {
+            text::split(text, None)
+                .and_then(|parts| text::digest(&parts.shared))
+                .ok()
+        };
+        let holds = match keeper.machine.committed() {
+            Some(held) => text::digest(&held.charter.text).ok(),
+            None => shared(&self.in_force.text),
+        };
+        let file = config::text(&self.config).ok().and_then(|text| shared(&text));
+        let was = std::mem::replace(&mut keeper.drift, file != holds || holds.is_none());
+        if keeper.drift && !was {
+            let generation = written(keeper.machine.generation(), &keeper.nodes);
+            drifted(&self.config.display().to_string(), &generation);
+        }
+    }
+
+    /// SIGHUP in a group: takes the file's local part. Its shared part is not this node's to change.
+    pub(in crate::agent) async fn reload_local(&mut self, controller: &mut Controller) -> Result<()> {
+        let path = self.config.clone();
+        let text = config::text(&path)?;
+        let own = config::parse(&text, &path)?;
+        let parts = text::split(&text, own.group.key.as_ref())?;
+        let keeper = self.keeper.as_ref().context("no group")?;
+        let shared = match keeper.machine.committed() {
+            Some(held) => held.charter.text.clone(),
+            None => self.running_parts(controller)?.shared,
+        };
+        let same = text::digest(&shared)? == text::digest(&parts.shared)?;
+        let (merged, model) = if same {
+            (text, own)
+        } else {
+            let merged = text::merge(&shared, &parts.local)?;
+            let model = config::parse(&merged, &path)?;
+            (merged, model)
+        };
+        if model.node.name != controller.model().node.name {
+            bail!("`node.name` can't change while this node is in its group");
+        }
+        self.put(controller, model, merged, &Cause::Reload).await?;
+        self.look_for_drift();
+        if !same {
+            let file = path.display().to_string();
+            self.record(
+                controller.generation(),
+                &Cause::Reload,
+                vec![Event::ConfigDrifted { file: file.clone() }],
+            );
+            bail!(
+                "what is this node's own in {file} is in force; the rest differs from what the group runs, and is the group's \
+                 to change: `lbctl config apply {file}`"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Who brought a charter about.
+pub(super) fn cause(held: &Held) -> Cause {
+    Cause::Group {
+        node: held.charter.origin.node.clone(),
+        uid: held.charter.origin.uid,
+    }
+}

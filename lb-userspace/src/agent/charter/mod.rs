@@ -1,0 +1,391 @@
+//! The group's charter in the agent: drives the machine, keeps what it says, puts it into force.
+
+mod force;
+mod call;
+pub(super) mod shelf;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use self::call::Waiting;
+use self::shelf::Shelf;
+use super::args::Args;
+use super::controller::Controller;
+use super::desk::Desk;
+use crate::charter::fsm::{self, Input, Machine, Output, Save};
+use crate::charter::message::{Held, Message};
+use crate::charter::text::{self, Local, TextError};
+use crate::charter::written;
+use crate::config;
+use crate::group::Generation;
+use crate::health::Mono;
+use crate::journal::{Cause, Event};
+use crate::model::{Model, Name};
+use crate::state::operator::Operator;
+
+/// What could not be put into force is tried again after so long.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Keeps the charter of the group that this node is in.
+pub(super) struct Keeper {
+    machine: Machine,
+    shelf: Shelf,
+    me: u8,
+    nodes: Vec<Name>,
+    began: Instant,
+    /// What is to be sent, by place of the peer.
+    outbox: Vec<(u8, Vec<u8>)>,
+    waiting: BTreeMap<u64, Waiting>,
+    calls: u64,
+    /// The local part that comes with what this node proposes.
+    fresh: Option<Local>,
+    /// What putting the last one into force did.
+    done: Option<force::Done>,
+    /// The generation that this node runs; another one than the machine's where that could not be put into force.
+    in_force: Generation,
+    retry: Option<Instant>,
+    /// The file says something else than the charter.
+    drift: bool,
+    /// Messages that were none.
+    malformed: u64,
+    findings: Vec<Event>,
+}
+
+/// How a node stands to its group's charter.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(super) struct Standing {
+    /// As people write it; `0/…` where nothing was agreed on.
+    pub(super) generation: String,
+    /// The same as a value.
+    pub(super) committed: Generation,
+    /// What waits for a decision.
+    pub(super) pending: Option<String>,
+    /// All live peers have the same.
+    pub(super) equal: bool,
+    /// This node runs it.
+    pub(super) in_force: bool,
+    /// The file says something else.
+    pub(super) drift: bool,
+    /// Messages of peers that could not be read.
+    pub(super) malformed: u64,
+}
+
+/// What a start makes of the file and of what is kept: text and model that are to run, and the keeper in a group.
+pub(super) struct Opening {
+    pub(super) text: String,
+    pub(super) model: Model,
+    pub(super) keeper: Option<Keeper>,
+}
+
+/// Whether the nodes of this configuration talk to each other.
+fn is_group(model: &Model) -> bool {
+    model.group.peering.is_some() && model.group.nodes.len() > 1
+}
+
+fn place(model: &Model) -> Option<u8> {
+    let at = model
+        .group
+        .nodes
+        .iter()
+        .position(|name| *name == model.node.name)?;
+    u8::try_from(at).ok()
+}
+
+/// Takes what the disk has kept of the charter in place of the file's shared part.
+pub(super) fn open(args: &Args, text: String, model: Model) -> Opening {
+    let alone = |text, model| Opening {
+        text,
+        model,
+        keeper: None,
+    };
+    let Some(me) = place(&model).filter(|_| is_group(&model)) else {
+        return alone(text, model);
+    };
+    let shelf = Shelf::open(&args.state_dir).and_then(|shelf| Ok((shelf.load()?, shelf)));
+    let ((kept, lost), shelf) = match shelf {
+        Ok(loaded) => loaded,
+        Err(e) => {
+            error!(
+                "the group's charter can't be kept, so this node takes no part in changes: {e} (--state-dir)"
+            );
+            return alone(text, model);
+        }
+    };
+    let mut findings = Vec::new();
+    for file in lost {
+        error!(
+            "the group's charter can't be understood, the peers are asked for it: {}; the file is kept as {}",
+            file.why, file.kept
+        );
+        findings.push(Event::CharterUnreadable {
+            kept: file.kept,
+            why: file.why,
+        });
+    }
+    let committed = kept.committed.clone();
+    let digest = text::split(&text, model.group.key.as_ref()).and_then(|parts| text::digest(&parts.shared));
+    let digest = digest.unwrap_or_else(|e| {
+        warn!("{}: {e}", args.config.display());
+        0
+    });
+    let members = everybody(&model);
+    let (machine, outputs) = Machine::new(me, members, kept, digest, Mono::default());
+    let mut keeper = Keeper {
+        machine,
+        shelf,
+        me,
+        nodes: model.group.nodes.clone(),
+        began: Instant::now(),
+        outbox: Vec::new(),
+        waiting: BTreeMap::new(),
+        calls: 0,
+        fresh: None,
+        done: None,
+        in_force: Generation::default(),
+        retry: None,
+        drift: false,
+        malformed: 0,
+        findings,
+    };
+    for output in outputs {
+        if let Output::Persist(save) = output {
+            keeper.write(&save).unwrap_or_else(|e| warn!("{e}"));
+        }
+    }
+    let Some(held) = committed else {
+        return Opening {
+            keeper: Some(keeper),
+            ..alone(text, model)
+        };
+    };
+    match joined(&held, &text, &model, args) {
+        Ok((merged, of_group)) => {
+            keeper.in_force = held.generation;
+            keeper.drift = text::digest(&held.charter.text) != Ok(digest);
+            if keeper.drift {
+                drifted(
+                    &args.config.display().to_string(),
+                    &written(held.generation, &keeper.nodes),
+                );
+            }
+            Opening {
+                text: merged,
+                model: of_group,
+                keeper: Some(keeper),
+            }
+        }
+        Err(e) => {
+            error!(
+                "the group's charter can't be run with this node's own part, its file is run instead: {e:#}"
+            );
+            keeper.drift = true;
+            keeper.retry = Some(Instant::now() + RETRY);
+            Opening {
+                keeper: Some(keeper),
+                ..alone(text, model)
+            }
+        }
+    }
+}
+
+fn joined(held: &Held, text: &str, model: &Model, args: &Args) -> anyhow::Result<(String, Model)> {
+    let parts = text::split(text, model.group.key.as_ref())?;
+    let merged = text::merge(&held.charter.text, &parts.local)?;
+    let model = config::parse(&merged, &args.config)?;
+    Ok((merged, model))
+}
+
+fn everybody(model: &Model) -> BTreeSet<u8> {
+    (0..=u8::MAX).take(model.group.nodes.len()).collect()
+}
+
+fn drifted(file: &str, generation: &str) {
+    warn!(
+        "{file} says something else than the group's configuration of generation {generation}, which stays in force: \
+         `lbctl config apply {file}` makes it the group's"
+    );
+}
+
+impl Keeper {
+    fn now(&self) -> Mono {
+        Mono::from_unix(self.began.elapsed())
+    }
+
+    fn write(&self, save: &Save) -> Result<(), String> {
+        self.shelf.save(save).map_err(|e| e.to_string())
+    }
+
+    /// What the orders of the group are, where any were agreed on.
+    pub(super) fn orders(&self) -> Option<&Operator> {
+        let held = self.machine.committed()?;
+        (held.generation == self.in_force).then_some(&held.charter.orders)
+    }
+
+    /// Told of what was found on disk.
+    pub(super) fn take_findings(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.findings)
+    }
+
+    fn standing(&self) -> Standing {
+        let committed = self.machine.generation();
+        let pending = self.machine.pending();
+        Standing {
+            generation: written(committed, &self.nodes),
+            committed,
+            pending: pending.map(|held| written(held.generation, &self.nodes)),
+            equal: self.machine.is_equal(),
+            in_force: self.in_force == committed,
+            drift: self.drift,
+            malformed: self.malformed,
+        }
+    }
+}
+
+/// What the loop and the peers' thread tell the charter.
+impl Desk {
+    /// How this node stands to the charter; `None` where it is in no group.
+    pub(super) fn charter(&self) -> Option<Standing> {
+        self.keeper.as_ref().map(Keeper::standing)
+    }
+
+    /// A session with the peer in this place began.
+    pub(super) async fn peer_up(&mut self, controller: &mut Controller, peer: u8) {
+        self.drive(controller, Input::Up(peer)).await;
+    }
+
+    /// It ended.
+    pub(super) async fn peer_down(&mut self, controller: &mut Controller, peer: u8) {
+        self.drive(controller, Input::Down(peer)).await;
+    }
+
+    /// A peer said something on the charter's channel.
+    pub(super) async fn peer_said(&mut self, controller: &mut Controller, from: u8, bytes: &[u8]) {
+        match Message::decode(bytes) {
+            Ok(message) => self.drive(controller, Input::Message { from, message }).await,
+            Err(e) => {
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.malformed += 1;
+                    warn!(peer = from, "about the charter: {e}");
+                }
+            }
+        }
+    }
+
+    /// These have to accept from now on, this node included.
+    pub(super) async fn charter_members(&mut self, controller: &mut Controller, members: BTreeSet<u8>) {
+        self.drive(controller, Input::Members(members)).await;
+    }
+
+    /// What is to be sent since it was asked for last, by place of the peer.
+    pub(super) fn charter_messages(&mut self) -> Vec<(u8, Vec<u8>)> {
+        let keeper = self.keeper.as_mut();
+        keeper
+            .map(|keeper| std::mem::take(&mut keeper.outbox))
+            .unwrap_or_default()
+    }
+
+    /// When [`Desk::charter_tick`] has something to do.
+    pub(super) fn charter_due(&self) -> Option<Instant> {
+        let keeper = self.keeper.as_ref()?;
+        let due = keeper.machine.due().map(|due| keeper.began + due.unix());
+        [due, keeper.retry].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub(super) async fn charter_tick(&mut self, controller: &mut Controller) {
+        self.drive(controller, Input::Tick).await;
+        let Some(keeper) = &mut self.keeper else { return };
+        if keeper.retry.is_some_and(|when| when <= Instant::now()) {
+            keeper.retry = None;
+            if let Some(held) = keeper.machine.committed().cloned() {
+                self.enforce(controller, held).await;
+            }
+        }
+    }
+
+    /// Gives the machine an input, and does what it says until it has no more to say.
+    async fn drive(&mut self, controller: &mut Controller, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let Some(keeper) = &mut self.keeper else { return };
+            let now = keeper.now();
+            for output in keeper.machine.handle(now, input) {
+                inputs.extend(self.act(controller, output).await);
+            }
+        }
+    }
+
+    /// Does one thing; what the machine has to know of it.
+    async fn act(&mut self, controller: &mut Controller, output: Output) -> Option<Input> {
+        let keeper = self.keeper.as_mut()?;
+        match output {
+            Output::Send { to, message } => {
+                keeper.outbox.push((to, message.encode()));
+                None
+            }
+            Output::Validate(held) => {
+                let generation = held.generation;
+                let verdict = self.judge(controller, &held).await.map_err(|e| format!("{e:#}"));
+                Some(Input::Validated { generation, verdict })
+            }
+            Output::Persist(save) => {
+                let done = keeper.write(&save);
+                if let Err(e) = &done {
+                    error!("the group's charter could not be written: {e}");
+                }
+                let (generation, committed) = match &save {
+                    Save::Pending(held) => (held.generation, false),
+                    Save::Committed(held) => (held.generation, true),
+                    Save::Dropped { .. } => return None,
+                };
+                Some(Input::Persisted {
+                    generation,
+                    committed,
+                    done,
+                })
+            }
+            Output::PutIntoForce(held) => {
+                self.enforce(controller, held).await;
+                None
+            }
+            Output::Answer { call, answer } => {
+                self.answer(controller, call, answer);
+                None
+            }
+            Output::Told(event) => {
+                self.told(controller, event);
+                None
+            }
+        }
+    }
+
+    fn told(&mut self, controller: &Controller, event: fsm::Event) {
+        let Some(keeper) = &self.keeper else { return };
+        let (rival, is_dropped) = match event {
+            fsm::Event::Pending(rival) => (rival, false),
+            fsm::Event::Dropped(rival) => (rival, true),
+        };
+        let generation = written(rival.generation, &keeper.nodes);
+        let what = rival.origin.to_string();
+        if !is_dropped {
+            info!(
+                "generation {generation} of the group's configuration is on this disk and waits for the others: {what}"
+            );
+            return;
+        }
+        info!("generation {generation} of the group's configuration came to nothing: {what}");
+        let event = Event::CharterDropped { generation, what };
+        let cause = Cause::Group {
+            node: rival.origin.node,
+            uid: rival.origin.uid,
+        };
+        self.record(controller.generation(), &cause, vec![event]);
+    }
+
+    /// The text that this node runs, in two parts.
+    fn running_parts(&self, controller: &Controller) -> Result<text::Parts, TextError> {
+        text::split(&self.in_force.text, controller.model().group.key.as_ref())
+    }
+}

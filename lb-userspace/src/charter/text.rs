@@ -1,0 +1,376 @@
+//! Cuts a configuration's text into what the group shares and what is a node's own, and puts them together again.
+
+use std::fmt::Write;
+
+use lb_common::hash::siphash13;
+use serde_json::{Map, Value};
+
+use super::block::{Block, blocks, dedented, indented};
+use crate::config;
+use crate::model::GroupKey;
+
+/// Sections that every node has for itself.
+const LOCAL: [&str; 3] = ["node", "metrics", "encap"];
+
+/// Sections in the order in which a merged text has them.
+const ORDER: [&str; 7] = ["node", "group", "capacity", "encap", "pools", "vips", "metrics"];
+
+/// The section that is both: it has local fields.
+const GROUP: &str = "group";
+
+/// The fields of [`GROUP`] that are local, beside `peering.pki`.
+const SECRET: [&str; 2] = ["key", "key_file"];
+
+/// The field of [`GROUP`] with a local field in it.
+const PEERING: &str = "peering";
+
+/// That field.
+const PKI: &str = "pki";
+
+/// By how much fields are indented where there is no example.
+const STEP: usize = 2;
+
+/// So many hex digits in a row may be a key.
+const KEY_RUN: usize = GroupKey::DIGITS;
+
+/// Why a text can't be cut.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// A line that belongs to no section.
+    #[error(
+        "line {line}: no section begins here; in a group of nodes every top-level section stands at the beginning of a line, \
+         without braces"
+    )]
+    NoSection {
+        /// Counted from 1.
+        line: usize,
+    },
+    /// `---`, `...` or a directive.
+    #[error(
+        "line {line}: a document marker; in a group of nodes a configuration is one document without markers"
+    )]
+    Marker {
+        /// Counted from 1.
+        line: usize,
+    },
+    /// A tab at the beginning of a line.
+    #[error("line {line}: a tab in the indentation")]
+    Tab {
+        /// Counted from 1.
+        line: usize,
+    },
+    /// A section stands there twice.
+    #[error("section {0:?} stands there twice")]
+    Twice(String),
+    /// Something that the group shares stands in a section that is a node's own, or the other way round.
+    #[error(
+        "`{field}` is this node's own and can't be told from what the group shares: write `{of}` as a block, not in braces or by an alias"
+    )]
+    Braces {
+        /// What is local.
+        field: &'static str,
+        /// Where it stands.
+        of: &'static str,
+    },
+    /// The parts alone don't say what the whole says.
+    #[error(
+        "what the group shares can't be told from what is this node's own: is there an anchor in one section that another uses?"
+    )]
+    Uncut,
+    /// It holds the key.
+    #[error(
+        "the group's key, or something as long, stands in what all nodes share: only `group.key` may hold it"
+    )]
+    Key,
+    /// It has no form at all.
+    #[error("{0}")]
+    Yaml(String),
+}
+
+/// What is a node's own, as text.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Local {
+    /// Whole sections with their names.
+    sections: Vec<(String, String)>,
+    /// Lines for `group`, not indented.
+    group: String,
+    /// Lines for `group.peering`, not indented.
+    peering: String,
+}
+
+/// A configuration's text in two parts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Parts {
+    /// What the group shares: YAML by itself.
+    pub shared: String,
+    /// The rest.
+    pub local: Local,
+}
+
+/// Cuts a text. `key` is the group's, which must not stand in the shared part.
+///
+/// # Errors
+/// [`TextError`], where it can't be cut so that both parts say together what the whole says.
+pub fn split(text: &str, key: Option<&GroupKey>) -> Result<Parts, TextError> {
+    let text = text.trim_start_matches('\u{feff}');
+    let mut local = Local::default();
+    let mut shared = String::new();
+    for block in blocks(text)? {
+        match block.name.as_str() {
+            GROUP => shared.push_str(&cut_group(&block, &mut local)?),
+            name if LOCAL.contains(&name) => local.sections.push((block.name, block.text)),
+            _ => shared.push_str(&block.text),
+        }
+    }
+    let parts = Parts { shared, local };
+    parts.check(text, key)?;
+    Ok(parts)
+}
+
+/// The group's section without its local fields, which go to `local`.
+fn cut_group(group: &Block, local: &mut Local) -> Result<String, TextError> {
+    let Some(inner) = group.children() else {
+        return Ok(group.text.clone());
+    };
+    let mut shared = String::new();
+    let mut left = false;
+    for child in inner.children {
+        match child.name.as_str() {
+            name if SECRET.contains(&name) => local.group.push_str(&dedented(&child.text, inner.indent)),
+            PEERING => {
+                let kept = cut_peering(&child, local);
+                left |= !kept.is_empty();
+                shared.push_str(&kept);
+            }
+            _ => {
+                left = true;
+                shared.push_str(&child.text);
+            }
+        }
+    }
+    // A section without fields would be nothing at all.
+    if left {
+        Ok(inner.head + &shared)
+    } else {
+        Ok(String::new())
+    }
+}
+
+fn cut_peering(peering: &Block, local: &mut Local) -> String {
+    let Some(inner) = peering.children() else {
+        return peering.text.clone();
+    };
+    let mut shared = String::new();
+    for child in inner.children {
+        if child.name == PKI {
+            local.peering.push_str(&dedented(&child.text, inner.indent));
+        } else {
+            shared.push_str(&child.text);
+        }
+    }
+    if shared.is_empty() {
+        shared
+    } else {
+        inner.head + &shared
+    }
+}
+
+impl Local {
+    /// This part, or another one where there is none in this: the key always, the rest where the text didn't name its node.
+    pub fn over(self, running: &Self) -> Self {
+        let names_node = self.sections.iter().any(|(name, _)| name == "node");
+        let (sections, peering) = match names_node {
+            true => (self.sections, self.peering),
+            false => (running.sections.clone(), running.peering.clone()),
+        };
+        let group = if self.group.is_empty() {
+            running.group.clone()
+        } else {
+            self.group
+        };
+        Self {
+            sections,
+            group,
+            peering,
+        }
+    }
+}
+
+impl Parts {
+    /// Whether both parts together say what the whole says, and the shared one nothing that is local.
+    fn check(&self, text: &str, key: Option<&GroupKey>) -> Result<(), TextError> {
+        let whole = value(text)?;
+        let shared = value(&self.shared).map_err(|_| TextError::Uncut)?;
+        if let Some(group) = shared.get(GROUP) {
+            let of = GROUP;
+            for field in SECRET.into_iter().filter(|field| group.get(field).is_some()) {
+                return Err(TextError::Braces { field, of });
+            }
+            if group
+                .get(PEERING)
+                .is_some_and(|peering| peering.get(PKI).is_some())
+            {
+                let (field, of) = (PKI, PEERING);
+                return Err(TextError::Braces { field, of });
+            }
+        }
+        if LOCAL.iter().any(|name| shared.get(name).is_some()) {
+            return Err(TextError::Uncut);
+        }
+        let merged = merge(&self.shared, &self.local).map_err(|_| TextError::Uncut)?;
+        if value(&merged).map_err(|_| TextError::Uncut)? != whole {
+            return Err(TextError::Uncut);
+        }
+        if holds_key(&self.shared, key) {
+            Err(TextError::Key)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Whether a text holds the key, or in its section `group` anything that could be one.
+fn holds_key(shared: &str, key: Option<&GroupKey>) -> bool {
+    let digits = key.map(|key| {
+        key.bytes().iter().fold(String::new(), |mut text, byte| {
+            // Writing to a String can't fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    });
+    let lower = shared.to_ascii_lowercase();
+    if digits.is_some_and(|digits| lower.contains(&digits)) {
+        return true;
+    }
+    let group = blocks(&lower)
+        .into_iter()
+        .flatten()
+        .find(|block| block.name == GROUP);
+    group.is_some_and(|group| {
+        let mut runs = group.text.split(|c: char| !c.is_ascii_hexdigit());
+        runs.any(|run| run.len() >= KEY_RUN)
+    })
+}
+
+/// The text that a node with this local part runs.
+///
+/// # Errors
+/// [`TextError`], where the shared part can't be cut into sections.
+pub fn merge(shared: &str, local: &Local) -> Result<String, TextError> {
+    let mut sections: Vec<(String, String)> = local.sections.clone();
+    let mut seen_group = false;
+    for block in blocks(shared)? {
+        let text = if block.name == GROUP {
+            seen_group = true;
+            join_group(&block, local)?
+        } else {
+            block.text
+        };
+        sections.push((block.name, text));
+    }
+    if !seen_group && !(local.group.is_empty() && local.peering.is_empty()) {
+        let mut text = "group:\n".to_owned();
+        text.push_str(&indented(&local.group, STEP));
+        if !local.peering.is_empty() {
+            text.push_str(&peering_of(local, STEP));
+        }
+        sections.push((GROUP.to_owned(), text));
+    }
+    let place = |name: &str| {
+        ORDER
+            .iter()
+            .position(|known| *known == name)
+            .unwrap_or(ORDER.len())
+    };
+    sections.sort_by_key(|(name, _)| place(name));
+    Ok(sections.into_iter().map(|(_, text)| ended(text)).collect())
+}
+
+/// With an end of line at its end.
+fn ended(mut text: String) -> String {
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+/// A `peering` of local fields alone.
+fn peering_of(local: &Local, indent: usize) -> String {
+    let head = indented("peering:\n", indent);
+    head + &indented(&local.peering, indent + STEP)
+}
+
+fn join_group(group: &Block, local: &Local) -> Result<String, TextError> {
+    if local.group.is_empty() && local.peering.is_empty() {
+        return Ok(group.text.clone());
+    }
+    let braces = || TextError::Braces {
+        field: "key",
+        of: GROUP,
+    };
+    let inner = group.children().ok_or_else(braces)?;
+    let mut text = inner.head;
+    let mut seen_peering = local.peering.is_empty();
+    for child in inner.children {
+        if child.name == PEERING && !seen_peering {
+            seen_peering = true;
+            let braces = || TextError::Braces {
+                field: PKI,
+                of: PEERING,
+            };
+            let fields = child.children().ok_or_else(braces)?;
+            text.push_str(&fields.head);
+            for field in fields.children {
+                text.push_str(&ended(field.text));
+            }
+            text.push_str(&indented(&local.peering, fields.indent));
+        } else {
+            text.push_str(&ended(child.text));
+        }
+    }
+    text.push_str(&indented(&local.group, inner.indent));
+    if !seen_peering {
+        text.push_str(&peering_of(local, inner.indent));
+    }
+    Ok(text)
+}
+
+/// What a shared part says, whatever its comments and the order of its fields: equal digests mean equal parts.
+///
+/// # Errors
+/// [`TextError::Yaml`].
+pub fn digest(shared: &str) -> Result<u64, TextError> {
+    let canonical = serde_json::to_vec(&value(shared)?).map_err(|e| TextError::Yaml(e.to_string()))?;
+    Ok(siphash13(0, 0, &canonical))
+}
+
+/// The values of a text: fields in order of their names, none that is empty, nothing typed but structure.
+fn value(text: &str) -> Result<Value, TextError> {
+    if text
+        .lines()
+        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+    {
+        return Ok(Value::Object(Map::new()));
+    }
+    let value = config::values(text).map_err(|problem| TextError::Yaml(problem.to_string()))?;
+    Ok(normal(value))
+}
+
+fn normal(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<(String, Value)> = fields
+                .into_iter()
+                .filter(|(_, value)| !value.is_null())
+                .map(|(name, value)| (name, normal(value)))
+                .collect();
+            fields.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(fields.into_iter().collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(normal).collect()),
+        // Every value is text to the configuration: `3` and `"3"` are the same.
+        Value::Number(number) => Value::String(number.to_string()),
+        Value::Bool(truth) => Value::String(truth.to_string()),
+        value => value,
+    }
+}

@@ -1,0 +1,332 @@
+//! The tasks of one session: what comes in becomes [`Report`]s, what goes out comes from the [`Mail`].
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use super::status::Refusal;
+use super::wire::{self, CONTROL, FRAME_HEADER, Heartbeat, PROTOCOL};
+
+/// Messages on their way, in each direction for each peer: so many KiB, and in [`QUEUE`] so many outgoing ones.
+pub(super) const ROOM_KIB: usize = 16 << 10;
+const QUEUE: usize = 1024;
+
+/// A stream says what it is within this.
+const KIND_WITHIN: Duration = Duration::from_secs(1);
+
+/// A payload grows by so much, so its length alone takes no memory.
+const STEP: usize = 64 << 10;
+
+/// Reports on their way to the thread's loop.
+pub(super) const REPORTS: usize = 256;
+
+/// Codes that connections are closed with.
+pub(super) mod code {
+    use quinn::VarInt;
+
+    /// We stop.
+    pub(in crate::peer) const STOP: VarInt = VarInt::from_u32(0);
+    /// The node has called again.
+    pub(in crate::peer) const REPLACED: VarInt = VarInt::from_u32(1);
+    /// The certificate names nobody whom we know, or not the one who should be there.
+    pub(in crate::peer) const NAME: VarInt = VarInt::from_u32(2);
+    /// Against the protocol.
+    pub(in crate::peer) const PROTOCOL: VarInt = VarInt::from_u32(3);
+}
+
+/// What tasks tell the thread's loop.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// A connection stands; `called` is whom we have called.
+    Connected {
+        connection: Connection,
+        called: Option<u8>,
+    },
+    /// None came about.
+    Failed {
+        called: Option<u8>,
+        error: ConnectionError,
+    },
+    /// Somebody was sent away.
+    Refused(Refusal),
+    /// The peer has opened its control stream.
+    Open { peer: u8, session: u64 },
+    /// A heartbeat.
+    Heard {
+        peer: u8,
+        session: u64,
+        heartbeat: Heartbeat,
+    },
+    /// A message.
+    Message {
+        peer: u8,
+        session: u64,
+        channel: u8,
+        payload: Vec<u8>,
+        room: OwnedSemaphorePermit,
+    },
+    /// A stream of another kind.
+    Stream {
+        peer: u8,
+        session: u64,
+        kind: u8,
+        stream: RecvStream,
+    },
+    /// The connection is gone.
+    Ended {
+        peer: u8,
+        session: u64,
+        error: ConnectionError,
+    },
+}
+
+pub(super) type Reports = mpsc::Sender<Report>;
+
+/// A message on its way out, with the room that it takes.
+struct Letter {
+    header: [u8; FRAME_HEADER],
+    payload: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+#[derive(Clone)]
+struct Outbox {
+    letters: mpsc::Sender<Letter>,
+    room: Arc<Semaphore>,
+}
+
+/// The outgoing messages of all peers; a peer without a session has no box.
+#[derive(Clone)]
+pub(super) struct Mail(Arc<[Mutex<Option<Outbox>>]>);
+
+impl std::fmt::Debug for Mail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Mail").field(&self.0.len()).finish()
+    }
+}
+
+/// What a payload takes of the room.
+fn kib(length: usize) -> u32 {
+    u32::try_from(length / 1024 + 1).unwrap_or(u32::MAX)
+}
+
+impl Mail {
+    pub(super) fn new(count: usize) -> Self {
+        Self((0..count).map(|_| Mutex::default()).collect())
+    }
+
+    fn at(&self, peer: u8) -> Option<std::sync::MutexGuard<'_, Option<Outbox>>> {
+        let slot = self.0.get(usize::from(peer))?;
+        Some(slot.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether it is on its way.
+    pub(super) fn post(&self, peer: u8, channel: u8, payload: Vec<u8>) -> bool {
+        let Some(outbox) = self.at(peer).and_then(|slot| slot.clone()) else {
+            return false;
+        };
+        let Ok(header) = wire::frame_header(channel, payload.len()) else {
+            return false;
+        };
+        let Ok(room) = outbox.room.try_acquire_many_owned(kib(payload.len())) else {
+            return false;
+        };
+        let payload = payload.into();
+        let letter = Letter {
+            header,
+            payload,
+            _room: room,
+        };
+        outbox.letters.try_send(letter).is_ok()
+    }
+
+    /// A new box for a session; the old one is thrown away with what is in it.
+    fn open(&self, peer: u8) -> mpsc::Receiver<Letter> {
+        let (letters, outgoing) = mpsc::channel(QUEUE);
+        let room = Arc::new(Semaphore::new(ROOM_KIB));
+        if let Some(mut slot) = self.at(peer) {
+            *slot = Some(Outbox { letters, room });
+        }
+        outgoing
+    }
+
+    pub(super) fn close(&self, peer: u8) {
+        if let Some(mut slot) = self.at(peer) {
+            *slot = None;
+        }
+    }
+}
+
+/// One session's end of a connection.
+#[derive(Clone)]
+pub(super) struct Link {
+    pub(super) peer: u8,
+    pub(super) session: u64,
+    pub(super) connection: Connection,
+    pub(super) reports: Reports,
+}
+
+impl Link {
+    /// Starts the tasks. They end with the connection.
+    pub(super) fn start(&self, mail: &Mail) {
+        let outgoing = mail.open(self.peer);
+        spawn_local(self.clone().write(outgoing));
+        spawn_local(self.clone().accept());
+        spawn_local(self.clone().listen());
+        spawn_local(self.clone().end());
+    }
+
+    async fn report(&self, report: Report) {
+        // The loop ends after everything else.
+        let _ = self.reports.send(report).await;
+    }
+
+    /// Closes the connection, since the peer breaks the rules.
+    async fn refuse(&self, refusal: Refusal) {
+        self.connection.close(code::PROTOCOL, refusal.name().as_bytes());
+        self.report(Report::Refused(refusal)).await;
+    }
+
+    async fn end(self) {
+        let error = self.connection.closed().await;
+        let (peer, session) = (self.peer, self.session);
+        self.report(Report::Ended { peer, session, error }).await;
+    }
+
+    /// Sends messages. An error is the connection's end, which another task reports.
+    async fn write(self, mut outgoing: mpsc::Receiver<Letter>) {
+        let Ok(mut stream) = self.connection.open_uni().await else {
+            return;
+        };
+        // Before the flow records: what is agreed on must not wait for them.
+        let _ = stream.set_priority(1);
+        if stream.write_all(&[CONTROL, PROTOCOL]).await.is_err() {
+            return;
+        }
+        while let Some(letter) = outgoing.recv().await {
+            if Self::frame(&mut stream, letter).await.is_err() {
+                return;
+            }
+        }
+        // The session has ended, or another one took its place; the stream must not end before the connection.
+        self.connection.closed().await;
+    }
+
+    async fn frame(stream: &mut SendStream, letter: Letter) -> Result<(), quinn::WriteError> {
+        stream.write_all(&letter.header).await?;
+        stream.write_chunk(letter.payload).await
+    }
+
+    /// Takes heartbeats.
+    async fn listen(self) {
+        let (peer, session) = (self.peer, self.session);
+        while let Ok(datagram) = self.connection.read_datagram().await {
+            let report = match wire::decode(&datagram) {
+                Ok(heartbeat) => Report::Heard {
+                    peer,
+                    session,
+                    heartbeat,
+                },
+                Err(_) => Report::Refused(Refusal::Heartbeat),
+            };
+            self.report(report).await;
+        }
+    }
+
+    /// Takes streams.
+    async fn accept(self) {
+        let room = Arc::new(Semaphore::new(ROOM_KIB));
+        let controlled = Arc::new(Mutex::new(false));
+        while let Ok(stream) = self.connection.accept_uni().await {
+            spawn_local(
+                self.clone()
+                    .stream(stream, Arc::clone(&room), Arc::clone(&controlled)),
+            );
+        }
+    }
+
+    async fn stream(self, mut stream: RecvStream, room: Arc<Semaphore>, controlled: Arc<Mutex<bool>>) {
+        let mut kind = [0];
+        match timeout(KIND_WITHIN, stream.read_exact(&mut kind)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => return self.refuse(Refusal::Protocol).await,
+        }
+        let (peer, session) = (self.peer, self.session);
+        let [kind] = kind;
+        if kind != CONTROL {
+            let stream = Report::Stream {
+                peer,
+                session,
+                kind,
+                stream,
+            };
+            return self.report(stream).await;
+        }
+        let mut protocol = [0];
+        let read = timeout(KIND_WITHIN, stream.read_exact(&mut protocol)).await;
+        let is_second = std::mem::replace(
+            &mut *controlled.lock().unwrap_or_else(PoisonError::into_inner),
+            true,
+        );
+        if !matches!(read, Ok(Ok(()))) || protocol != [PROTOCOL] || is_second {
+            return self.refuse(Refusal::Protocol).await;
+        }
+        self.report(Report::Open { peer, session }).await;
+        if let Some(refusal) = self.read(&mut stream, &room).await {
+            self.refuse(refusal).await;
+        }
+    }
+
+    /// Reads messages until the stream ends; returns what is wrong with it.
+    async fn read(&self, stream: &mut RecvStream, room: &Arc<Semaphore>) -> Option<Refusal> {
+        loop {
+            let mut header = [0; FRAME_HEADER];
+            match stream.read_exact(&mut header).await {
+                Ok(()) => {}
+                Err(quinn::ReadExactError::FinishedEarly(_)) => return Some(Refusal::Protocol),
+                Err(quinn::ReadExactError::ReadError(_)) => return None,
+            }
+            let Ok((channel, length)) = wire::frame_of(header) else {
+                return Some(Refusal::Oversize);
+            };
+            // Waits until the agent has taken earlier ones; the peer then waits too.
+            let room = Arc::clone(room).acquire_many_owned(kib(length)).await.ok()?;
+            let mut payload = Vec::new();
+            while payload.len() < length {
+                let start = payload.len();
+                payload.resize(length.min(start + STEP), 0);
+                stream.read_exact(&mut payload[start..]).await.ok()?;
+            }
+            let (peer, session) = (self.peer, self.session);
+            let message = Report::Message {
+                peer,
+                session,
+                channel,
+                payload,
+                room,
+            };
+            self.report(message).await;
+        }
+    }
+}
+
+/// How a connection ended, in words for people.
+pub(super) fn words(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::ApplicationClosed(close) if close.error_code == code::NAME => {
+            "it refuses this node's certificate: it names nobody of its group, or not this node".to_owned()
+        }
+        ConnectionError::ApplicationClosed(close) if close.error_code == VarInt::from_u32(0) => {
+            "it has stopped".to_owned()
+        }
+        ConnectionError::ConnectionClosed(_) => format!("it refuses this node: {error}"),
+        ConnectionError::TimedOut => "no answer".to_owned(),
+        other => other.to_string(),
+    }
+}

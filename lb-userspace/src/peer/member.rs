@@ -1,0 +1,147 @@
+//! One peer, as the thread's loop knows it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use quinn::{Connection, RecvStream};
+
+use super::facts::Facts;
+use super::fsm::Liveness;
+use super::link::{Link, Mail, Reports};
+use super::status::Status;
+use super::wire::{self, Heartbeat};
+use crate::health::Mono;
+
+/// A session: one connection.
+pub(super) struct Session {
+    pub(super) number: u64,
+    pub(super) connection: Connection,
+    /// Its control streams are open.
+    pub(super) up: bool,
+    /// Streams that were opened before: at most as many as a peer may open.
+    pub(super) waiting: Vec<(u8, RecvStream)>,
+    sent: u64,
+    /// The newest heartbeat's number.
+    heard: Option<u64>,
+}
+
+/// What a heartbeat or time has changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Change {
+    pub(super) life: bool,
+    pub(super) facts: bool,
+}
+
+pub(super) struct Peer {
+    pub(super) place: u8,
+    pub(super) name: String,
+    pub(super) address: SocketAddr,
+    pub(super) liveness: Liveness,
+    pub(super) session: Option<Session>,
+    pub(super) sessions: u64,
+    pub(super) facts: Option<Facts>,
+    pub(super) certificate_until: Option<i64>,
+    pub(super) trouble: Option<String>,
+    sent: u64,
+    heard: u64,
+    missed: u64,
+}
+
+impl Peer {
+    pub(super) fn new(place: u8, name: &str, address: SocketAddr, dead_after: Duration, now: Mono) -> Self {
+        Self {
+            place,
+            name: name.to_owned(),
+            address,
+            liveness: Liveness::new(dead_after, now),
+            session: None,
+            sessions: 0,
+            facts: None,
+            certificate_until: None,
+            trouble: None,
+            sent: 0,
+            heard: 0,
+            missed: 0,
+        }
+    }
+
+    /// A connection becomes its session.
+    pub(super) fn begin(&mut self, number: u64, connection: Connection, reports: Reports, mail: &Mail) {
+        let link = Link {
+            peer: self.place,
+            session: number,
+            connection: connection.clone(),
+            reports,
+        };
+        link.start(mail);
+        self.session = Some(Session {
+            number,
+            connection,
+            up: false,
+            waiting: Vec::new(),
+            sent: 0,
+            heard: None,
+        });
+    }
+
+    /// Sends a heartbeat.
+    pub(super) fn beat(&mut self, facts: &Facts) {
+        let Some(session) = &mut self.session else { return };
+        session.sent += 1;
+        let datagram = wire::encode(session.sent, facts).into();
+        // What can't be sent is as good as lost.
+        if session.connection.send_datagram(datagram).is_ok() {
+            self.sent += 1;
+        }
+    }
+
+    /// A heartbeat of its session. One that comes after a newer one says nothing.
+    pub(super) fn heard(&mut self, heartbeat: Heartbeat, now: Mono) -> Change {
+        let nothing = Change {
+            life: false,
+            facts: false,
+        };
+        let Some(session) = &mut self.session else {
+            return nothing;
+        };
+        let last = session.heard.unwrap_or_default();
+        if heartbeat.sequence <= last {
+            return nothing;
+        }
+        // Before the first one that came others may have been sent before the session was known here.
+        if session.heard.is_some() {
+            self.missed = self.missed.saturating_add(heartbeat.sequence - last - 1);
+        }
+        session.heard = Some(heartbeat.sequence);
+        self.heard += 1;
+        let facts = self.facts.as_ref() != Some(&heartbeat.facts);
+        let life = self.liveness.handle(heartbeat.facts.phase, now);
+        if facts {
+            self.facts = Some(heartbeat.facts);
+        }
+        Change { life, facts }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let session = self.session.as_ref().filter(|session| session.up);
+        let stats = session.map(|session| session.connection.stats());
+        let bytes = stats.map(|stats| (stats.udp_tx.bytes, stats.udp_rx.bytes));
+        Status {
+            place: self.place,
+            name: self.name.clone(),
+            address: self.address,
+            life: self.liveness.life(),
+            since: self.liveness.since(),
+            session: session.map(|session| session.number),
+            sessions: self.sessions,
+            rtt: session.map(|session| session.connection.rtt()),
+            sent: self.sent,
+            heard: self.heard,
+            missed: self.missed,
+            bytes: bytes.unwrap_or_default(),
+            certificate_until: self.certificate_until,
+            facts: self.facts.clone(),
+            trouble: self.trouble.clone(),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! TLS between nodes: version 1.3, a certificate of the group's authority on both ends, and names that are configured.
+
+use std::sync::Arc;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ConnectionError, TransportErrorCode};
+use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig, version};
+
+use super::pki::{self, Material, Named};
+use super::status::Refusal;
+
+/// What both ends speak.
+const ALPN: &[u8] = b"tandem/1";
+
+/// Alerts that say why a certificate was refused (RFC 8446, section 6.2).
+mod alert {
+    pub(super) const CERTIFICATE_EXPIRED: u8 = 45;
+    pub(super) const UNKNOWN_CA: u8 = 48;
+    pub(super) const CERTIFICATE_REQUIRED: u8 = 116;
+}
+
+/// Both ends' configuration, made of one node's certificate.
+pub(super) struct Ends {
+    pub(super) client: Arc<QuicClientConfig>,
+    pub(super) server: Arc<QuicServerConfig>,
+}
+
+/// # Errors
+/// A key that isn't the certificate's, authorities that are none.
+pub(super) fn ends(material: Material) -> Result<Ends, pki::Error> {
+    let provider: Arc<CryptoProvider> = Arc::new(ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    for root in material.roots {
+        roots.add(root)?;
+    }
+    let roots = Arc::new(roots);
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+        .build()
+        .map_err(|e| rustls::Error::General(e.to_string()))?;
+    let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(material.chain.clone(), material.key.clone_key())?;
+    server.alpn_protocols = vec![ALPN.to_vec()];
+    // A resumed session would not show the certificate of today.
+    server.send_tls13_tickets = 0;
+    let mut client = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&version::TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(material.chain, material.key)?;
+    client.alpn_protocols = vec![ALPN.to_vec()];
+    client.resumption = Resumption::disabled();
+    let no_suite = |e: quinn::crypto::rustls::NoInitialCipherSuite| rustls::Error::General(e.to_string());
+    Ok(Ends {
+        client: Arc::new(QuicClientConfig::try_from(client).map_err(no_suite)?),
+        server: Arc::new(QuicServerConfig::try_from(server).map_err(no_suite)?),
+    })
+}
+
+/// What the certificate on the other end says, which TLS has verified.
+pub(super) fn other_end(connection: &quinn::Connection) -> Option<Named> {
+    let identity = connection.peer_identity()?;
+    let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    pki::named(chain.first()?)
+}
+
+/// Why a connection did not come about, where this end has refused it.
+pub(super) fn refusal(error: &ConnectionError) -> Option<Refusal> {
+    let ConnectionError::TransportError(error) = error else {
+        return None;
+    };
+    // The authority that a certificate names may be known and its signature still not good.
+    let is_signature = error.reason.contains("BadSignature") || error.reason.contains("UnknownIssuer");
+    let is = |alert| error.code == TransportErrorCode::crypto(alert);
+    Some(if is(alert::CERTIFICATE_EXPIRED) {
+        Refusal::Expired
+    } else if is(alert::UNKNOWN_CA) || is_signature {
+        Refusal::Authority
+    } else if is(alert::CERTIFICATE_REQUIRED) {
+        Refusal::NoCertificate
+    } else if error.reason.contains("not valid for name") || error.reason.contains("NotValidForName") {
+        Refusal::Name
+    } else if error.reason.contains("certificate") {
+        Refusal::Certificate
+    } else {
+        Refusal::Handshake
+    })
+}

@@ -1,0 +1,296 @@
+//! Finding what a stream has not said: sums over ranges of slots, compared every second, and the repair of ranges.
+//!
+//! A sum is over *settled* entries alone, confirmed a while before the owner began to look. The receiver holds the same ticks
+//! but for a constant ([`super::Receiver`] keeps it), so both draw the line at the same entries. What closes or moves while
+//! they look makes noise: a range is asked for when it differs by *the same* amount in two rounds, or in many.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use lb_common::flow::{CONFIRMED, Entry, Key, PROBATION};
+use lb_common::slot::SLOTS;
+use lb_common::tick::{self, Tick};
+
+use super::wire::Digest;
+
+/// Ranges of slots, over all pools.
+pub const RANGES: usize = 4096;
+/// Sixteen neighbours share a range.
+const SHIFT: u32 = SLOTS.ilog2() - RANGES.ilog2();
+/// Entries that were confirmed this long ago are settled: three seconds. Their records are out and in.
+pub const SETTLED: u32 = tick::seconds(3);
+/// A range that has differed so many rounds in a row is asked for although the difference changes.
+const NOISY: u8 = 8;
+/// Rounds until a range is asked for again, at most; doubles from two, since a full table stays different.
+const PATIENCE: u8 = 16;
+/// Flows that one session's repairs may name before they have been used: 2 MiB.
+const REPAIR_ROOM: usize = 1 << 18;
+
+/// A range of slots.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Range(u16);
+
+impl Range {
+    /// The range of this number, if there is one.
+    pub const fn of_number(number: u16) -> Option<Self> {
+        if (number as usize) < RANGES {
+            Some(Self(number))
+        } else {
+            None
+        }
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+
+    const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The range of a slot of the pool of this stable identity ([`crate::group::Cell`]).
+pub const fn range(pool: u64, slot: u32) -> Range {
+    let pool = pool ^ pool >> 32;
+    let pool = pool ^ pool >> 16;
+    Range(((slot >> SHIFT) ^ pool as u32) as u16 & (RANGES as u16 - 1))
+}
+
+/// What an entry adds to its range's sum: a hash of the flow and the stable identity of its backend.
+pub fn contribution(key: &Key, backend: u64) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |a: u64, b: u64| {
+        let product = u128::from(a ^ ODD) * u128::from(b ^ 0xd6e8_feb8_6659_fd93);
+        product as u64 ^ (product >> 64) as u64
+    };
+    let [a, b] = halves(key.src.bytes());
+    let [c, d] = halves(key.dst.bytes());
+    let ports = u64::from(key.sport.get()) << 24 | u64::from(key.dport.get()) << 8 | u64::from(key.proto);
+    mix(mix(mix(a, b), mix(c, d)), mix(ports, backend)).max(1)
+}
+
+fn halves(bytes: [u8; 16]) -> [u64; 2] {
+    let word = u128::from_be_bytes(bytes);
+    [(word >> 64) as u64, word as u64]
+}
+
+/// Whether an entry counts in sums over entries that were confirmed by `now` minus [`SETTLED`].
+const fn is_settled(entry: &Entry, now: Tick) -> bool {
+    entry.state == CONFIRMED && now.since(entry.since) >= SETTLED
+}
+
+/// The owner's walk over its own entries, once a second.
+#[derive(Clone, Debug)]
+pub struct Round {
+    round: u32,
+    now: Tick,
+    lost: bool,
+    sums: Vec<u64>,
+}
+
+impl Round {
+    /// A walk that begins now; `lost`: events were lost since the last one.
+    pub fn new(round: u32, now: Tick, lost: bool) -> Self {
+        Self {
+            round,
+            now,
+            lost,
+            sums: vec![0; RANGES],
+        }
+    }
+
+    /// Adds an own entry of this range, its backend by stable identity.
+    pub fn take(&mut self, key: &Key, entry: &Entry, range: Range, backend: u64) {
+        if is_settled(entry, self.now) {
+            let sum = &mut self.sums[range.index()];
+            *sum = sum.wrapping_add(contribution(key, backend));
+        }
+    }
+
+    /// Whether an own entry of this range is to be refreshed in this round: each range once in `period` rounds, an idle
+    /// timeout's third in seconds, where the entry was used since.
+    pub const fn is_refresh_due(&self, entry: &Entry, range: Range, period: u32) -> bool {
+        let period = if period == 0 { 1 } else { period };
+        let is_turn = (self.round.wrapping_add(range.0 as u32)).is_multiple_of(period);
+        // A second more: the round may be late, and `last` is as exact as that.
+        is_turn && entry.state != PROBATION && self.now.since(entry.last) <= tick::seconds(period + 1)
+    }
+
+    /// The frame for all peers.
+    pub fn finish(self) -> Digest {
+        let sums = (0u16..).map(Range).zip(self.sums);
+        Digest {
+            round: self.round,
+            now: self.now,
+            lost: self.lost,
+            sums: sums.filter(|&(_, sum)| sum != 0).collect(),
+        }
+    }
+}
+
+/// Ranges that a peer has asked for.
+#[derive(Clone, Default, Debug)]
+pub struct Asked(BTreeSet<Range>);
+
+impl Asked {
+    /// It asks for these.
+    pub fn ask(&mut self, ranges: &[Range]) {
+        self.0.extend(ranges);
+    }
+
+    /// The next ones to repair, `most` at most: once a round.
+    pub fn take(&mut self, most: usize) -> BTreeSet<Range> {
+        let rest = self.0.iter().nth(most).copied();
+        let rest = rest.map(|first| self.0.split_off(&first)).unwrap_or_default();
+        core::mem::replace(&mut self.0, rest)
+    }
+}
+
+/// The receiver's walk over replicas of one owner, against its digest.
+#[derive(Clone, Debug)]
+pub struct Compare {
+    owner: u8,
+    now: Tick,
+    lost: bool,
+    differences: Vec<u64>,
+}
+
+impl Compare {
+    /// A walk that begins; `owner` as entries have it, `now` the digest's time in ticks of this host.
+    pub fn new(digest: &Digest, owner: u8, now: Tick) -> Self {
+        let mut differences = vec![0; RANGES];
+        for &(range, sum) in &digest.sums {
+            differences[range.index()] = sum;
+        }
+        Self {
+            owner,
+            now,
+            lost: digest.lost,
+            differences,
+        }
+    }
+
+    /// Subtracts a replica of this range, whoever's, its backend by stable identity.
+    pub fn take(&mut self, key: &Key, entry: &Entry, range: Range, backend: u64) {
+        if entry.owner == self.owner && is_settled(entry, self.now) {
+            let difference = &mut self.differences[range.index()];
+            *difference = difference.wrapping_sub(contribution(key, backend));
+        }
+    }
+}
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Differs {
+    by: u64,
+    /// Rounds in a row.
+    rounds: u8,
+    /// How often it was asked for.
+    asked: u8,
+    /// Rounds until it may be asked for again.
+    wait: u8,
+}
+
+/// How the ranges of one owner have differed so far.
+#[derive(Clone, Debug)]
+pub struct Differences(Vec<Differs>);
+
+impl Default for Differences {
+    fn default() -> Self {
+        Self(vec![Differs::default(); RANGES])
+    }
+}
+
+impl Differences {
+    /// Takes a finished walk. The ranges to ask for, `most` at most.
+    pub fn judge(&mut self, compare: &Compare, most: usize) -> Vec<Range> {
+        let mut ranges = Vec::new();
+        for ((number, differs), &by) in (0u16..).zip(&mut self.0).zip(&compare.differences) {
+            if differs.next(by, compare.lost, ranges.len() < most) {
+                ranges.push(Range(number));
+            }
+        }
+        ranges
+    }
+
+    /// How many ranges differed in the last round.
+    pub fn count(&self) -> usize {
+        self.0.iter().filter(|differs| differs.by != 0).count()
+    }
+}
+
+impl Differs {
+    fn next(&mut self, by: u64, lost: bool, has_room: bool) -> bool {
+        if by == 0 {
+            *self = Self::default();
+            return false;
+        }
+        let lasts = by == self.by || lost || self.rounds >= NOISY;
+        self.by = by;
+        self.rounds = self.rounds.saturating_add(1);
+        self.wait = self.wait.saturating_sub(1);
+        if !lasts || self.wait > 0 || !has_room {
+            return false;
+        }
+        self.wait = 2u8.saturating_pow(u32::from(self.asked) + 1).min(PATIENCE);
+        self.asked = self.asked.saturating_add(1);
+        true
+    }
+}
+
+/// Repairs of one owner's ranges: what they did not name is deleted in the next walk.
+#[derive(Clone, Default, Debug)]
+pub struct Repairs {
+    open: Option<(Range, Tick)>,
+    named: HashSet<u64>,
+    done: HashMap<Range, Tick>,
+}
+
+impl Repairs {
+    /// A repair begins; its time in ticks of this host.
+    pub fn begin(&mut self, range: Range, now: Tick) {
+        self.open = Some((range, now));
+    }
+
+    /// Records came; between a repair's begin and end they are its own, and those that happen to come.
+    pub fn note<'a>(&mut self, keys: impl IntoIterator<Item = &'a Key>) {
+        if self.open.is_none() {
+            return;
+        }
+        for key in keys {
+            if self.named.len() == REPAIR_ROOM {
+                // Nothing is deleted in a range of which not everything is known.
+                *self = Self::default();
+                return;
+            }
+            self.named.insert(contribution(key, 0));
+        }
+    }
+
+    /// It is over.
+    pub fn end(&mut self, range: Range) {
+        if let Some((open, now)) = self.open.take()
+            && open == range
+        {
+            self.done.insert(range, now);
+        }
+    }
+
+    /// Whether a replica of this range is to be deleted: the owner, as entries have it, was asked and did not name it.
+    pub fn is_stale(&self, owner: u8, key: &Key, entry: &Entry, range: Range) -> bool {
+        let Some(&now) = self.done.get(&range) else {
+            return false;
+        };
+        entry.owner == owner
+            && entry.state != PROBATION
+            && now.since(entry.since) >= SETTLED
+            && !self.named.contains(&contribution(key, 0))
+    }
+
+    /// A walk over all replicas is finished that began after `self` was as it is: forgets what is done.
+    pub fn clear(&mut self) {
+        self.done.clear();
+        if self.open.is_none() {
+            self.named.clear();
+        }
+    }
+}
