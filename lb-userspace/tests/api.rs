@@ -61,6 +61,7 @@ impl Served {
             calls,
             state_dir: Arc::new(dir.path().to_owned()),
             checks: checks.reader(),
+            peers: lb_userspace::peer::Reader::nobody(),
         };
         let asked = Arc::new(Mutex::new(Vec::new()));
         let notes = Arc::clone(&asked);
@@ -137,6 +138,8 @@ fn what(command: &Command) -> String {
         Command::Plan(ask) => format!("plan {:?}", ask.what),
         Command::Apply(ask) => format!("apply {:?}", ask.what),
         Command::Running(_) => "running".to_owned(),
+        Command::History(_) => "history".to_owned(),
+        Command::Rollback(ask) => format!("rollback {:?}", ask.what),
         Command::Doctor(ask) => format!("doctor {:?}", ask.what),
     }
 }
@@ -190,6 +193,8 @@ fn answer(command: Command) {
             leaving: Vec::new(),
         }))),
         Command::Apply(ask) => drop(ask),
+        Command::History(ask) => drop(ask.reply.send(Err(Refusal::NoGroup))),
+        Command::Rollback(ask) => drop(ask.reply.send(Err(Refusal::NoGroup))),
         Command::Running(ask) => drop(ask.reply.send(Err(Refusal::NoAnswer))),
         Command::Doctor(ask) if ask.what.backend == "gone" => {
             drop(ask.reply.send(Err(Refusal::NoVip { pool: ask.what.pool })));

@@ -1,9 +1,10 @@
 //! Runs tools such as `ip` and checks their exit codes; an error holds the whole command line.
 
 use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use crate::error::{IoContext, LabError};
+use crate::topo::Family;
 
 /// The command line as a person would type it (without quoting).
 pub fn line(command: &Command) -> String {
@@ -42,38 +43,63 @@ pub fn check(command: &mut Command) -> Result<String, LabError> {
 /// Runs many `ip` commands in one process, inside the namespace when one is given.
 /// Stops at the first that fails, and the error quotes it.
 pub fn ip_batch(namespace: Option<&str>, lines: &[String]) -> Result<(), LabError> {
-    let mut command = Command::new("ip");
-    if let Some(name) = namespace {
-        command.args(["-n", name]);
+    IpBatch::prepare(namespace, None)?.run(lines)
+}
+
+/// An `ip` that waits for its commands: what remains to be done at the moment that counts takes less than a millisecond.
+#[derive(Debug)]
+pub struct IpBatch {
+    command: String,
+    child: Child,
+}
+
+impl IpBatch {
+    /// Starts it. With a family for commands, such as those about rules, whose words alone don't say which is meant.
+    pub fn prepare(namespace: Option<&str>, family: Option<Family>) -> Result<Self, LabError> {
+        let mut command = Command::new("ip");
+        if let Some(family) = family {
+            command.arg(format!("-{}", family.digit()));
+        }
+        if let Some(name) = namespace {
+            command.args(["-n", name]);
+        }
+        command
+            .args(["-batch", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let line = line(&command);
+        match command.spawn() {
+            Ok(child) => Ok(Self { command: line, child }),
+            Err(source) => Err(LabError::Spawn {
+                command: line,
+                source,
+            }),
+        }
     }
-    command
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let spawn_error = |source| LabError::Spawn {
-        command: "ip -batch -".to_owned(),
-        source,
-    };
-    let mut child = command.spawn().map_err(spawn_error)?;
-    let mut input = child.stdin.take().expect("stdin is piped");
-    // An early exit of `ip` breaks the pipe; its exit code and message tell more than that error.
-    let written = input.write_all((lines.join("\n") + "\n").as_bytes());
-    drop(input);
-    let out = child.wait_with_output().context(|| line(&command))?;
-    if !out.status.success() {
-        let stderr = String::from_utf8_lossy(&out.stderr).trim().to_owned();
-        let refused = refused_line(&stderr)
-            .and_then(|n| lines.get(n - 1))
-            .map_or("", String::as_str);
-        let stderr = format!("{stderr} [{refused}]");
-        return Err(LabError::Failed {
-            command: line(&command),
-            status: out.status,
-            stderr,
-        });
+
+    /// Hands it the commands and waits for its end.
+    pub fn run(mut self, lines: &[String]) -> Result<(), LabError> {
+        let mut input = self.child.stdin.take().expect("stdin is piped");
+        // An early exit of `ip` breaks the pipe; its exit code and message tell more than that error.
+        let written = input.write_all((lines.join("\n") + "\n").as_bytes());
+        drop(input);
+        let command = self.command;
+        let out = self.child.wait_with_output().context(|| command.clone())?;
+        if !out.status.success() {
+            let stderr = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+            let refused = refused_line(&stderr)
+                .and_then(|n| lines.get(n - 1))
+                .map_or("", String::as_str);
+            let stderr = format!("{stderr} [{refused}]");
+            return Err(LabError::Failed {
+                command,
+                status: out.status,
+                stderr,
+            });
+        }
+        written.context(|| command)
     }
-    written.context(|| line(&command))
 }
 
 /// The number in `Command failed -:17` (counted from 1).

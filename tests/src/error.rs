@@ -90,6 +90,15 @@ pub enum LabError {
     /// The node's configuration could not be written as YAML.
     #[error("node config: {0}")]
     Yaml(#[from] serde_yaml::ser::Error),
+    /// A certificate could not be made.
+    #[error("certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// The router can't spread as it is asked to.
+    #[error(
+        "NOTHING WAS TESTED: the router's kernel has no resilient nexthop groups (Linux 5.12 or later, iproute2 5.12 or \
+         later): {0}"
+    )]
+    Resilient(Box<LabError>),
     /// The pass program could not be loaded or attached.
     #[error("pass program at {interface}: {source}")]
     Pass {

@@ -6,8 +6,9 @@ use crate::claim::{Claim, LabId};
 use crate::command;
 use crate::diag;
 use crate::error::LabError;
-use crate::host::{Backend, Client, Node, Router};
-use crate::node_config::NodeConfig;
+use crate::host::{Backend, Client, Node, Router, Spread};
+use crate::node_config::{NodeConfig, Times, pki_folder};
+use crate::pki::Authority;
 use crate::topo::{Family, NodeSpec, Topology};
 use crate::wait::Interrupt;
 
@@ -27,6 +28,8 @@ pub struct LabBuilder {
     name: String,
     topology: Topology,
     configs: Vec<NodeConfig>,
+    spread: Spread,
+    peered: Option<Times>,
     interrupt: Interrupt,
 }
 
@@ -53,6 +56,18 @@ impl LabBuilder {
     /// VIPs over all backends.
     pub fn configs(mut self, configs: Vec<NodeConfig>) -> Self {
         self.configs = configs;
+        self
+    }
+
+    /// How the router spreads the VIPs over the nodes; a plain route, if nothing is said.
+    pub fn spread(mut self, spread: Spread) -> Self {
+        self.spread = spread;
+        self
+    }
+
+    /// The nodes talk to each other, with certificates of an authority of this lab.
+    pub fn peered(mut self, times: Times) -> Self {
+        self.peered = Some(times);
         self
     }
 
@@ -87,6 +102,15 @@ impl LabBuilder {
     }
 }
 
+/// What came of [`Lab::power_loss`].
+#[derive(Clone, Copy, Debug)]
+pub struct PowerLoss {
+    /// From now on nothing came from the node.
+    pub death: Instant,
+    /// From then until the router had moved the traffic.
+    pub moved: Duration,
+}
+
 /// A running lab. Dropping it removes processes, namespaces, pins and files, unless it is kept.
 #[derive(Debug)]
 pub struct Lab {
@@ -111,6 +135,8 @@ impl Lab {
             name: name.to_owned(),
             topology,
             configs: Vec::new(),
+            spread: Spread::default(),
+            peered: None,
             interrupt: Interrupt::default(),
         }
     }
@@ -121,13 +147,18 @@ impl Lab {
             name,
             topology,
             configs,
+            spread,
+            peered,
             interrupt,
         } = builder;
         let id = claim.id();
         let (dir, pins) = (id.dir(), id.pins());
         let node = |index| {
             let own = configs.get(index).cloned();
-            let config = own.unwrap_or_else(|| NodeConfig::of(&topology, index));
+            let mut config = own.unwrap_or_else(|| NodeConfig::of(&topology, index));
+            if let Some(times) = &peered {
+                config.peer(&topology, times);
+            }
             let name = Topology::node_name(index);
             Node::new(config, id.netns(&name), pins.join(&name), &dir)
         };
@@ -140,7 +171,7 @@ impl Lab {
         let names = (0..topology.weights.len()).map(Topology::backend_name).collect();
         Ok(Self {
             client: Client::new(id.netns("client"), names),
-            router: Router::new(id.netns("router"), topology.clone()),
+            router: Router::new(id.netns("router"), topology.clone(), spread),
             nodes: (0..topology.nodes.len()).map(node).collect(),
             backends: topology.weights.iter().enumerate().map(backend).collect(),
             name,
@@ -162,14 +193,30 @@ impl Lab {
                 backend.attach_decap()?;
             }
         }
+        self.issue_certificates()?;
         for node in &mut self.nodes {
             self.interrupt.check()?;
             node.write_config(&node.config().to_yaml()?)?;
             node.spawn()?;
         }
         self.backends.iter_mut().try_for_each(Backend::wait_ready)?;
-        self.nodes.iter_mut().try_for_each(Node::wait_ready)?;
+        for node in &mut self.nodes {
+            node.wait_in_service()?;
+        }
         self.interrupt.check()
+    }
+
+    /// Of nodes that talk to each other.
+    fn issue_certificates(&self) -> Result<(), LabError> {
+        let talks = |node: &&Node| node.config().group.peering.is_some();
+        let Some(_) = self.nodes.iter().find(talks) else {
+            return Ok(());
+        };
+        let authority = Authority::new()?;
+        let dir = self.claim.id().dir();
+        self.nodes
+            .iter()
+            .try_for_each(|node| authority.issue(node.name(), &dir.join(pki_folder(node.name()))))
     }
 
     fn connect(&mut self) -> Result<(), LabError> {
@@ -210,7 +257,7 @@ impl Lab {
             });
             id.netns(role).ip(&lines)?;
         }
-        Ok(())
+        self.router.begin()
     }
 
     /// The lab's id, of which all its names are made.
@@ -231,6 +278,52 @@ impl Lab {
     /// The router.
     pub fn router(&self) -> &Router {
         &self.router
+    }
+
+    /// The router, to change more than its routes.
+    pub fn router_mut(&mut self) -> &mut Router {
+        &mut self.router
+    }
+
+    /// Node `index` loses its power: from one moment on nothing comes from it any more; then its agent is killed, its
+    /// program and its maps are gone. The router notices after `detection` and moves the traffic to the nodes `rest`. At the
+    /// end the links go down.
+    pub fn power_loss(
+        &mut self,
+        index: usize,
+        detection: Duration,
+        rest: &[usize],
+    ) -> Result<PowerLoss, LabError> {
+        self.router.silence(index, true)?;
+        let death = Instant::now();
+        let (router, node) = (&self.router, &mut self.nodes[index]);
+        let moved = std::thread::scope(|scope| {
+            let mover = scope.spawn(|| router.move_to(rest, death + detection).map(|()| death.elapsed()));
+            let fallen = node.fall();
+            let moved = mover
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            fallen.and(moved)
+        })?;
+        node.unplug(&self.topology.node_links(index))?;
+        Ok(PowerLoss { death, moved })
+    }
+
+    /// Gives node `index` its power back: it starts with new maps. [`Node::wait_in_service`] says when it may be sent traffic.
+    pub fn power_on(&mut self, index: usize) -> Result<(), LabError> {
+        let links = self.topology.node_links(index);
+        self.nodes[index].rise(&self.topology, &links)?;
+        self.router.silence(index, false)
+    }
+
+    /// Nodes `a` and `b` can't reach each other until [`Lab::heal`]. Clients' traffic goes on.
+    pub fn partition(&self, a: usize, b: usize) -> Result<(), LabError> {
+        self.router.cut((a, b), true)
+    }
+
+    /// Ends a partition.
+    pub fn heal(&self, a: usize, b: usize) -> Result<(), LabError> {
+        self.router.cut((a, b), false)
     }
 
     /// Node `index`, from 0.

@@ -38,6 +38,7 @@ pub mod netns;
 pub mod node_config;
 mod pass;
 pub mod pins;
+pub mod pki;
 pub mod process;
 pub mod promtool;
 pub mod scenario;
@@ -47,6 +48,6 @@ pub mod traffic;
 pub mod wait;
 
 pub use error::LabError;
-pub use lab::{Lab, LabBuilder};
+pub use lab::{Lab, LabBuilder, PowerLoss};
 pub use topo::Family;
 pub use traffic::{Job, Load, Pace, Report};

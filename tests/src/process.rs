@@ -90,6 +90,16 @@ impl Process {
         })
     }
 
+    /// Whether it has written a line with `text`; its end is an error.
+    pub fn says(&mut self, text: &str) -> Result<bool, LabError> {
+        let ended = self.try_exit()?;
+        match ended {
+            _ if self.log().contains(text) => Ok(true),
+            Some(status) => Err(self.exited(status)),
+            None => Ok(false),
+        }
+    }
+
     /// Like [`Process::wait_for_line`], from the process's first line on.
     pub fn wait_ready(&mut self, text: &str, within: Duration) -> Result<(), LabError> {
         self.wait_for_line(text, self.log_start, within)

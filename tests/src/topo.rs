@@ -31,6 +31,10 @@ const MTU_FABRIC: u16 = 1600;
 const MTU_CLIENT: u16 = 1500;
 const MOST_NODES: usize = 9;
 const MOST_BACKENDS: usize = 70;
+/// Further addresses of the client, each with source ports of its own.
+const CLIENT_MORE: u8 = 10;
+/// How many.
+pub const CLIENT_ADDRESSES: u8 = 10;
 
 /// An IP version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -165,6 +169,28 @@ impl Topology {
         backend_link(index).address(family)
     }
 
+    /// The address at which its peers reach node `index`.
+    pub fn node_address(&self, index: usize, family: Family) -> IpAddr {
+        node_link(index, "eth0", 11).address(family)
+    }
+
+    /// The router's end of node `index`'s first link.
+    pub(crate) fn node_far(index: usize) -> String {
+        node_link(index, "eth0", 11).far
+    }
+
+    /// The links of node `index`.
+    pub(crate) fn node_links(&self, index: usize) -> Vec<Link> {
+        let name = Self::node_name(index);
+        let own = |link: &Link| link.host == name;
+        self.links().into_iter().filter(own).collect()
+    }
+
+    /// The client's address number `nth` beside its first one.
+    pub fn client_address(&self, nth: u8, family: Family) -> IpAddr {
+        client_link().nth(family, CLIENT_MORE + nth)
+    }
+
     /// The interfaces of node `index`.
     pub fn node_interfaces(&self, index: usize) -> Vec<&'static str> {
         if self.nodes[index].second_link {
@@ -187,16 +213,7 @@ impl Topology {
     }
 
     pub(crate) fn links(&self) -> Vec<Link> {
-        let mut links = vec![Link {
-            host: "client".to_owned(),
-            interface: "eth0",
-            far: "client".to_owned(),
-            subnet: 1,
-            mtu: MTU_CLIENT,
-            default_route: true,
-            far_pass: false,
-            far_tx_off: false,
-        }];
+        let mut links = vec![client_link()];
         for (index, node) in self.nodes.iter().enumerate() {
             links.push(node_link(index, "eth0", 11));
             if node.second_link {
@@ -229,6 +246,11 @@ impl Topology {
                 );
             }
         }
+        // After the first one, which sockets use that don't ask.
+        if link.host == "client" {
+            let more = (0..CLIENT_ADDRESSES).flat_map(|nth| Family::BOTH.map(|family| (nth, family)));
+            lines.extend(more.map(|(nth, family)| address_line(self.client_address(nth, family), dev)));
+        }
         lines
     }
 
@@ -255,6 +277,19 @@ impl Topology {
             .into_iter()
             .map(|family| format!("route replace {} {}", family.vip(0).ip(), hops(family).join(" ")))
             .collect()
+    }
+}
+
+fn client_link() -> Link {
+    Link {
+        host: "client".to_owned(),
+        interface: "eth0",
+        far: "client".to_owned(),
+        subnet: 1,
+        mtu: MTU_CLIENT,
+        default_route: true,
+        far_pass: false,
+        far_tx_off: false,
     }
 }
 

@@ -34,16 +34,28 @@ enum Target {
     Balance,
     /// A frame through the model of the decapsulator
     Decap,
+    /// A peer's stream of flow records
+    Sync,
+    /// What peers say about the group's configuration, and texts that are cut in two
+    Charter,
 }
 
 impl Target {
-    const ALL: [Self; 3] = [Self::Config, Self::Balance, Self::Decap];
+    const ALL: [Self; 5] = [
+        Self::Config,
+        Self::Balance,
+        Self::Decap,
+        Self::Sync,
+        Self::Charter,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Config => "config",
             Self::Balance => "balance",
             Self::Decap => "decap",
+            Self::Sync => "sync",
+            Self::Charter => "charter",
         }
     }
 }

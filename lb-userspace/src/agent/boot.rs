@@ -14,11 +14,14 @@ use super::args::Args;
 use super::charter;
 use super::controller::Controller;
 use super::desk::Desk;
+use super::group::{Group, Happened, Outcome};
 use super::health;
 use super::log;
 use super::metrics::Teller;
 use super::tunnel::Tunnels;
 use crate::api::call::{self, Call, Command};
+use crate::api::group::{Done, Readiness};
+use crate::api::refusal::Refusal;
 use crate::api::routes::{Api, router};
 use crate::api::server::Listener;
 use crate::config;
@@ -28,6 +31,7 @@ use crate::health::task::Checks;
 use crate::metrics;
 use crate::model::GroupKey;
 use crate::net::{self, REFRESH_EVERY};
+use crate::peer;
 
 /// How often everything is looked up again: the kernel has no event for some changes, such as a learnt path MTU.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(60);
@@ -60,6 +64,7 @@ pub async fn run(args: Args) -> Result<()> {
         .map(|path| Listener::bind(path, group))
         .transpose()?;
     let metrics_on = metrics::bind(model.metrics.map(|metrics| metrics.listen))?;
+    Group::check(&model)?;
     let (mut desk, operator) = Desk::open(&args, text, keeper);
     let plan = Plan {
         capacity: model.capacity,
@@ -90,13 +95,19 @@ pub async fn run(args: Args) -> Result<()> {
     let _log = log::bridge(controller.balancer().ebpf());
     let adopted = controller.balancer().adopted;
     desk.started(&mut controller, adopted);
-    let teller = Teller::start(&mut desk, &controller, (&root, checks.reader()), metrics_on).await?;
+    let group = Group::start(&root, &mut controller)?;
+    let nodes = group
+        .as_ref()
+        .map_or_else(peer::Reader::nobody, |group| group.peers().reader());
+    let readers = (checks.reader(), nodes.clone());
+    let teller = Teller::start(&mut desk, &controller, &root, readers, metrics_on).await?;
     desk.time_passed(&mut controller).await;
     let (calls, mut inbox) = call::channel();
     let context = Api {
         calls,
         state_dir: Arc::new(desk.state_dir().to_owned()),
         checks: checks.reader(),
+        peers: nodes,
     };
     let server = listener.map(|listener| tokio::spawn(listener.serve(teller.count(router(context.clone())))));
     notify(&[NotifyState::Ready, NotifyState::Status("forwarding")]);
@@ -105,6 +116,7 @@ pub async fn run(args: Args) -> Result<()> {
         checks,
         tunnels,
         teller,
+        group,
     };
     serve(&mut desk, &mut controller, &mut side, &mut signals, &mut inbox).await;
     notify(&[NotifyState::Stopping]);
@@ -140,6 +152,8 @@ struct Side {
     checks: Checks,
     tunnels: Tunnels,
     teller: Teller,
+    /// Where the nodes of the group talk.
+    group: Option<Group>,
 }
 
 async fn serve(
@@ -157,6 +171,11 @@ async fn serve(
     let mut checked = controller.effective().pools.clone();
     side.checks.configure(controller.effective());
     loop {
+        if let Some(group) = &mut side.group
+            && agree(desk, controller, group).await == Some(Over)
+        {
+            return;
+        }
         if controller.effective().pools != checked {
             checked.clone_from(&controller.effective().pools);
             side.checks.configure(controller.effective());
@@ -171,10 +190,26 @@ async fn serve(
             .min(LOOK_AGAIN_EVERY);
         let charter = desk.charter_due();
         tokio::select! {
+            happened = happens(&mut side.group) => {
+                if let Some(group) = &mut side.group {
+                    group.take(happened, controller);
+                }
+            }
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
-            _ = signals.hangup.recv() => reload(desk, controller).await,
+            _ = signals.hangup.recv() => {
+                if let Some(group) = &side.group {
+                    group.peers().reload();
+                }
+                reload(desk, controller).await;
+            }
             Some(call) = inbox.recv() => match call.command {
+                Command::Ready(ask) => drop(ask.reply.send(Ok(readiness(side.group.as_ref())))),
+                Command::Leave(ask) => drop(ask.reply.send(leave(side.group.as_mut()))),
+                Command::Forget(ask) => {
+                    let done = forget(side.group.as_mut(), &ask.what);
+                    drop(ask.reply.send(done));
+                }
                 Command::Doctor(ask) => side.tunnels.doctor(controller, ask).await,
                 command => desk.call(controller, Call { command, ..call }).await,
             },
@@ -219,6 +254,70 @@ async fn serve(
             },
         }
     }
+}
+
+/// This node has left its group.
+#[derive(PartialEq)]
+struct Over;
+
+/// What happens next in the group; nothing, ever, where there is none.
+async fn happens(group: &mut Option<Group>) -> Happened {
+    match group {
+        Some(group) => group.happens().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Has slots, charter and the group's machine know of each other, until none of them has anything to say.
+async fn agree(desk: &mut Desk, controller: &mut Controller, group: &mut Group) -> Option<Over> {
+    loop {
+        let outcomes = group.agree(controller).await;
+        for outcome in &outcomes {
+            match outcome {
+                Outcome::Charter { peer, payload } => desk.peer_said(controller, *peer, payload).await,
+                Outcome::Session { peer, up: true } => desk.peer_up(controller, *peer).await,
+                Outcome::Session { peer, up: false } => desk.peer_down(controller, *peer).await,
+                Outcome::Members(members) => desk.charter_members(controller, members.clone()).await,
+                Outcome::Left => return Some(Over),
+            }
+        }
+        let messages = desk.charter_messages();
+        let said = messages.len();
+        for (peer, payload) in messages {
+            group.send_charter(peer, payload);
+        }
+        if let Some(charter) = desk.charter() {
+            controller.set_charter(charter.committed);
+            group.charter(charter.equal && charter.in_force);
+        }
+        if outcomes.is_empty() && said == 0 {
+            return None;
+        }
+    }
+}
+
+/// Whether this node may attract traffic: one that is alone may as soon as it forwards.
+fn readiness(group: Option<&Group>) -> Readiness {
+    group.map_or(
+        Readiness {
+            ready: true,
+            why: None,
+            group: None,
+        },
+        Group::readiness,
+    )
+}
+
+fn leave(group: Option<&mut Group>) -> Result<Done, Refusal> {
+    group.ok_or(Refusal::NoPeers)?.leave();
+    let done = "this node leaves its group; its agent ends when its flows are handed over".to_owned();
+    Ok(Done { done })
+}
+
+fn forget(group: Option<&mut Group>, node: &str) -> Result<Done, Refusal> {
+    group.ok_or(Refusal::NoPeers)?.forget(node)?;
+    let done = format!("{node} counts as a node that forwards nothing");
+    Ok(Done { done })
 }
 
 /// Whether it worked.

@@ -55,7 +55,7 @@ pub(super) struct Changes {
     pub(super) terms: BTreeMap<u16, Terms>,
     pub(super) fits: Fits,
     finder: Finder,
-    key: hash::Key,
+    pub(super) key: hash::Key,
     running: Option<Running>,
     /// What the last sweep took.
     swept: Duration,
@@ -481,8 +481,8 @@ impl Controller {
 }
 
 /// Whether the nodes of the group talk to each other.
-fn is_peered(model: &Model) -> bool {
-    model.group.peering.is_some()
+pub(super) fn is_peered(model: &Model) -> bool {
+    model.group.peering.is_some() && model.group.nodes.len() > 1
 }
 
 fn ticks(time: Duration) -> u32 {

@@ -84,6 +84,10 @@ impl Desk {
                 drop(ask.reply.send(self.apply(controller, who, ask.what).await));
             }
             Command::Running(ask) => drop(ask.reply.send(Ok(self.running(controller)))),
+            // Asked of whoever holds the way to the peers.
+            Command::Ready(ask) => drop(ask.reply.send(Err(Refusal::NoPeers))),
+            Command::Leave(ask) => drop(ask.reply.send(Err(Refusal::NoPeers))),
+            Command::Forget(ask) => drop(ask.reply.send(Err(Refusal::NoPeers))),
             // Asked of whoever holds the way through the tunnel.
             Command::Doctor(ask) => drop(ask.reply.send(Err(Refusal::NoAnswer))),
         }

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 use tracing::{error, info, warn};
 
-use super::change::{Changes, leave};
+use super::change::{Changes, is_peered, leave};
 use super::member::Member;
 use super::report;
 use crate::dataplane::attach::Attached;
@@ -54,6 +54,8 @@ pub(super) struct Controller {
     said: BTreeSet<String>,
     /// Where the nodes of the group talk to each other.
     pub(super) member: Option<Member>,
+    /// Whether the slots are those of an earlier agent.
+    pub(super) kept: bool,
     /// The last attempt to write what the maps should hold went through.
     pub(super) in_step: bool,
 }
@@ -71,6 +73,8 @@ impl Controller {
         let applied = balancer.maps.contents()?;
         let changes = Changes::new(&model, &applied, &balancer.maps)?;
         let generation = balancer.maps.meta()?.generation;
+        let member = is_peered(&model).then(Member::default);
+        let is_kept = balancer.adopted && generation > 0;
         let resolver = Resolver::open().await?;
         let links = attach.then(Vec::new);
         let (cache, said) = (Cache::default(), BTreeSet::new());
@@ -89,7 +93,8 @@ impl Controller {
             links,
             generation,
             said,
-            member: None,
+            member,
+            kept: is_kept,
             in_step: false,
         })
     }
@@ -363,6 +368,16 @@ impl Controller {
             fixed.push(format!(
                 "`group.key` can't be changed by a reload, it would move every flow; {HOW}"
             ));
+        }
+        let peers = |model: &Model| (model.group.nodes.clone(), model.group.peering.clone());
+        if self.member.is_some() != is_peered(model)
+            || self.member.is_some() && peers(model) != peers(&self.model)
+        {
+            fixed.push(
+                "who is in the group and how its nodes talk (`group.nodes`, `group.peering`) is read at the start: \
+                 write it into the file of every node and restart lbd on one after the other"
+                    .to_owned(),
+            );
         }
         fixed.extend(repoint::refused(&self.applied, model));
         let tracked: BTreeSet<u16> = self.changes.tracker.pools().collect();

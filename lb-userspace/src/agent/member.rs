@@ -10,6 +10,7 @@ use lb_common::tick::Tick;
 use tracing::{error, info};
 
 use super::controller::Controller;
+use super::sync::Names as FlowNames;
 use crate::dataplane::flows::now;
 use crate::dataplane::maps::Maps;
 use crate::group::{self, Answer, Cell, Leaver, Local, Order, Progress, SlotImage, Target, Verdict, View};
@@ -37,6 +38,14 @@ pub(super) struct Member {
     others: BTreeSet<u8>,
     /// Fences that peers have sent.
     fences: Vec<(u8, u64)>,
+}
+
+/// How far slots were when they were looked at.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Seen {
+    slots: u64,
+    sweeps: u64,
+    generation: u64,
 }
 
 /// An order that takes a while.
@@ -71,6 +80,11 @@ impl Controller {
         self.member.get_or_insert_default()
     }
 
+    /// Whether the slots are those of an earlier agent.
+    pub(super) fn is_kept(&self) -> bool {
+        self.kept
+    }
+
     /// What all rings are to be.
     pub(super) fn rings_wanted(&self) -> Target {
         self.member
@@ -102,10 +116,11 @@ impl Controller {
         self.changes.tracker.members_changed(now());
     }
 
-    /// This node is one of the group from now on: what its rings are to be has been committed by all.
-    pub(super) fn admitted(&mut self) {
+    /// This node is one of the group from now on, which has committed this change last.
+    pub(super) fn admitted(&mut self, committed: Option<Target>) {
+        let rings = committed.map(|target| target.rings);
         let member = self.member();
-        (member.prepared, member.committed) = (Some(member.rings), Some(member.rings));
+        (member.prepared, member.committed) = (rings, rings);
         self.regate();
     }
 
@@ -299,6 +314,21 @@ impl Controller {
         unknown
             .is_empty()
             .then(|| known.into_iter().map(|(_, ordered)| ordered).collect())
+    }
+
+    /// What the maps hold, as flow records name it.
+    pub(super) fn flow_names(&self, own: u8) -> FlowNames {
+        FlowNames::of(&self.effective, &self.applied, own, self.changes.key)
+    }
+
+    /// Whether slots, sweeps or standings have changed since this was asked last.
+    pub(super) fn has_moved(&self, seen: &mut Seen) -> bool {
+        let now = Seen {
+            slots: self.balancer.maps.slots_changed(),
+            sweeps: self.changes.tracker.census().sweeps,
+            generation: self.generation(),
+        };
+        std::mem::replace(seen, now) != now
     }
 
     /// What the group's machine has to know of the slots.

@@ -8,8 +8,9 @@ use super::controller::Controller;
 use super::desk::Desk;
 use crate::dataplane::pin::Root;
 use crate::health::task::Reader;
-use crate::metrics::{Endpoint, Meters, Next, Sources, Told};
+use crate::metrics::{Charter, Endpoint, Meters, Next, Sources, Told};
 use crate::model::Model;
+use crate::peer;
 
 /// Tells what the loop alone knows.
 pub(super) struct Teller {
@@ -22,7 +23,8 @@ impl Teller {
     pub(super) async fn start(
         desk: &mut Desk,
         controller: &Controller,
-        (root, health): (&Root, Reader),
+        root: &Root,
+        (health, peers): (Reader, peer::Reader),
         bound: Next,
     ) -> Result<Self> {
         let (told, heard) = watch::channel(told(desk, controller));
@@ -31,6 +33,7 @@ impl Teller {
         let mut endpoint = Endpoint::start(Sources {
             root: root.clone(),
             health,
+            peers,
             told: heard,
             meters: meters.clone(),
         })?;
@@ -58,6 +61,14 @@ fn told(desk: &Desk, controller: &Controller) -> Told {
         loads: desk.loads,
         census: controller.census(),
         standings: controller.standings(),
+        charter: desk.charter().map(|standing| Charter {
+            generation: standing.committed.number,
+            pending: standing.pending.is_some(),
+            equal: standing.equal,
+            in_force: standing.in_force,
+            drift: standing.drift,
+            malformed: standing.malformed,
+        }),
     }
 }
 

@@ -7,6 +7,7 @@ mod change;
 mod charter;
 mod controller;
 mod desk;
+mod group;
 mod health;
 mod log;
 mod member;

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::dto::{
     Applied, Backends, Drain, History, Naming, Ordered, Plain, Planned, Ramp, Rollback, Running, Weight,
 };
+use super::group::{Done, Readiness};
 use super::refusal::Refusal;
 use super::tracked::{Tracked, Wanted};
 use crate::doctor::Patient;
@@ -61,6 +62,12 @@ pub enum Command {
     History(Ask<(), History>),
     /// The running configuration.
     Running(Ask<(), Running>),
+    /// Whether this node may attract traffic.
+    Ready(Ask<(), Readiness>),
+    /// Leave the group, then stop.
+    Leave(Ask<(), Done>),
+    /// Count a silent node, by name, as one that forwards nothing.
+    Forget(Ask<String, Done>),
     /// A backend that is to be examined.
     Doctor(Ask<Named, Box<Ready>>),
 }

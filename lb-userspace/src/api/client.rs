@@ -73,6 +73,20 @@ impl Client {
             .await
     }
 
+    /// Gets a resource that says no by status 503.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub async fn get_either<A: DeserializeOwned>(&self, path: &str) -> Result<A, Error> {
+        let exchange = self.exchange(Method::GET, path, "application/json", Bytes::new());
+        let (status, body) = timeout(WITHIN, exchange).await.map_err(|_| Error::Slow)??;
+        let answer = serde_json::from_slice(&body);
+        answer.map_err(|e| match serde_json::from_slice(&body) {
+            Ok(problem) => Error::Refused { status, problem },
+            Err(_) => Error::Broken(e.into()),
+        })
+    }
+
     /// Posts JSON.
     ///
     /// # Errors

@@ -5,11 +5,13 @@
 //! ```
 //!
 //! Nothing here touches maps or files of the agent, the journal aside, which is read. What the routes take and give
-//! stands in [`dto`], [`health`] and [`tracked`], what they refuse in [`refusal`], and the OpenAPI document is made of both.
+//! stands in [`dto`], [`health`], [`peers`] and [`tracked`], what they refuse in [`refusal`], and the OpenAPI document is made of both.
 
 pub mod dto;
+pub mod group;
 pub mod health;
 pub mod tracked;
+pub mod peers;
 pub mod refusal;
 pub mod call;
 pub mod routes;

@@ -99,6 +99,23 @@ pub enum Refusal {
     /// This node is in no group, or its nodes don't talk.
     #[error("this node is in no group whose nodes talk: there is no history")]
     NoGroup,
+    /// The nodes of this group don't talk, or this one is alone.
+    #[error("this node is in no group whose nodes talk")]
+    NoPeers,
+    /// No node of this name, or this one itself.
+    #[error("the group has no other node {name:?}")]
+    UnknownNode {
+        /// What was asked for.
+        name: String,
+        /// The others.
+        others: Vec<String>,
+    },
+    /// It forwards, and its word counts.
+    #[error("node {name} is not silent, so it is not to be forgotten")]
+    NotSilent {
+        /// Which node.
+        name: String,
+    },
     /// The history doesn't have it.
     #[error("the history has no such generation")]
     NoSuchGeneration {
@@ -136,14 +153,17 @@ impl Refusal {
     /// The status code of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::UnknownPool { .. } | Self::UnknownBackend { .. } | Self::NoSuchGeneration { .. } => {
-                StatusCode::NOT_FOUND
-            }
+            Self::UnknownPool { .. }
+            | Self::UnknownBackend { .. }
+            | Self::UnknownNode { .. }
+            | Self::NoSuchGeneration { .. } => StatusCode::NOT_FOUND,
             Self::Contradiction { .. }
             | Self::LastOne { .. }
             | Self::Generation { .. }
             | Self::Fixed(_)
             | Self::NoGroup
+            | Self::NoPeers
+            | Self::NotSilent { .. }
             | Self::NotAgreed(_)
             | Self::NoVip { .. } => StatusCode::CONFLICT,
             Self::Range { .. } | Self::Config(_) | Self::Text(_) | Self::Host(_) => {
@@ -172,6 +192,8 @@ impl Refusal {
                 Contradiction::Drained => format!("`lbctl undrain {backend}` ends the drain"),
                 Contradiction::NoWeight => format!("`lbctl weight {backend} N` sets another one"),
             },
+            Self::UnknownNode { others, .. } => format!("there are: {}", others.join(", ")),
+            Self::NotSilent { .. } => "`lbctl leave` on that node takes it out of the group".to_owned(),
             Self::LastOne { .. } => "--force does it all the same".to_owned(),
             Self::Generation { .. } => {
                 "somebody else applied one: look at `lbctl config plan` again".to_owned()
@@ -185,7 +207,7 @@ impl Refusal {
             Self::NoAnswer => "`lbctl status` says whether it lives; its log says what it does".to_owned(),
             Self::TooLarge => "an order has at most 4 KiB, a configuration 16 MiB".to_owned(),
             Self::NoVip { .. } => "give it one under `vips`".to_owned(),
-            Self::NoGroup => "addresses in `group.nodes` make a group".to_owned(),
+            Self::NoGroup | Self::NoPeers => "addresses in `group.nodes` make a group".to_owned(),
             Self::NoSuchGeneration { known } => match known.as_slice() {
                 [] => "nothing was agreed on yet: `lbctl config apply FILE`".to_owned(),
                 known => format!("there are: {}", known.join(", ")),

@@ -264,3 +264,6 @@ mod orders {
         serde_json::from_str(text).map_err(D::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests;

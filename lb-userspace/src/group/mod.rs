@@ -25,6 +25,14 @@ mod nodes;
 mod border;
 mod wire;
 mod machine;
+mod roster;
+mod member;
+mod drive;
+mod phase;
+mod recover;
+mod opinion;
+mod join;
+mod admit;
 
 pub use agreed::{agreed, local, origins, rings};
 pub use border::{Action, Event, Facts, Gone, Input, Local, Settings, Start, Status, View, Why};

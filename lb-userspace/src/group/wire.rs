@@ -159,6 +159,8 @@ pub enum Msg {
         verdict: Verdict,
         /// Committed last.
         committed: Option<Target>,
+        /// Over the coordinator's origins.
+        origins: u64,
     },
     /// Slots of a pool.
     Image {

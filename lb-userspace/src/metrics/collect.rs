@@ -21,6 +21,7 @@ use crate::dataplane::pin::Root;
 use crate::dataplane::{self, read};
 use crate::health::task::{self, Reader};
 use crate::net;
+use crate::peer;
 
 /// The thread of the checks answers within microseconds, unless thousands of answers wait before us.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -35,6 +36,8 @@ pub struct Sources {
     pub root: Root,
     /// The health checks.
     pub health: Reader,
+    /// The other nodes.
+    pub peers: peer::Reader,
     /// What the agent's loop says.
     pub told: watch::Receiver<Told>,
     /// What the process counts.
@@ -69,6 +72,7 @@ impl Collector {
             maps,
             interfaces,
             health,
+            peers: self.sources.peers.view(),
             told,
             own: self.sources.meters.collect(),
             took: start.elapsed(),

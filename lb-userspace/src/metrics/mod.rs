@@ -6,6 +6,7 @@
 //! | `snapshot` | what is told, as plain values |
 //! | `reason` | free text → a label with few values |
 //! | `render` | snapshot → text (Prometheus text format 0.0.4, by the crate `prometheus`) |
+//! | `peers` | the part of it that tells of the other nodes |
 //! | `meters` | what only this process counts: API requests, delays of its loop |
 //! | `collect` | maps, checks and the agent's own words → snapshot |
 //! | `endpoint` | the socket, and how a reload moves it |
@@ -17,6 +18,7 @@ mod table;
 mod reason;
 mod snapshot;
 mod render;
+mod peers;
 mod meters;
 mod collect;
 mod endpoint;
@@ -25,5 +27,7 @@ pub use collect::Sources;
 pub use endpoint::{Endpoint, Error, Next, bind};
 pub use meters::Meters;
 pub use render::render;
-pub use snapshot::{Backend, Build, Interface, Loads, Pool, Programmed, Slots, Snapshot, Told, Vip, Work};
+pub use snapshot::{
+    Backend, Build, Charter, Interface, Loads, Pool, Programmed, Slots, Snapshot, Told, Vip, Work,
+};
 pub use table::{Kind, Row, SECTIONS, Section, rows};

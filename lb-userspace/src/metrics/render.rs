@@ -44,7 +44,9 @@ pub fn render(snapshot: &Snapshot) -> String {
     if let Some(health) = &snapshot.health {
         page.health(health);
     }
+    page.peers(&snapshot.peers);
     page.control(snapshot);
+    page.charter(snapshot);
     page.agent(snapshot);
     page.0.extend(snapshot.own.iter().cloned());
     TextEncoder::new()
@@ -54,11 +56,11 @@ pub fn render(snapshot: &Snapshot) -> String {
 
 /// The families of one answer.
 #[derive(Default)]
-struct Page(Vec<MetricFamily>);
+pub(super) struct Page(Vec<MetricFamily>);
 
 impl Page {
     /// One metric. Samples of the same labels, which would spoil the whole answer, are summed up.
-    fn put<const N: usize, L: ToString>(
+    pub(super) fn put<const N: usize, L: ToString>(
         &mut self,
         metric: &Metric<N>,
         samples: impl IntoIterator<Item = ([L; N], f64)>,
@@ -103,7 +105,7 @@ impl Page {
     }
 
     /// A metric without labels.
-    fn one(&mut self, metric: &Metric<0>, value: f64) {
+    pub(super) fn one(&mut self, metric: &Metric<0>, value: f64) {
         self.put(metric, [([""; 0], value)]);
     }
 
@@ -295,6 +297,18 @@ impl Page {
         );
     }
 
+    fn charter(&mut self, snapshot: &Snapshot) {
+        let Some(charter) = &snapshot.told.charter else {
+            return;
+        };
+        self.one(&table::CHARTER, real(charter.generation));
+        self.one(&table::CHARTER_PENDING, truth(charter.pending));
+        self.one(&table::CHARTER_EQUAL, truth(charter.equal));
+        self.one(&table::CHARTER_IN_FORCE, truth(charter.in_force));
+        self.one(&table::CHARTER_DRIFT, truth(charter.drift));
+        self.one(&table::CHARTER_MALFORMED, real(charter.malformed));
+    }
+
     fn agent(&mut self, snapshot: &Snapshot) {
         let build = &snapshot.build;
         self.put(
@@ -332,18 +346,18 @@ const fn action(action: Action) -> &'static str {
     }
 }
 
-const fn truth(is: bool) -> f64 {
+pub(super) const fn truth(is: bool) -> f64 {
     if is { 1.0 } else { 0.0 }
 }
 
 /// Prometheus knows no other numbers; exact up to 2^53.
 #[expect(clippy::cast_precision_loss, reason = "samples are doubles")]
-const fn real(count: u64) -> f64 {
+pub(super) const fn real(count: u64) -> f64 {
     count as f64
 }
 
 /// Unix time in milliseconds → seconds.
-fn seconds(millis: u64) -> f64 {
+pub(super) fn seconds(millis: u64) -> f64 {
     real(millis) / 1000.0
 }
 

@@ -160,6 +160,25 @@ metrics! {
             "From the last question to its answer, or to giving up."
         PROBE_TIME Gauge "tandem_probe_last_timestamp_seconds" ["pool", "backend"] "When the last answer came, Unix time."
     }
+    "Peers" "The other nodes of the group, where the nodes have addresses; else none of these. Totals start at 0 with the agent." {
+        PEER_STATE Gauge "tandem_peer_state" ["peer", "state"]
+            "1 for the state of another node, 0 for the others: unknown (never heard), joining, alive, suspect, dead."
+        PEER_SINCE Gauge "tandem_peer_state_since_timestamp_seconds" ["peer"] "When another node came into its state, Unix time."
+        PEER_SESSIONS Counter "tandem_peer_sessions_total" ["peer"] "Connections with another node that came about."
+        PEER_RTT Gauge "tandem_peer_rtt_seconds" ["peer"] "Round trip to another node; missing while there is no connection."
+        HEARTBEATS_SENT Counter "tandem_peer_heartbeats_sent_total" ["peer"] "Heartbeats that were sent to another node."
+        HEARTBEATS_HEARD Counter "tandem_peer_heartbeats_heard_total" ["peer"] "Heartbeats that came from another node."
+        HEARTBEATS_MISSED Counter "tandem_peer_heartbeats_missed_total" ["peer"]
+            "Heartbeats that another node sent and that were lost, or came late."
+        PEER_SAME Gauge "tandem_peer_same" ["peer", "what"]
+            "1 where another node that lives has the same as this one, 0 where it differs; what: config, rings."
+        PEER_REFUSED Counter "tandem_peer_refused_total" ["reason"]
+            "Connections, streams and datagrams that were refused, by reason."
+        CERTIFICATE_EXPIRY Gauge "tandem_certificate_expiry_timestamp_seconds" ["certificate"]
+            "Until when a certificate is good, Unix time; certificate: ca, own, or the name of another node as peer:NAME."
+        CERTIFICATE_RELOAD Gauge "tandem_certificate_reload_successful" []
+            "0 where the certificates' files hold something that can't be used, so that older ones are."
+    }
     "Configuration and programming" "Totals start at 0 with the agent; generations count on over restarts." {
         DESIRED Gauge "tandem_generation_desired" [] "Number of the configuration that the agent wants in force."
         APPLIED Gauge "tandem_generation_applied" [] "Number of the configuration that the pinned maps say they hold."
@@ -173,6 +192,18 @@ metrics! {
             "1 where the last configuration that was given (start, reload or apply) was accepted."
         RELOAD_TIME Gauge "tandem_config_last_reload_success_timestamp_seconds" [] "When one was accepted last, Unix time."
         RELOADS Counter "tandem_config_reloads_total" ["result"] "Configurations that were given: applied or refused."
+    }
+    "The group's configuration" "Of a node whose group's nodes talk; others have none of these." {
+        CHARTER Gauge "tandem_charter_generation" []
+            "Number of the group's configuration and orders that this node has; 0: nothing was agreed on."
+        CHARTER_PENDING Gauge "tandem_charter_pending" [] "1 where this node has accepted a generation that is not decided."
+        CHARTER_EQUAL Gauge "tandem_charter_equal" []
+            "1 where all live peers have the same generation; 0 also before they have said so."
+        CHARTER_IN_FORCE Gauge "tandem_charter_in_force" [] "1 where this node runs the generation that it has."
+        CHARTER_DRIFT Gauge "tandem_charter_drift" []
+            "1 where this node's file says something else than the group's configuration, which stays in force."
+        CHARTER_MALFORMED Counter "tandem_charter_malformed_messages_total" []
+            "Messages of peers about the configuration that could not be read, since the agent started."
     }
     "The agent" "Start at 0 with the agent." {
         BUILD Gauge "tandem_build_info" ["version", "object", "node"]

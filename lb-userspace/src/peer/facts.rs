@@ -54,3 +54,8 @@ pub struct Facts {
     /// A random number that each start of the agent makes anew.
     pub epoch: u64,
 }
+
+/// Whether two nodes have the same configuration in force.
+pub fn same_config(one: &Facts, other: &Facts) -> bool {
+    (one.generation, one.config_digest) == (other.generation, other.config_digest)
+}

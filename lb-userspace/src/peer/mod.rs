@@ -43,7 +43,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tracing::error;
 
-pub use facts::{Facts, Phase, VERSION_MAX};
+pub use facts::{Facts, Phase, VERSION_MAX, same_config};
 pub use fsm::{Life, Liveness};
 pub use status::{Own, Reader, Refusal, Status, View};
 
@@ -228,6 +228,24 @@ pub fn start(group: &Group, own: usize, accept: StreamHandler) -> Result<Peers, 
         reader: Reader::new(seen),
         thread: Some(thread),
     })
+}
+
+/// Whether [`start`] would work.
+///
+/// # Errors
+/// As there.
+pub fn check(group: &Group, own: usize) -> Result<(), Error> {
+    let peering = group.peering.as_ref().ok_or(Error::NoPeering)?;
+    let (Some(name), Some(&address)) = (group.nodes.get(own), peering.addresses.get(own)) else {
+        return Err(Error::NoPeering);
+    };
+    let folder = &peering.pki;
+    Certs::open(folder, name.as_str()).map_err(|source| Error::Pki {
+        folder: folder.clone(),
+        source,
+    })?;
+    bind(address).map_err(|source| Error::Bind { address, source })?;
+    Ok(())
 }
 
 /// A socket with room for what comes while the thread is busy.

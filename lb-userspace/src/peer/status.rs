@@ -24,9 +24,9 @@ pub enum Refusal {
     Authority,
     /// A certificate that is not good any more, or not yet.
     Expired,
-    /// A certificate that is wrong in another way, such as one for another name.
+    /// A certificate that is wrong in another way.
     Certificate,
-    /// A certificate of another group, or of a node that isn't configured, or not there.
+    /// A certificate of another group, or of a node that isn't configured, or should be elsewhere.
     Name,
     /// The handshake failed otherwise, or took too long.
     Handshake,

@@ -82,6 +82,8 @@ pub(super) fn refusal(error: &ConnectionError) -> Option<Refusal> {
         Refusal::Authority
     } else if is(alert::CERTIFICATE_REQUIRED) {
         Refusal::NoCertificate
+    } else if error.reason.contains("not valid for name") || error.reason.contains("NotValidForName") {
+        Refusal::Name
     } else if error.reason.contains("certificate") {
         Refusal::Certificate
     } else {

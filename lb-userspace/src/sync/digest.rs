@@ -21,7 +21,7 @@ pub const SETTLED: u32 = tick::seconds(3);
 /// A range that has differed so many rounds in a row is asked for although the difference changes.
 const NOISY: u8 = 8;
 /// Rounds until a range is asked for again, at most; doubles from two, since a full table stays different.
-const PATIENCE: u8 = 64;
+const PATIENCE: u8 = 16;
 /// Flows that one session's repairs may name before they have been used: 2 MiB.
 const REPAIR_ROOM: usize = 1 << 18;
 

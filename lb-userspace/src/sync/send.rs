@@ -9,10 +9,12 @@ use lb_common::tick::Tick;
 use super::digest::Range;
 use super::outbox::Batch;
 use super::status::Sent;
-use super::wire::{Digest, Frame, HEAD, Hello, Scope, put_records_head};
+use super::wire::{Digest, Frame, Hello, Scope, put_records_head};
 
 /// Bodies that are shorter are copied behind their head.
-const SMALL: usize = 1 << 10;
+const SMALL: usize = 4 << 10;
+/// Bytes on the way behind which nothing of a resync or a repair is added: live records come behind it.
+const BULK: usize = 256 << 10;
 
 /// How far a peer may lag behind.
 #[derive(Clone, Copy, Debug)]
@@ -160,9 +162,11 @@ impl Sender {
         self.resync.is_some()
     }
 
-    /// Whether the next batch of a resync or a repair may be added: half of the room is for what happens meanwhile.
-    pub const fn has_room(&self) -> bool {
-        !self.degraded && self.bytes < self.limits.bytes / 2 && self.batches < self.limits.batches / 2
+    /// Whether the next batch of a resync or a repair may be added: what happens meanwhile needs room too, and must not
+    /// wait for long.
+    pub fn has_room(&self) -> bool {
+        let bytes = self.limits.bytes / 2;
+        !self.degraded && self.bytes < bytes.min(BULK) && self.batches < self.limits.batches / 2
     }
 
     /// Adds a batch for this peer alone.
@@ -200,17 +204,21 @@ impl Sender {
         }
     }
 
-    /// A range that the peer asked for: all own entries of it, as they were when a walk began at the tick `now`.
-    pub fn repair(&mut self, range: Range, now: Tick, batches: impl IntoIterator<Item = Batch>) {
-        if self.degraded {
-            return;
+    /// A range that the peer asked for: all own entries of it, as they were when a walk began at the tick `now`. `false` where
+    /// there is no room: it will ask again.
+    pub fn repair(&mut self, range: Range, now: Tick, batches: impl IntoIterator<Item = Batch>) -> bool {
+        if !self.has_room() {
+            return false;
         }
         self.queue
             .push_back(Item::Frame(Frame::RepairBegin(range, now).bytes()));
         for batch in batches {
-            self.push(batch);
+            self.enqueue(&batch);
         }
-        self.queue.push_back(Item::RepairEnd(range));
+        if !self.degraded {
+            self.queue.push_back(Item::RepairEnd(range));
+        }
+        !self.degraded
     }
 
     /// Asks the peer for ranges.
@@ -239,40 +247,49 @@ impl Sender {
         if let Some(rest) = self.rest.take() {
             return Some(rest);
         }
+        let mut out = BytesMut::new();
         if let Some(hello) = self.hello.take() {
-            return Some(hello);
+            out.put_slice(&hello);
         }
         if let Some(next) = self.acknowledge.take() {
-            return Some(Frame::Ack(next).bytes());
+            Frame::Ack(next).encode(&mut out);
         }
         if !self.ask.is_empty() {
             let ranges = core::mem::take(&mut self.ask).into_iter().collect();
-            return Some(Frame::Ask(ranges).bytes());
+            Frame::Ask(ranges).encode(&mut out);
         }
-        Some(match self.queue.pop_front()? {
-            Item::Batch(batch) => self.transmit(batch),
-            Item::Declarations(all) => match self.declare(&all) {
-                Some(new) => new,
-                None => return self.poll_transmit(),
-            },
-            Item::Frame(frame) => frame,
-            Item::Fence(id) => Frame::Fence(id).bytes(),
+        while out.len() < SMALL
+            && self.rest.is_none()
+            && let Some(item) = self.queue.pop_front()
+        {
+            self.transmit(item, &mut out);
+        }
+        (!out.is_empty()).then(|| out.freeze())
+    }
+
+    fn transmit(&mut self, item: Item, out: &mut BytesMut) {
+        match item {
+            Item::Batch(batch) => self.transmit_batch(batch, out),
+            Item::Declarations(all) => self.declare(&all, out),
+            Item::Frame(frame) => out.put_slice(&frame),
+            Item::Fence(id) => Frame::Fence(id).encode(out),
             Item::RepairEnd(range) => {
                 self.sent.repairs += 1;
-                Frame::RepairEnd(range).bytes()
+                Frame::RepairEnd(range).encode(out);
             }
-        })
+        }
     }
 
     /// Those of all declarations that the peer hasn't got.
-    fn declare(&mut self, all: &Bytes) -> Option<Bytes> {
-        let new = (all.len() > self.declared).then(|| all.slice(self.declared..));
-        self.declared = self.declared.max(all.len());
-        new
+    fn declare(&mut self, all: &[u8], out: &mut BytesMut) {
+        if let Some(new) = all.get(self.declared..) {
+            out.put_slice(new);
+            self.declared = all.len();
+        }
     }
 
     /// The head of a batch, and its body if that is short.
-    fn transmit(&mut self, batch: Batch) -> Bytes {
+    fn transmit_batch(&mut self, batch: Batch, out: &mut BytesMut) {
         let first = self.sequence;
         self.sequence += u64::from(batch.count);
         self.sent.records += u64::from(batch.count);
@@ -283,17 +300,13 @@ impl Sender {
             bytes: batch.body.len(),
             born: batch.born,
         });
-        let is_small = batch.body.len() < SMALL;
-        let new = self.declare(&batch.declarations).unwrap_or_default();
-        let mut head = BytesMut::with_capacity(new.len() + HEAD + SMALL + 16);
-        head.put_slice(&new);
-        put_records_head(first, batch.now, batch.count, batch.body.len(), &mut head);
-        if is_small {
-            head.put_slice(&batch.body);
+        self.declare(&batch.declarations, out);
+        put_records_head(first, batch.now, batch.count, batch.body.len(), out);
+        if batch.body.len() < SMALL {
+            out.put_slice(&batch.body);
         } else {
             self.rest = Some(batch.body);
         }
-        head.freeze()
     }
 
     /// Bytes of records that wait or are on their way.

@@ -157,6 +157,7 @@ mod tests {
                 },
                 backends,
                 latency: Latency::default(),
+                gap_us: 0,
                 picks: BTreeMap::new(),
                 errors: Vec::new(),
                 held: None,

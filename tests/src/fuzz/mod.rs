@@ -3,11 +3,15 @@
 //! `cargo xtask fuzz` has libFuzzer look for bytes that break them; whatever it ever found, and a few good inputs to
 //! start from, lie in `tests/fuzz/corpus/`, which the tests of this module run through them.
 
+mod charter;
 mod config;
 mod frame;
+mod sync;
 
+pub use charter::charter;
 pub use config::config;
 pub use frame::{balance, decap};
+pub use sync::sync;
 
 #[cfg(test)]
 mod tests {
@@ -42,8 +46,19 @@ mod tests {
     }
 
     #[test]
+    fn messages_of_the_corpus() {
+        run("tests/fuzz/corpus/charter", super::charter);
+        run("lb-userspace/tests/fixtures/config/accepted", super::charter);
+    }
+
+    #[test]
     fn frames_of_the_corpus() {
         run("tests/fuzz/corpus/balance", super::balance);
         run("tests/fuzz/corpus/decap", super::decap);
+    }
+
+    #[test]
+    fn streams_of_the_corpus() {
+        run("tests/fuzz/corpus/sync", super::sync);
     }
 }

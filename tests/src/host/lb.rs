@@ -132,6 +132,20 @@ impl Node {
         self.running()?.wait_ready(READY, STARTS_WITHIN)
     }
 
+    /// Whether it has said so; an agent that has ended is an error.
+    pub(super) fn says_ready(&mut self) -> Result<bool, LabError> {
+        self.running()?.says(READY)
+    }
+
+    /// Sends the agent a signal.
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), LabError> {
+        let name = &self.name;
+        self.agent
+            .as_ref()
+            .ok_or_else(|| LabError::NotRunning { name: name.clone() })?
+            .signal(signal)
+    }
+
     /// Starts the agent and waits until it is ready.
     pub fn start(&mut self) -> Result<(), LabError> {
         self.spawn()?;

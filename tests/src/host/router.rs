@@ -1,23 +1,39 @@
 //! The router between all others.
 
 use std::path::Path;
+use std::time::Instant;
 
-use crate::command;
+use super::spread::{self, Path as Way, Spread};
+use crate::command::{self, IpBatch};
 use crate::error::LabError;
 use crate::netns::Netns;
 use crate::pass;
-use crate::topo::{Link, Topology};
+use crate::topo::{Family, Link, Topology};
+
+/// Rules of faults come before all others but that of local addresses.
+const FAULT_PRIORITY: u32 = 10;
+
+/// Both addresses, the protocol, both ports (FIB_MULTIPATH_HASH_FIELD_ in include/net/ip_fib.h).
+const ADDRESSES_AND_PORTS: &str = "0x0037";
 
 /// The router: forwards, and spreads the VIPs over the nodes by the hash of addresses and ports.
 #[derive(Debug)]
 pub struct Router {
     namespace: Netns,
     topology: Topology,
+    spread: Spread,
+    /// Of IPv4 and IPv6.
+    ways: [Way; 2],
 }
 
 impl Router {
-    pub(crate) fn new(namespace: Netns, topology: Topology) -> Self {
-        Self { namespace, topology }
+    pub(crate) fn new(namespace: Netns, topology: Topology, spread: Spread) -> Self {
+        Self {
+            namespace,
+            topology,
+            spread,
+            ways: [Way::A, Way::B],
+        }
     }
 
     /// Before the links are made: new interfaces take their settings from `default`.
@@ -30,14 +46,23 @@ impl Router {
             ("net/ipv4/conf/default/rp_filter", "0"),
             ("net/ipv4/fib_multipath_hash_policy", "1"),
             ("net/ipv6/fib_multipath_hash_policy", "1"),
+        ])?;
+        if self.spread == Spread::Route {
+            return Ok(());
+        }
+        // Policy 1 takes the hash that a packet brings along, and a packet of a socket of this machine brings the socket's own
+        // random one, which changes with each timeout. Policy 3 looks at the packet, as a router does.
+        self.namespace.sysctl(&[
+            ("net/ipv4/fib_multipath_hash_policy", "3"),
+            ("net/ipv4/fib_multipath_hash_fields", ADDRESSES_AND_PORTS),
+            ("net/ipv6/fib_multipath_hash_policy", "3"),
+            ("net/ipv6/fib_multipath_hash_fields", ADDRESSES_AND_PORTS),
         ])
     }
 
     pub(crate) fn set_up(&self, links: &[Link], pins: &Path) -> Result<(), LabError> {
-        let all_nodes: Vec<usize> = (0..self.topology.nodes.len()).collect();
         let mut lines: Vec<String> = vec!["link set dev lo up".to_owned()];
         lines.extend(links.iter().flat_map(|link| self.topology.router_lines(link)));
-        lines.extend(self.topology.vip_lines(&all_nodes));
         self.namespace.ip(&lines)?;
         for link in links.iter().filter(|l| l.far_tx_off) {
             command::check(
@@ -54,6 +79,15 @@ impl Router {
         pass::attach(&self.namespace, &far_ends, pins)
     }
 
+    /// Routes the VIPs for the first time, over all nodes. Both ends of all links are up: a next hop needs its carrier.
+    pub(crate) fn begin(&self) -> Result<(), LabError> {
+        let all: Vec<usize> = (0..self.topology.nodes.len()).collect();
+        self.route_to(&all).map_err(|error| match (&error, self.spread) {
+            (LabError::Failed { .. }, Spread::Resilient) => LabError::Resilient(Box::new(error)),
+            _ => error,
+        })
+    }
+
     /// Its namespace.
     pub fn namespace(&self) -> &Netns {
         &self.namespace
@@ -61,6 +95,66 @@ impl Router {
 
     /// Spreads the VIPs over these nodes only (indexes from 0, at least one): the others get no more traffic.
     pub fn route_to(&self, nodes: &[usize]) -> Result<(), LabError> {
-        self.namespace.ip(&self.topology.vip_lines(nodes))
+        let lines = spread::lines(&self.topology, self.spread, self.ways, nodes);
+        self.namespace.ip(&lines)
+    }
+
+    /// Takes the traffic off all nodes but these at the moment `at`, which may be over.
+    pub(crate) fn move_to(&self, nodes: &[usize], at: Instant) -> Result<(), LabError> {
+        let lines = spread::move_lines(&self.topology, self.spread, nodes);
+        let ip = IpBatch::prepare(Some(self.namespace.name()), None)?;
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        ip.run(&lines)
+    }
+
+    /// Sends IPv4 to IPv6's router and the other way round: most flows come to another node. Only with nexthop groups.
+    pub fn cross(&mut self) -> Result<(), LabError> {
+        self.ways = self.ways.map(Way::other);
+        match self.spread {
+            Spread::Route => Ok(()),
+            Spread::Resilient | Spread::Threshold => self.namespace.ip(&spread::path_lines(self.ways)),
+        }
+    }
+
+    /// From now on nothing that node `index` sends arrives anywhere, and what is sent to it is as good as lost: the moment
+    /// of its death for all others. Its link stays up, so that the router learns of it no sooner than by [`Router::route_to`].
+    pub(crate) fn silence(&self, index: usize, silent: bool) -> Result<(), LabError> {
+        let far = Topology::node_far(index);
+        let rules = Family::BOTH.map(|family| (family, format!("iif {far}")));
+        self.rules(&rules, silent)
+    }
+
+    /// Lets nothing pass between these two nodes, or again. What nodes and backends send each other is not touched.
+    pub(crate) fn cut(&self, pair: (usize, usize), apart: bool) -> Result<(), LabError> {
+        let mut rules = Vec::new();
+        for (from, to) in [pair, (pair.1, pair.0)] {
+            for family in Family::BOTH {
+                let to = self.topology.node_address(to, family);
+                rules.push((family, format!("iif {} to {to}", Topology::node_far(from))));
+            }
+        }
+        self.rules(&rules, apart)
+    }
+
+    /// Both IP versions at the same time. A rule that there is already isn't added again, and one that there isn't can't
+    /// be removed: the caller knows.
+    fn rules(&self, rules: &[(Family, String)], add: bool) -> Result<(), LabError> {
+        let verb = if add { "add" } else { "del" };
+        let lines = |wanted: Family| -> Vec<String> {
+            let own = rules.iter().filter(|(family, _)| *family == wanted);
+            // Silently, unlike `unreachable` and `prohibit`.
+            own.map(|(_, rule)| format!("rule {verb} pref {FAULT_PRIORITY} {rule} blackhole"))
+                .collect()
+        };
+        let prepare = |family| IpBatch::prepare(Some(self.namespace.name()), Some(family));
+        let (four, six) = (prepare(Family::V4)?, prepare(Family::V6)?);
+        let six = std::thread::spawn({
+            let lines = lines(Family::V6);
+            move || six.run(&lines)
+        });
+        four.run(&lines(Family::V4)).and(
+            six.join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+        )
     }
 }

@@ -166,6 +166,7 @@ mod tests {
             },
             backends: BTreeMap::new(),
             latency: Latency::default(),
+            gap_us: 0,
             picks: BTreeMap::new(),
             errors: Vec::new(),
             held,

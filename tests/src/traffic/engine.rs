@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
+use super::beat;
 use super::exchange::Exchange;
 use super::held::{self, Holder};
 use super::plan::{Job, Kind, Pace, Plan};
@@ -30,6 +31,7 @@ pub async fn run(plan: &Plan, stop: watch::Receiver<bool>, mut progress: impl Fn
             exchange: Exchange {
                 kind: job.kind,
                 to: job.to,
+                from: job.from,
                 within: plan.timeout,
             },
             events: events.clone(),
@@ -58,6 +60,14 @@ async fn drive(runner: Runner, job: Job) {
         Pace::Rate { per_second } => runner.rate(per_second).await,
         Pace::Ports { first, count } => runner.ports(first, count).await,
         Pace::Hold { connections, every } => runner.hold(connections, every),
+        Pace::Churn {
+            per_second,
+            every,
+            lives,
+        } => runner.churn(per_second, every, lives).await,
+        Pace::Beat { every } => {
+            beat::run(runner.index, runner.exchange, every, runner.events, runner.stop).await
+        }
     }
 }
 
@@ -101,24 +111,29 @@ impl Runner {
 
     async fn rate(self, per_second: u32) {
         let room = Arc::new(Semaphore::new(IN_FLIGHT));
-        let start = Instant::now();
-        let mut steps = interval(STEP);
-        steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut sent = 0_u64;
+        let mut due = Due::new(per_second);
         while !self.stopped() {
-            steps.tick().await;
-            let due = start.elapsed().as_millis() * u128::from(per_second) / 1000;
-            while u128::from(sent) < due {
+            for number in due.next().await {
                 let permit = Arc::clone(&room)
                     .acquire_owned()
                     .await
                     .expect("the semaphore is never closed");
-                let (runner, number) = (self.clone(), sent);
+                let runner = self.clone();
                 tokio::spawn(async move {
                     runner.one(number, None).await;
                     drop(permit);
                 });
-                sent += 1;
+            }
+        }
+    }
+
+    async fn churn(self, per_second: u32, every: Duration, lives: Duration) {
+        let mut due = Due::new(per_second);
+        while !self.stopped() {
+            for _ in due.next().await {
+                let (events, stop) = (self.events.clone(), self.stop.clone());
+                let holder = Holder::new(self.index, self.exchange, every, events, stop).living(lives);
+                tokio::spawn(holder.converse(Duration::ZERO, every));
             }
         }
     }
@@ -144,6 +159,36 @@ impl Runner {
                 tokio::spawn(holder.converse(delay, phase));
             }
         }
+    }
+}
+
+/// The numbers of what is due, at a rate.
+struct Due {
+    start: Instant,
+    steps: Interval,
+    per_second: u32,
+    sent: u64,
+}
+
+impl Due {
+    fn new(per_second: u32) -> Self {
+        let mut steps = interval(STEP);
+        steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            start: Instant::now(),
+            steps,
+            per_second,
+            sent: 0,
+        }
+    }
+
+    /// After the next step.
+    async fn next(&mut self) -> std::ops::Range<u64> {
+        self.steps.tick().await;
+        let due = self.start.elapsed().as_millis() * u128::from(self.per_second) / 1000;
+        let from = self.sent;
+        self.sent = u64::try_from(due).expect("a lab doesn't last for ever").max(from);
+        from..self.sent
     }
 }
 
@@ -185,6 +230,7 @@ mod tests {
                     requests: 30,
                     workers: 5,
                 },
+                from: None,
             }],
             backends: vec!["be1".to_owned()],
             timeout: Duration::from_millis(300),
@@ -203,6 +249,7 @@ mod tests {
                 kind: Kind::Udp,
                 to,
                 pace: Pace::Rate { per_second: 200 },
+                from: None,
             }],
             backends: vec!["be1".to_owned()],
             timeout: Duration::from_millis(300),
@@ -231,6 +278,7 @@ mod tests {
                 kind: Kind::Http,
                 to: free,
                 pace,
+                from: None,
             }],
             backends: Vec::new(),
             timeout: Duration::from_secs(2),
@@ -246,6 +294,7 @@ mod tests {
                 kind,
                 to,
                 pace: Pace::Hold { connections, every },
+                from: None,
             }],
             backends: vec!["be1".to_owned(), "be2".to_owned()],
             timeout: Duration::from_millis(300),
@@ -319,6 +368,64 @@ mod tests {
         });
         let held = run_for(&held(Kind::Udp, to, 1), Duration::from_millis(500)).await;
         assert_eq!((held.opened, held.broken, held.moved), (1, 0, 2), "{held:?}");
+    }
+
+    #[tokio::test]
+    async fn new_connections_live_for_a_while_and_end_well() {
+        let to = fickle(u32::MAX).await;
+        let pace = Pace::Churn {
+            per_second: 100,
+            every: Duration::from_millis(20),
+            lives: Duration::from_millis(100),
+        };
+        let mut plan = held(Kind::Lines, to, 0);
+        plan.jobs[0].pace = pace;
+        plan.jobs[0].from = Some("127.0.0.1".parse().expect("an address"));
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(500)).await;
+            stop.send(true).expect("the run listens");
+        });
+        let job = run(&plan, stopped, |_| {}).await.jobs.remove(0);
+        let held = job.held.expect("it holds");
+        assert!((20..=60).contains(&held.opened), "{held:?}");
+        assert_eq!((held.broken, held.moved, held.unopened), (0, 0, 0), "{held:?}");
+        // Five or six lines each, fewer of the last ones.
+        assert!(
+            job.requests > held.opened * 3 && job.requests <= held.opened * 7,
+            "{}",
+            job.requests
+        );
+    }
+
+    #[tokio::test]
+    async fn a_beat_sees_a_gap() {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+        let to = socket.local_addr().expect("its address");
+        tokio::spawn(async move {
+            let mut buffer = [0; 256];
+            for n in 0_u32.. {
+                let (length, from) = socket.recv_from(&mut buffer).await.expect("a datagram");
+                // Of one in 5 ms: silent for 100 ms.
+                if !(40..60).contains(&n) {
+                    let answer = [b"be1 ", &buffer[..length]].concat();
+                    socket.send_to(&answer, from).await.expect("sent");
+                }
+            }
+        });
+        let mut plan = held(Kind::Udp, to, 0);
+        plan.jobs[0].pace = Pace::Beat {
+            every: Duration::from_millis(5),
+        };
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(600)).await;
+            stop.send(true).expect("the run listens");
+        });
+        let job = run(&plan, stopped, |_| {}).await.jobs.remove(0);
+        assert!((90_000..160_000).contains(&job.gap_us), "{}", job.gap_us);
+        assert!(job.failed.timeout >= 15, "{:?}", job.failed);
+        assert!(job.requests > 80, "{}", job.requests);
     }
 
     #[tokio::test]

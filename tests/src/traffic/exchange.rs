@@ -24,18 +24,30 @@ pub(super) type Answer = Result<(String, Duration), (Failure, String)>;
 pub(super) struct Exchange {
     pub(super) kind: Kind,
     pub(super) to: SocketAddr,
+    /// The client's address, where it matters.
+    pub(super) from: Option<IpAddr>,
     pub(super) within: Duration,
 }
 
 impl Exchange {
+    /// What to bind to, if anything.
+    pub(super) fn source(self, port: Option<u16>) -> Option<SocketAddr> {
+        match (self.from, port) {
+            (None, None) => None,
+            (None, Some(port)) => Some(any(self.to, port)),
+            (Some(from), port) => Some((from, port.unwrap_or(0)).into()),
+        }
+    }
+
     /// Sends request `number` from the port (any free one for `None`) and waits for its answer.
     pub(super) async fn send(self, number: u64, port: Option<u16>) -> Answer {
         let start = Instant::now();
+        let source = self.source(port);
         let answer = async {
             match self.kind {
-                Kind::Http => http(self.to, number, port).await,
-                Kind::Udp => udp(self.to, number, port).await,
-                Kind::Lines => line(self.to, number, port).await,
+                Kind::Http => http(self.to, number, source).await,
+                Kind::Udp => udp(self.to, number, source).await,
+                Kind::Lines => line(self.to, number, source).await,
             }
         };
         match timeout(self.within, answer).await {
@@ -49,17 +61,20 @@ pub(super) fn late(within: Duration) -> (Failure, String) {
     (Failure::Timeout, format!("no answer within {within:?}"))
 }
 
-pub(super) async fn connect(to: SocketAddr, port: Option<u16>) -> Result<TcpStream, (Failure, String)> {
+pub(super) async fn connect(
+    to: SocketAddr,
+    source: Option<SocketAddr>,
+) -> Result<TcpStream, (Failure, String)> {
     let connected = async {
         let socket = if to.is_ipv4() {
             TcpSocket::new_v4()?
         } else {
             TcpSocket::new_v6()?
         };
-        if let Some(port) = port {
+        if let Some(source) = source {
             // The port's last connection may still be in TIME_WAIT.
             socket.set_reuseaddr(true)?;
-            socket.bind(any(to, port))?;
+            socket.bind(source)?;
         }
         socket.connect(to).await
     };
@@ -99,8 +114,8 @@ pub(super) fn name_in(answer: &[u8], text: &str) -> Result<String, (Failure, Str
     }
 }
 
-async fn http(to: SocketAddr, number: u64, port: Option<u16>) -> Result<String, (Failure, String)> {
-    let stream = connect(to, port).await?;
+async fn http(to: SocketAddr, number: u64, source: Option<SocketAddr>) -> Result<String, (Failure, String)> {
+    let stream = connect(to, source).await?;
     let reset = |e: hyper::Error| (Failure::Reset, format!("HTTP: {e}"));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
@@ -125,9 +140,9 @@ async fn http(to: SocketAddr, number: u64, port: Option<u16>) -> Result<String, 
     answer
 }
 
-async fn udp(to: SocketAddr, number: u64, port: Option<u16>) -> Result<String, (Failure, String)> {
+async fn udp(to: SocketAddr, number: u64, source: Option<SocketAddr>) -> Result<String, (Failure, String)> {
     let refused = |e: io::Error| (Failure::Connect, e.to_string());
-    let socket = UdpSocket::bind(any(to, port.unwrap_or(0)))
+    let socket = UdpSocket::bind(source.unwrap_or_else(|| any(to, 0)))
         .await
         .map_err(refused)?;
     socket.connect(to).await.map_err(refused)?;
@@ -139,8 +154,8 @@ async fn udp(to: SocketAddr, number: u64, port: Option<u16>) -> Result<String, (
     name_in(&answer[..length], &text)
 }
 
-async fn line(to: SocketAddr, number: u64, port: Option<u16>) -> Result<String, (Failure, String)> {
-    let mut lines = Lines::open(to, port).await?;
+async fn line(to: SocketAddr, number: u64, source: Option<SocketAddr>) -> Result<String, (Failure, String)> {
+    let mut lines = Lines::open(to, source).await?;
     lines.exchange(number).await
 }
 
@@ -151,9 +166,9 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) async fn open(to: SocketAddr, port: Option<u16>) -> Result<Self, (Failure, String)> {
+    pub(super) async fn open(to: SocketAddr, source: Option<SocketAddr>) -> Result<Self, (Failure, String)> {
         Ok(Self {
-            stream: BufReader::new(connect(to, port).await?),
+            stream: BufReader::new(connect(to, source).await?),
             answer: String::new(),
         })
     }

@@ -33,6 +33,8 @@ pub(super) struct Holder {
     pub(super) every: Duration,
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) stop: watch::Receiver<bool>,
+    /// When the client is done with it, by itself.
+    lives: Option<Duration>,
     /// The backend that answered last.
     holder: Option<String>,
 }
@@ -51,8 +53,15 @@ impl Holder {
             every,
             events,
             stop,
+            lives: None,
             holder: None,
         }
+    }
+
+    /// One that ends by itself after a while.
+    pub(super) fn living(mut self, lives: Duration) -> Self {
+        self.lives = Some(lives);
+        self
     }
 
     fn tell(&self, what: What) {
@@ -79,7 +88,9 @@ impl Holder {
             return;
         }
         let within = self.exchange.within;
-        let opened = timeout(within, Lines::open(self.exchange.to, None)).await;
+        let end = self.lives.map(|lives| Instant::now() + lives);
+        let open = Lines::open(self.exchange.to, self.exchange.source(None));
+        let opened = timeout(within, open).await;
         let mut lines = match opened.unwrap_or_else(|_| Err(late(within))) {
             Ok(lines) => lines,
             Err(failure) => {
@@ -100,6 +111,9 @@ impl Holder {
                     }
                 }
                 Err(failure) => return self.end(Some(sent.1), failure),
+            }
+            if end.is_some_and(|end| next > end) {
+                return;
             }
             tokio::select! {
                 failure = lines.silence() => return self.end(None, failure),
@@ -178,8 +192,9 @@ impl Holder {
     }
 }
 
-async fn open_flow(exchange: Exchange) -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind(any(exchange.to, 0)).await?;
+pub(super) async fn open_flow(exchange: Exchange) -> io::Result<UdpSocket> {
+    let source = exchange.source(None);
+    let socket = UdpSocket::bind(source.unwrap_or_else(|| any(exchange.to, 0))).await?;
     socket.connect(exchange.to).await?;
     Ok(socket)
 }

@@ -4,6 +4,7 @@
 //! A [`Plan`] says what to send; a [`Report`] what came of it. [`Load`] runs a plan in a process of its own inside
 //! the client's namespace (`lb-lab traffic`), which [`engine::run`] implements.
 
+mod beat;
 pub mod clock;
 pub mod engine;
 mod exchange;

@@ -1,6 +1,6 @@
 //! What a client is to send.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,9 @@ pub struct Job {
     pub to: SocketAddr,
     /// How much and how fast.
     pub pace: Pace,
+    /// Where from; the address that the kernel picks for `None`.
+    #[serde(default)]
+    pub from: Option<IpAddr>,
 }
 
 /// What a request is.
@@ -41,7 +44,8 @@ pub enum Kind {
     Lines,
 }
 
-/// How much and how fast. For [`Kind::Lines`] only [`Pace::Hold`] makes sense, and it not for [`Kind::Http`].
+/// How much and how fast. For [`Kind::Lines`] only [`Pace::Hold`] and [`Pace::Churn`] make sense, and they not for
+/// [`Kind::Http`].
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pace {
@@ -71,6 +75,22 @@ pub enum Pace {
         /// From one line to the next of a connection.
         every: Duration,
     },
+    /// So many new connections a second until the load is stopped, each with a line every `every` for the time `lives`, after
+    /// which the client closes it.
+    Churn {
+        /// New connections a second.
+        per_second: u32,
+        /// From one line to the next of a connection.
+        every: Duration,
+        /// How long a connection lives.
+        lives: Duration,
+    },
+    /// A datagram every `every` from one socket until the load is stopped, whether or not answers come: the longest time
+    /// without any answer is the gap that a client would see. For [`Kind::Udp`] alone.
+    Beat {
+        /// From one datagram to the next.
+        every: Duration,
+    },
 }
 
 impl Job {
@@ -80,6 +100,7 @@ impl Job {
             kind: Kind::Http,
             to: family.vip(HTTP_PORT),
             pace,
+            from: None,
         }
     }
 
@@ -89,6 +110,7 @@ impl Job {
             kind: Kind::Udp,
             to: family.vip(ECHO_PORT),
             pace,
+            from: None,
         }
     }
 
@@ -98,7 +120,32 @@ impl Job {
             kind: Kind::Lines,
             to: family.vip(ECHO_PORT),
             pace: Pace::Hold { connections, every },
+            from: None,
         }
+    }
+
+    /// New connections to the lab's VIP that live for a while.
+    pub fn churn(family: Family, per_second: u32, every: Duration, lives: Duration) -> Self {
+        let pace = Pace::Churn {
+            per_second,
+            every,
+            lives,
+        };
+        Self {
+            pace,
+            ..Self::lines(family, 0, every)
+        }
+    }
+
+    /// The probe that looks for gaps.
+    pub fn beat(family: Family, every: Duration) -> Self {
+        Self::udp(family, Pace::Beat { every })
+    }
+
+    /// The same from this address.
+    pub fn from(mut self, address: IpAddr) -> Self {
+        self.from = Some(address);
+        self
     }
 
     /// UDP flows to the lab's VIP, each from a socket that it keeps.

@@ -30,6 +30,9 @@ pub struct JobReport {
     pub backends: BTreeMap<String, u64>,
     /// Of right answers, from the first packet (for HTTP: including the TCP handshake) to the whole answer.
     pub latency: Latency,
+    /// Of a job with [`super::Pace::Beat`]: the longest time without an answer, in microseconds.
+    #[serde(default)]
+    pub gap_us: u64,
     /// Backend by source port, for a plan with given ports.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub picks: BTreeMap<u16, String>,

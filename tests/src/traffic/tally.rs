@@ -1,6 +1,7 @@
 //! Counts outcomes while a plan runs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
@@ -39,6 +40,8 @@ pub(super) enum What {
     Moved,
     /// A connection broke.
     Broken(Break),
+    /// No answer came for so long.
+    Gap(Duration),
 }
 
 /// All that happened so far.
@@ -53,6 +56,7 @@ struct JobTally {
     failed: Failures,
     backends: BTreeMap<String, u64>,
     latency_us: Histogram<u32>,
+    gap_us: u64,
     picks: BTreeMap<u16, String>,
     errors: Vec<String>,
     held: Option<Held>,
@@ -66,9 +70,10 @@ impl Tally {
             failed: Failures::default(),
             backends: BTreeMap::new(),
             latency_us: Histogram::new(DIGITS).expect("a valid number of digits"),
+            gap_us: 0,
             picks: BTreeMap::new(),
             errors: Vec::new(),
-            held: matches!(job.pace, Pace::Hold { .. }).then(Held::default),
+            held: matches!(job.pace, Pace::Hold { .. } | Pace::Churn { .. }).then(Held::default),
         };
         Self {
             jobs: plan.jobs.iter().map(job).collect(),
@@ -80,6 +85,10 @@ impl Tally {
         let job = &mut self.jobs[event.job];
         match event.what {
             What::Request { port, result } => job.request(port, result, &self.known),
+            What::Gap(gap) => {
+                let us = u64::try_from(gap.as_micros()).unwrap_or(u64::MAX);
+                job.gap_us = job.gap_us.max(us);
+            }
             other => job.held.get_or_insert_default().happened(other),
         }
     }
@@ -115,7 +124,7 @@ impl Held {
                 *self.broken_by_backend.entry(found.holder.clone()).or_default() += 1;
                 self.breaks.push(found);
             }
-            What::Request { .. } => {}
+            What::Request { .. } | What::Gap(_) => {}
         }
     }
 }
@@ -163,6 +172,7 @@ impl JobTally {
                 p99_us: percentile(0.99),
                 max_us: self.latency_us.max(),
             },
+            gap_us: self.gap_us,
             picks: self.picks.clone(),
             errors: self.errors.clone(),
             held: self.held.clone(),
@@ -172,8 +182,6 @@ impl JobTally {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

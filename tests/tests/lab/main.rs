@@ -8,6 +8,7 @@ mod cleanup;
 mod deaths;
 mod decap;
 mod doctor;
+mod faults;
 mod flood;
 mod flows;
 mod health;

@@ -233,6 +233,8 @@ fn mixed(config: &NodeConfig) -> Result<String, LabError> {
         config.pools.push(PoolSection {
             name: name.clone(),
             backends: config.pools[other].backends.clone(),
+            encap: None,
+            second_chance: None,
             health: Some(check(&json!({"through_tunnel": true}))),
         });
         config.vips.push(VipSection {

@@ -20,7 +20,7 @@ use crate::state::track::Slots;
 use crate::sync::{self, Flow, Kind, Range, Tables, View, range};
 
 /// A VIP whose flows are tracked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Served {
     pool: u16,
     /// Its idle timeout, seconds.
@@ -49,6 +49,27 @@ pub struct Names {
     /// Identities by index.
     pools: HashMap<u16, u64>,
     dead: BTreeSet<u16>,
+}
+
+impl PartialEq for Names {
+    /// Whether flows are called the same. The key never changes.
+    fn eq(&self, other: &Self) -> bool {
+        (
+            self.own,
+            self.nodes,
+            &self.vips,
+            &self.backends,
+            &self.pools,
+            &self.dead,
+        ) == (
+            other.own,
+            other.nodes,
+            &other.vips,
+            &other.backends,
+            &other.pools,
+            &other.dead,
+        )
+    }
 }
 
 impl Names {

@@ -10,9 +10,12 @@ mod doctor;
 mod dump;
 mod events;
 mod flows;
+mod group;
 mod health;
 mod maps;
 mod order;
+mod peers;
+mod pki;
 mod plan;
 mod ring;
 mod states;
@@ -58,6 +61,9 @@ pub fn run(args: Args) -> Result<Output> {
         | Command::Ramp { .. }
         | Command::Down { .. }
         | Command::Up { .. } => order::run(&args.api_socket, &args.command),
+        Command::Ready { wait } => group::ready(&args.api_socket, wait.unwrap_or_default()),
+        Command::Leave => group::leave(&args.api_socket),
+        Command::Forget { node } => group::forget(&args.api_socket, node),
         Command::Doctor { backend } => doctor::run(&args.api_socket, backend),
         Command::Events { follow, last } => events::run(&args.state_dir, args.output, *follow, *last),
         Command::Completion { shell } => Ok(completion::run(*shell)),
@@ -76,6 +82,8 @@ pub fn run(args: Args) -> Result<Output> {
         Command::Ring(ring) => with_view(&|maps, view| ring::run(maps, view, ring, &args.api_socket)),
         Command::Flows(flows) => with_view(&|maps, view| flows::run(maps, view, flows, args.output)),
         Command::Health { pool } => health::run(&args.api_socket, pool.as_deref()),
+        Command::Peers => peers::run(&args.api_socket),
+        Command::Pki(command) => pki::run(command),
         Command::Trace(trace) => trace::run(&root, trace),
         Command::Stats(args::Stats { watch: None, .. }) => with_view(&stats::run),
         Command::Stats(args::Stats {

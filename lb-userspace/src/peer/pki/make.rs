@@ -249,10 +249,8 @@ mod tests {
                 Err(Error::Days(_))
             ));
         }
-        assert!(matches!(
-            issue(&ca, "lb1", &node, 3651, false),
-            Err(Error::Outlives(3649))
-        ));
+        let longer = issue(&ca, "lb1", &node, CA_DAYS + 1, false);
+        assert!(matches!(longer, Err(Error::Outlives(3649..=3650))), "{longer:?}");
         assert!(matches!(issue(&ca, "lb 1", &node, 1, false), Err(Error::Name(_))));
         assert!(!node.exists(), "nothing was written");
         issue(&ca, "lb1", &node, 1, false).unwrap();

@@ -1,0 +1,137 @@
+//! Joining: the coordinator's side.
+
+use std::time::Duration;
+
+use super::border::Event;
+use super::machine::Machine;
+use super::order::SlotImage;
+use super::phase::Step;
+use super::wire::{Msg, Phase};
+
+/// A joiner that takes longer to take over slots has to ask again.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Machine {
+    pub(super) fn on_join(&mut self, from: u8, epoch: u64) {
+        let Some(lead) = &mut self.lead else { return };
+        // It would not ask again if the offer were still good.
+        let is_under_way =
+            lead.step.joiner() == Some((from, epoch)) && !matches!(lead.step, Step::Snapshot(..));
+        lead.joiners.insert(from, epoch);
+        if is_under_way && lead.pending.is_none() {
+            self.give_admission_up();
+        }
+    }
+
+    /// Who asked, is there, and is still the one that asked.
+    pub(super) fn next_joiner(&mut self) -> Option<(u8, u64)> {
+        let lead = self.lead.as_mut()?;
+        let joiners = std::mem::take(&mut lead.joiners);
+        let wants = |(place, epoch): &(u8, u64)| {
+            let state = self.peer(*place).and_then(|p| p.reached());
+            state.is_some_and(|s| s.epoch == *epoch && s.phase == Phase::Joining)
+        };
+        let mut joiners: std::collections::BTreeMap<u8, u64> = joiners.into_iter().filter(wants).collect();
+        let first = joiners.pop_first();
+        self.lead.as_mut()?.joiners = joiners;
+        first
+    }
+
+    pub(super) fn on_snapshot(&mut self, images: Vec<SlotImage>, origins: u64) {
+        let Some(lead) = &mut self.lead else { return };
+        let Step::Snapshot(node, epoch) = lead.step else {
+            return;
+        };
+        lead.offers += 1;
+        // No other coordinator's offer has the same number.
+        let offer = lead.term.number << 24 | lead.offers & 0xff_ffff;
+        lead.step = Step::Offer(node, epoch, offer, origins);
+        lead.since = self.now;
+        let offered = Msg::Offer {
+            epoch,
+            offer,
+            pools: u32::try_from(images.len()).unwrap_or(u32::MAX),
+            verdict: self.member.verdict.clone(),
+            committed: lead.committed,
+            origins,
+        };
+        self.send(node, &offered);
+        for image in images {
+            self.send(node, &Msg::Image { offer, image });
+        }
+    }
+
+    pub(super) fn on_joiner_installed(&mut self, from: u8, number: u64, theirs: u64) {
+        let Some(lead) = &mut self.lead else { return };
+        let Step::Offer(node, epoch, offer, origins) = lead.step else {
+            return;
+        };
+        if (from, number) != (node, offer) {
+            return;
+        }
+        if theirs != origins {
+            self.tell(Event::OriginsDiffer(from));
+            self.give_admission_up();
+            return;
+        }
+        lead.judged.insert(node, self.member.verdict.number);
+        lead.todo = [Step::Admit(node, epoch)].into();
+        self.end_step();
+    }
+
+    /// From now on its acknowledgements are needed.
+    pub(super) fn count_in(&mut self, node: u8, epoch: u64) {
+        if let Some(peer) = self.peer_mut(node) {
+            peer.admitted = Some(epoch);
+            peer.left = None;
+        }
+        let recover = self.lead.as_ref().is_some_and(|lead| lead.recover);
+        self.set_members(self.members.with(node));
+        if let Some(lead) = &mut self.lead {
+            lead.recover = recover;
+        }
+    }
+
+    pub(super) fn welcome(&mut self, node: u8, epoch: u64) {
+        let Some(lead) = &self.lead else { return };
+        let welcome = Msg::Welcome {
+            epoch,
+            term: lead.term,
+            members: self.members,
+        };
+        self.send(node, &welcome);
+        self.tell(Event::Admitted(node));
+    }
+
+    pub(super) fn interrupt_admission(&mut self) {
+        let Some(lead) = &self.lead else { return };
+        let Some((node, epoch)) = lead.step.joiner() else {
+            return;
+        };
+        let state = self.peer(node).and_then(|p| p.reached());
+        let is_there = state.is_some_and(|s| s.epoch == epoch && s.phase == Phase::Joining);
+        let is_late = self.now.since(lead.since) >= PATIENCE;
+        let is_lost = matches!(lead.step, Step::Admit(..)) && !self.members.has(node);
+        if !is_there || is_late || is_lost {
+            self.give_admission_up();
+        }
+    }
+
+    /// The joiner tries again. It is no member, unless it forwards anyway.
+    fn give_admission_up(&mut self) {
+        let Some(lead) = &self.lead else { return };
+        let Some((node, epoch)) = lead.step.joiner() else {
+            return;
+        };
+        let is_admitting = matches!(lead.step, Step::Admit(..));
+        let state = self.peer(node).and_then(|p| p.state);
+        let is_fresh = state.is_none_or(|s| !s.kept && !s.serving && s.epoch == epoch);
+        self.abandon();
+        if is_admitting && is_fresh && self.members.has(node) {
+            if let Some(peer) = self.peer_mut(node) {
+                peer.admitted = None;
+            }
+            self.set_members(self.members.without(node));
+        }
+    }
+}

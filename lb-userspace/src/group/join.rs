@@ -1,0 +1,360 @@
+//! Founding, joining, leaving: this node's side.
+
+use std::time::Duration;
+
+use super::border::{Action, Event, Why};
+use super::machine::Machine;
+use super::nodes::Nodes;
+use super::order::{Answer, Order, SlotImage, Target, Verdict};
+use super::wire::{Msg, Phase, Term};
+use crate::health::Mono;
+
+/// All nodes of the group are in sight and none is ready: heartbeats of a while, so that all say the same.
+const SETTLE: Duration = Duration::from_millis(300);
+/// Most are.
+const MOST: Duration = Duration::from_secs(2);
+/// A joiner asks again.
+const ASK: Duration = Duration::from_millis(500);
+/// A joiner that hears nothing more begins anew.
+const STUCK: Duration = Duration::from_secs(10);
+/// A leaving node says so again.
+const SAY: Duration = Duration::from_millis(200);
+/// And stops in the end, whether peers have heard it or not.
+const ENOUGH: Duration = Duration::from_secs(2);
+
+/// A node that is not ready yet.
+#[derive(Debug)]
+pub(super) struct Joiner {
+    since: Mono,
+    /// Since when nobody is ready.
+    nobody: Option<Mono>,
+    asked: Option<Mono>,
+    offer: Option<Offer>,
+    /// What was wrong with the last try.
+    wrong: Option<Why>,
+    told_overdue: bool,
+}
+
+/// Slots that are being taken over.
+#[derive(Debug)]
+struct Offer {
+    from: u8,
+    session: Option<u64>,
+    number: u64,
+    pools: u32,
+    images: Vec<SlotImage>,
+    verdict: Verdict,
+    committed: Option<Target>,
+    theirs: u64,
+    ours: u64,
+    last: Mono,
+}
+
+impl Joiner {
+    pub(super) fn new(now: Mono) -> Self {
+        Self {
+            since: now,
+            nobody: None,
+            asked: None,
+            offer: None,
+            wrong: None,
+            told_overdue: false,
+        }
+    }
+
+    pub(super) fn restart(&mut self, now: Mono) {
+        *self = Self::new(now);
+    }
+}
+
+/// A node that leaves.
+#[derive(Debug, Default)]
+pub(super) struct Leaver {
+    since: Option<Mono>,
+    asked: bool,
+    pub(super) handed_over: bool,
+    said: Option<(Mono, Mono)>,
+    pub(super) farewells: Nodes,
+    done: bool,
+}
+
+impl Leaver {
+    /// Nothing is obeyed any more.
+    pub(super) const fn said_goodbye(&self) -> bool {
+        self.said.is_some()
+    }
+}
+
+impl Machine {
+    pub(super) fn readiness(&self) -> Result<(), Why> {
+        match self.phase {
+            Phase::Leaving => Err(Why::Leaving),
+            Phase::Ready if self.alone.is_on => Err(Why::Alone),
+            Phase::Ready => Ok(()),
+            Phase::Joining if self.serves_on => Ok(()),
+            Phase::Joining => Err(self.obstacle()),
+        }
+    }
+
+    /// Why this node isn't a member yet.
+    fn obstacle(&self) -> Why {
+        let Some(coordinator) = self.coordinator() else {
+            let founder = self.founder();
+            return if founder != self.settings.me {
+                Why::Founder(founder)
+            } else {
+                self.lacks().unwrap_or(Why::Waiting)
+            };
+        };
+        if let Some(why) = self.lacks() {
+            return why;
+        }
+        match (&self.joiner.offer, self.joiner.wrong) {
+            (Some(offer), _) => Why::Slots(offer.from),
+            (None, Some(wrong)) => wrong,
+            (None, None) => Why::Queue(coordinator),
+        }
+    }
+
+    /// What has to be there before slots are taken over.
+    fn lacks(&self) -> Option<Why> {
+        if !self.charter_equal {
+            return Some(Why::Charter);
+        }
+        let has_entries =
+            |p: &super::machine::Peer| p.reached().is_some_and(|s| s.kept || s.phase == Phase::Ready);
+        let missing = self.others().find(|(_, p)| has_entries(p) && !p.synced);
+        missing.map(|(place, _)| Why::Sync(place))
+    }
+
+    pub(super) fn join_on(&mut self) {
+        if self.phase != Phase::Joining {
+            return;
+        }
+        let is_late = self.now.since(self.joiner.since) >= self.settings.join_within;
+        if is_late && !self.joiner.told_overdue {
+            self.joiner.told_overdue = true;
+            self.tell(Event::JoinOverdue(self.obstacle()));
+        }
+        let Some(coordinator) = self.coordinator() else {
+            self.found_on();
+            return;
+        };
+        self.joiner.nobody = None;
+        let session = self.peer(coordinator).and_then(|p| p.session);
+        let now = self.now;
+        if let Some(offer) = &self.joiner.offer
+            && (offer.from != coordinator || offer.session != session || now.since(offer.last) >= STUCK)
+        {
+            self.joiner.offer = None;
+        }
+        let is_due = self.joiner.asked.is_none_or(|asked| now.since(asked) >= ASK);
+        if self.lacks().is_none() && self.joiner.offer.is_none() && is_due {
+            self.joiner.asked = Some(now);
+            let epoch = self.start.epoch;
+            self.send(coordinator, &Msg::Join { epoch });
+        }
+    }
+
+    /// Of those in sight: the first that has kept its slots, or the first.
+    fn founder(&self) -> u8 {
+        let others = self.others().filter_map(|(place, p)| Some((place, p.reached()?)));
+        let joining = others.filter(|(_, s)| s.phase == Phase::Joining);
+        let others = joining.map(|(place, s)| (!s.kept, place));
+        let me = (!self.start.kept, self.settings.me);
+        others
+            .chain([me])
+            .min()
+            .map_or(self.settings.me, |(_, place)| place)
+    }
+
+    /// Nobody is ready: waits for the others, and founds the group.
+    fn found_on(&mut self) {
+        let since = *self.joiner.nobody.get_or_insert(self.now);
+        if self.founder() != self.settings.me || self.lacks().is_some() {
+            return;
+        }
+        let seen = 1 + self.others().filter(|(_, p)| p.is_reachable()).count();
+        let all = usize::from(self.settings.nodes);
+        let wait = if seen >= all {
+            SETTLE
+        } else if !self.start.kept {
+            // Whoever is silent may forward by slots that aren't what this node would make up.
+            self.settings.withdraw_after
+        } else if 2 * seen > all {
+            MOST
+        } else {
+            self.settings.join_within / 2
+        };
+        if self.now.since(since) < wait {
+            return;
+        }
+        // A node that is silent may forward by slots that it has kept.
+        let is_member = |p: &super::machine::Peer| match p.reached() {
+            Some(state) => state.kept || state.phase == Phase::Leaving,
+            None => true,
+        };
+        let others = self.others().filter(|(_, p)| is_member(p) && p.left.is_none());
+        let members: Nodes = others.map(|(place, _)| place).collect();
+        let members = members.with(self.settings.me);
+        self.phase = Phase::Ready;
+        self.set_members(members);
+        self.tell(Event::Founded(members));
+    }
+
+    /// The verdict in force, the target that was committed, the coordinator's origins.
+    pub(super) fn on_offer(
+        &mut self,
+        from: u8,
+        number: u64,
+        pools: u32,
+        (verdict, committed, theirs): (Verdict, Option<Target>, u64),
+    ) {
+        if self.phase != Phase::Joining || self.coordinator() != Some(from) || self.lacks().is_some() {
+            return;
+        }
+        self.joiner.offer = Some(Offer {
+            from,
+            session: self.peer(from).and_then(|p| p.session),
+            number,
+            pools,
+            images: Vec::new(),
+            verdict,
+            committed,
+            theirs,
+            ours: 0,
+            last: self.now,
+        });
+        self.install_if_whole();
+    }
+
+    pub(super) fn on_image(&mut self, from: u8, number: u64, image: SlotImage) {
+        let now = self.now;
+        let offer = self.joiner.offer.as_mut();
+        let Some(offer) = offer.filter(|o| o.from == from && o.number == number) else {
+            return;
+        };
+        // More than were announced: not from a coordinator that can count.
+        if offer.images.len() >= offer.pools as usize {
+            return;
+        }
+        offer.last = now;
+        offer.images.push(image);
+        self.install_if_whole();
+    }
+
+    fn install_if_whole(&mut self) {
+        let offer = self.joiner.offer.as_mut();
+        if let Some(offer) = offer.filter(|o| o.images.len() == o.pools as usize) {
+            let images = std::mem::take(&mut offer.images);
+            self.act(Action::Install(images));
+        }
+    }
+
+    pub(super) fn on_installed(&mut self, origins: u64) {
+        let now = self.now;
+        let Some(offer) = &mut self.joiner.offer else {
+            return;
+        };
+        if !offer.images.is_empty() {
+            return;
+        }
+        (offer.ours, offer.last) = (origins, now);
+        self.local.origins = origins;
+        let verdict = offer.verdict.clone();
+        self.take_verdict(&verdict);
+        self.judge_to_join();
+    }
+
+    fn judge_to_join(&mut self) {
+        let ticket = self.hire(Order::Judge(self.member.verdict.clone()));
+        self.member.running = Some(super::member::Running::Join(ticket));
+    }
+
+    pub(super) fn on_join_judged(&mut self, answer: &Answer) {
+        let now = self.now;
+        if *answer == Answer::Later {
+            // From the beginning, in a while.
+            self.joiner.offer = None;
+            self.joiner.asked = Some(now);
+            return;
+        }
+        let Some(offer) = &mut self.joiner.offer else {
+            return;
+        };
+        offer.last = now;
+        self.member.judged = true;
+        self.member.committed = offer.committed;
+        let (from, number, ours) = (offer.from, offer.number, offer.ours);
+        self.joiner.wrong = None;
+        if ours != offer.theirs {
+            self.joiner.wrong = Some(Why::Differs(from));
+            self.joiner.offer = None;
+        }
+        let msg = Msg::Installed {
+            offer: number,
+            origins: ours,
+        };
+        self.send(from, &msg);
+    }
+
+    pub(super) fn on_welcome(&mut self, from: u8, term: Term, members: Nodes) {
+        let is_mine = self.joiner.offer.as_ref().is_some_and(|o| o.from == from);
+        if self.phase != Phase::Joining || !is_mine || !members.has(self.settings.me) || term < self.term {
+            return;
+        }
+        self.term = term;
+        self.phase = Phase::Ready;
+        self.serves_on = false;
+        self.joiner.restart(self.now);
+        self.adopt(members);
+        for place in members.iter() {
+            if let Some(peer) = self.peer_mut(place) {
+                peer.admitted = peer.admitted.or(peer.state.map(|s| s.epoch));
+            }
+        }
+        self.tell(Event::Admitted(self.settings.me));
+    }
+
+    pub(super) fn on_leave(&mut self) {
+        self.phase = Phase::Leaving;
+        self.leaver.since.get_or_insert(self.now);
+    }
+
+    pub(super) fn leave_on(&mut self) {
+        let Some(since) = self.leaver.since.filter(|_| !self.leaver.done) else {
+            return;
+        };
+        let now = self.now;
+        if now.since(since) < self.settings.leave_after {
+            return;
+        }
+        if !self.leaver.asked {
+            self.leaver.asked = true;
+            self.act(Action::HandOver);
+        }
+        if !self.leaver.handed_over {
+            return;
+        }
+        let peers: Vec<u8> = self
+            .others()
+            .filter(|(_, p)| p.is_reachable())
+            .map(|(n, _)| n)
+            .collect();
+        let (began, said) = self.leaver.said.unwrap_or((now, Mono::default()));
+        let left = peers
+            .iter()
+            .filter(|&&place| !self.leaver.farewells.has(place))
+            .count();
+        if left == 0 || now.since(began) >= ENOUGH {
+            self.leaver.done = true;
+            self.leaver.said = Some((began, now));
+            self.act(Action::Left);
+        } else if now.since(said) >= SAY {
+            self.leaver.said = Some((began, now));
+            for place in peers {
+                self.send(place, &Msg::Goodbye);
+            }
+        }
+    }
+}

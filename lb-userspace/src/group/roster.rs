@@ -1,0 +1,225 @@
+//! Who is a member, and who coordinates.
+//!
+//! Members are what the last coordinator said. It alone takes nodes in, and out for their silence; a good-bye and an
+//! operator's word take effect everywhere at once.
+
+use super::border::{Action, Event, Gone};
+use super::machine::Machine;
+use super::nodes::Nodes;
+use super::wire::{Msg, Phase, State, Term};
+
+impl Machine {
+    /// Members that can be reached, this node among them if it is one.
+    pub(super) fn live(&self) -> Nodes {
+        let reached = self.others().filter(|(_, p)| p.is_reachable());
+        let reached: Nodes = reached.map(|(place, _)| place).collect();
+        reached.with(self.settings.me).and(self.members)
+    }
+
+    /// Members that can't be.
+    pub(super) fn silent(&self) -> Nodes {
+        self.members.minus(self.live())
+    }
+
+    /// The first live member by place that is ready, for a member; for a joiner, that of the best group in sight.
+    pub(super) fn coordinator(&self) -> Option<u8> {
+        let ready = |(place, state): &(u8, &State)| state.phase == Phase::Ready && state.members.has(*place);
+        let reached = self.others().filter_map(|(place, p)| Some((place, p.reached()?)));
+        let ready = reached.filter(ready);
+        if self.phase == Phase::Joining {
+            ready
+                .min_by_key(|(place, s)| (rank(s.members), *place))
+                .map(|(place, _)| place)
+        } else {
+            let places = ready.map(|(place, _)| place).collect::<Nodes>();
+            let places = if self.phase == Phase::Ready {
+                places.with(self.settings.me)
+            } else {
+                places
+            };
+            places.and(self.members).lowest()
+        }
+    }
+
+    /// Takes over what a coordinator says of the members.
+    pub(super) fn set_members(&mut self, members: Nodes) {
+        let here = (0u8..).zip(&self.peers);
+        let left = here.filter(|(_, p)| p.left.is_some() && p.left == p.admitted.or(p.left));
+        let left = left
+            .filter(|(_, p)| p.state.is_none_or(|s| Some(s.epoch) == p.left))
+            .map(|(place, _)| place)
+            .collect();
+        let members = members.minus(left);
+        if members != self.members {
+            self.members = members;
+            self.act(Action::Members(members));
+            if let Some(lead) = &mut self.lead {
+                lead.recover = true;
+            }
+        }
+    }
+
+    /// A member is none any more.
+    pub(super) fn drop_member(&mut self, node: u8, how: Gone) {
+        if self.members.has(node) {
+            if let Some(peer) = self.peer_mut(node) {
+                peer.admitted = None;
+            }
+            self.set_members(self.members.without(node));
+            self.tell(Event::Gone { node, how });
+        }
+    }
+
+    /// The coordinator looks who is gone.
+    pub(super) fn prune(&mut self) {
+        if self.coordinator() != Some(self.settings.me) {
+            return;
+        }
+        for node in self.members.without(self.settings.me).iter() {
+            let Some(peer) = self.peer_mut(node) else { continue };
+            let state = peer.state;
+            if let Some(state) = state {
+                let is_known = peer.admitted == Some(state.epoch);
+                let is_new = state.phase == Phase::Joining || peer.admitted.is_some();
+                if state.kept || !(is_known || is_new) {
+                    peer.admitted = Some(state.epoch);
+                } else if !is_known {
+                    self.drop_member(node, Gone::Restarted);
+                    continue;
+                }
+            }
+            let Some(peer) = self.peer(node) else { continue };
+            let last = peer.heard.max(peer.vouched);
+            if !peer.alive && self.now.since(last) >= self.settings.withdraw_after {
+                self.drop_member(node, Gone::Silent);
+            }
+        }
+    }
+
+    pub(super) fn on_state(&mut self, from: u8, state: State) {
+        self.term = self.term.max(state.term);
+        let Some(peer) = self.peer_mut(from) else { return };
+        let is_new = peer.state.is_none_or(|s| s.epoch != state.epoch);
+        peer.state = Some(state);
+        if is_new {
+            peer.opinions = peer
+                .opinions
+                .take()
+                .filter(|_| peer.admitted == Some(state.epoch));
+            if let Some(lead) = self.lead.as_mut().filter(|_| self.members.has(from)) {
+                lead.recover = true;
+            }
+        }
+        if state.phase == Phase::Ready {
+            self.weigh(from, &state);
+        }
+    }
+
+    /// A peer that is ready counts these as members.
+    fn weigh(&mut self, from: u8, state: &State) {
+        let me = self.settings.me;
+        let is_authority = state.term == self.term && state.term.node == from && from != me;
+        match self.phase {
+            Phase::Ready if !state.members.has(me) => {
+                let is_smaller = (rank(self.members)) > (rank(state.members));
+                if is_authority || (!self.members.has(from) && is_smaller) {
+                    self.rejoin(from);
+                }
+            }
+            Phase::Ready | Phase::Leaving if is_authority && self.members.has(from) => {
+                self.adopt(state.members)
+            }
+            Phase::Joining if is_authority && state.members.has(me) => self.adopt(state.members),
+            _ => {}
+        }
+    }
+
+    /// As [`Machine::set_members`], from the coordinator.
+    pub(super) fn adopt(&mut self, members: Nodes) {
+        let now = self.now;
+        for place in members.iter() {
+            if let Some(peer) = self.peer_mut(place) {
+                peer.vouched = now;
+            }
+        }
+        self.set_members(members);
+    }
+
+    /// This half changed its slots, or may have, while the other did: the other's count.
+    fn rejoin(&mut self, whose: u8) {
+        self.phase = Phase::Joining;
+        self.serves_on = true;
+        self.lead = None;
+        self.joiner.restart(self.now);
+        self.tell(Event::Rejoins(whose));
+    }
+
+    /// Nodes that other members count, and that this one has missed to be told of. Not those that would have to
+    /// join first.
+    pub(super) fn learn_members(&mut self, named: Nodes) {
+        let me = self.settings.me;
+        let is_one = |&place: &u8| {
+            self.peer(place).is_some_and(|p| match p.reached() {
+                Some(state) => state.phase == Phase::Ready && state.members.has(me),
+                None => true,
+            })
+        };
+        let missed: Nodes = named.minus(self.members).iter().filter(is_one).collect();
+        if !missed.is_empty() {
+            self.set_members(self.members.or(missed));
+        }
+    }
+
+    /// What all members in reach that count this node say of members.
+    pub(super) fn members_of_others(&self) -> Nodes {
+        let me = self.settings.me;
+        let reached = self.others().filter(|(place, _)| self.members.has(*place));
+        let states = reached.filter_map(|(_, p)| p.reached());
+        states
+            .filter(|s| s.phase == Phase::Ready && s.members.has(me))
+            .fold(Nodes::default(), |all, s| all.or(s.members))
+    }
+
+    pub(super) fn on_goodbye(&mut self, from: u8) {
+        if let Some(peer) = self.peer_mut(from) {
+            peer.left = peer.state.map(|s| s.epoch);
+        }
+        self.drop_member(from, Gone::Left);
+        self.send(from, &Msg::Farewell);
+    }
+
+    /// `asked` by the operator of this node, or by a peer.
+    pub(super) fn on_forget(&mut self, node: u8, asked: bool) {
+        let Some(peer) = self.peer_mut(node) else { return };
+        if peer.alive {
+            if asked {
+                self.tell(Event::NotSilent(node));
+            }
+            return;
+        }
+        peer.left = peer.admitted.or(peer.state.map(|s| s.epoch));
+        self.drop_member(node, Gone::Forgotten);
+        if asked {
+            let told: Vec<u8> = self.others().map(|(place, _)| place).collect();
+            for place in told.into_iter().filter(|&place| place != node) {
+                self.send(place, &Msg::Forget(node));
+            }
+        }
+    }
+
+    pub(super) fn next_term(&self) -> Term {
+        Term {
+            number: self.term.number.saturating_add(1),
+            node: self.settings.me,
+        }
+    }
+}
+
+/// The larger group comes first, of equal ones that with the first node.
+fn rank(members: Nodes) -> (u32, u8) {
+    let places = u32::from(super::nodes::NODES_MAX);
+    (
+        places - members.len().min(places),
+        members.lowest().unwrap_or(u8::MAX),
+    )
+}

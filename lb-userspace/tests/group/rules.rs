@@ -1,0 +1,84 @@
+//! What must hold after each step, and what must have come true in the end.
+
+use lb_userspace::group::{Facts, Phase};
+
+use crate::engine::{Engine, SLOTS};
+use crate::node::Node;
+use crate::world::World;
+
+fn facts(node: &Node) -> Option<Facts> {
+    node.machine.as_ref().map(|m| m.facts())
+}
+
+/// Whether both forward, and each counts the other: one whose agent is down or starts anew can't tell.
+fn are_members(a: &Node, b: &Node) -> bool {
+    let counts = |a: &Node, b: &Node| match facts(a) {
+        Some(facts) if facts.phase == Phase::Ready => facts.members.has(b.place),
+        _ => true,
+    };
+    let is_ready = |n: &Node| facts(n).is_some_and(|f| f.phase == Phase::Ready);
+    a.forwards && b.forwards && counts(a, b) && counts(b, a) && (is_ready(a) || is_ready(b))
+}
+
+fn is_dead(engine: &Engine, backend: u16) -> bool {
+    let id = u64::from(backend);
+    engine.verdict.dead.contains(&id) || engine.verdict.returning.contains(&id)
+}
+
+/// One origin per slot; but while all are closing, or while it is dead.
+pub fn check(world: &World) -> Result<(), String> {
+    if world.split {
+        return Ok(());
+    }
+    for (n, a) in world.nodes.iter().enumerate() {
+        for b in world.nodes[..n].iter().filter(|b| are_members(a, b)) {
+            for slot in 0..usize::from(SLOTS) {
+                let (x, y) = (a.engine.slots[slot], b.engine.slots[slot]);
+                if x.origin() == y.origin() {
+                    continue;
+                }
+                let are_tracked = x.is_tracked() && y.is_tracked();
+                let are_closing = x.is_closing() && y.is_closing();
+                let knows = |backend| is_dead(&a.engine, backend) || is_dead(&b.engine, backend);
+                let is_buried = knows(x.origin()) || knows(y.origin());
+                if !(are_tracked && (are_closing || is_buried)) {
+                    return Err(format!(
+                        "at {}: slot {slot} is {x:?} on node {} and {y:?} on node {}",
+                        world.now, a.place, b.place
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A while after the last fault: all are ready, all changes made, everything forgotten.
+pub fn settled(world: &World) -> Result<(), String> {
+    let first = &world.nodes[0];
+    for node in &world.nodes {
+        let wrong = |what: &str| Err(format!("at {}: node {} {what}", world.now, node.place));
+        if !node.ready {
+            return wrong(&format!(
+                "is not ready: {:?}",
+                node.machine.as_ref().map(|m| m.status())
+            ));
+        }
+        let dead: Vec<u64> = world.dead.iter().map(|&b| b.into()).collect();
+        let verdict = &node.engine.verdict;
+        if verdict.dead.iter().copied().collect::<Vec<_>>() != dead || !verdict.returning.is_empty() {
+            return wrong(&format!("has another verdict: {verdict:?}, {dead:?} are dead"));
+        }
+        for slot in 0..SLOTS {
+            let is = node.engine.slots[usize::from(slot)];
+            let want = node.engine.want(slot);
+            if is.is_tracked() || is.origin() != want || is.current() != want {
+                return wrong(&format!("has slot {slot} at {is:?}, {want} is wanted"));
+            }
+        }
+        if node.engine.origins() != first.engine.origins() || node.members != first.members {
+            return wrong("differs from node 0");
+        }
+    }
+    Ok(())
+}

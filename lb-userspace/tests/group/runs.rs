@@ -1,0 +1,228 @@
+//! Runs: nothing happens, everything happens, and what must not go unnoticed.
+
+use lb_userspace::group::Input;
+use lb_userspace::state::standing::Standing;
+
+use crate::engine::BACKENDS;
+use crate::net::pair;
+use crate::rules;
+use crate::world::{Broken, What, World};
+
+fn count(world: &World) -> u8 {
+    u8::try_from(world.nodes.len()).unwrap()
+}
+
+fn any_node(world: &mut World) -> u8 {
+    let nodes = u64::from(count(world));
+    u8::try_from(world.chance.within(0, nodes)).unwrap()
+}
+
+fn any_backend(world: &mut World) -> u16 {
+    u16::try_from(world.chance.within(1, u64::from(BACKENDS) + 1)).unwrap()
+}
+
+fn cut(world: &mut World, a: u8, b: u8, length: u64) {
+    let until = world.now + length;
+    let known = world.net.cut.entry(pair(a, b)).or_insert(until);
+    *known = (*known).max(until);
+    let length = *known - world.now;
+    world.disconnect(a, b, true);
+    world.after(a, length, What::Heal(b));
+}
+
+fn crash(world: &mut World, n: u8, loses_power: bool) {
+    let now = world.now;
+    let node = &mut world.nodes[usize::from(n)];
+    if node.machine.is_none() {
+        return;
+    }
+    if loses_power {
+        node.power_off(now);
+    } else {
+        node.crash(now);
+    }
+    world.disconnect_all(n);
+    let longest = if loses_power { 6_000 } else { 2_000 };
+    let delay = world.chance.within(100, longest);
+    world.after(n, delay, What::Start);
+}
+
+fn charter(world: &mut World) {
+    world.generation += 1;
+    let generation = world.generation;
+    for n in 0..count(world) {
+        let delay = world.chance.within(1, 300);
+        world.after(n, delay, What::Charter(generation));
+    }
+}
+
+fn backend(world: &mut World) {
+    let b = any_backend(world);
+    if !world.dead.remove(&b) && world.dead.len() < 2 {
+        world.dead.insert(b);
+    }
+    for n in 0..count(world) {
+        let delay = world.chance.within(1, 400);
+        world.after(n, delay, What::Truth);
+    }
+}
+
+fn suspicion(world: &mut World) {
+    let (n, b) = (any_node(world), any_backend(world));
+    let is_dead = world.chance.within(0, 2) == 0;
+    let standing = if is_dead {
+        Standing::Dead
+    } else {
+        Standing::Suspect
+    };
+    world.nodes[usize::from(n)].engine.views[usize::from(b)] = standing;
+    let delay = world.chance.within(100, 3_000);
+    world.after(n, delay, What::Truth);
+}
+
+fn fault(world: &mut World) {
+    let (a, b) = (any_node(world), any_node(world));
+    match world.chance.within(0, 16) {
+        0..=2 => crash(world, a, false),
+        3 | 4 => crash(world, a, true),
+        5 | 6 if a != b => {
+            let length = world.chance.within(100, 2_000);
+            cut(world, a, b, length);
+        }
+        7 | 8 if a != b => {
+            world.disconnect(a, b, false);
+            world.net.cut.insert(pair(a, b), world.now);
+            world.after(a, 150, What::Heal(b));
+        }
+        9 => world.input(a, Input::Leave),
+        10 | 11 => backend(world),
+        12 | 13 => suspicion(world),
+        14 | 15 => charter(world),
+        _ => {
+            // One half against the other.
+            let length = world.chance.within(100, 2_500);
+            for peer in (0..count(world)).filter(|peer| peer % 2 != a % 2) {
+                cut(world, a, peer, length);
+            }
+        }
+    }
+}
+
+fn story(world: &World) {
+    for node in &world.nodes {
+        for (at, line) in &node.log {
+            println!("{at:>7} node {} {line}", node.place);
+        }
+    }
+}
+
+/// Faults for `length` milliseconds, then peace.
+fn wild(nodes: u8, seed: u64, length: u64, broken: Option<Broken>) -> Result<World, (Box<World>, String)> {
+    let mut world = World::new(nodes, seed);
+    world.broken = broken;
+    let mut go = |world: &mut World| -> Result<(), String> {
+        world.run(8_000)?;
+        let end = world.now + length;
+        while world.now < end {
+            for node in &mut world.nodes {
+                node.engine.noes = 2;
+            }
+            fault(world);
+            let pause = match world.chance.within(0, 4) {
+                0 => world.chance.within(1, 60),
+                1 => world.chance.within(1, 600),
+                _ => world.chance.within(200, 4_000),
+            };
+            world.run(world.now + pause)?;
+        }
+        for n in 0..count(world) {
+            world.after(n, 3_100, What::Truth);
+        }
+        for _ in 0..12 {
+            world.run(world.now + 5_000)?;
+            if rules::settled(world).is_ok() {
+                break;
+            }
+        }
+        rules::settled(world)
+    };
+    match go(&mut world) {
+        Ok(()) => Ok(world),
+        Err(why) => Err((Box::new(world), why)),
+    }
+}
+
+fn must_hold(nodes: u8, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        if let Err((world, why)) = wild(nodes, seed, 40_000, None) {
+            story(&world);
+            panic!("seed {seed}, {nodes} nodes: {why}");
+        }
+    }
+}
+
+#[test]
+fn a_group_is_founded_and_changes() {
+    for nodes in 1..=4 {
+        let mut world = World::new(nodes, 7);
+        let go = |world: &mut World| {
+            world.run(5_000)?;
+            rules::settled(world)?;
+            charter(world);
+            world.run(15_000)?;
+            rules::settled(world)?;
+            world.dead.insert(2);
+            for n in 0..nodes {
+                world.after(n, 5, What::Truth);
+            }
+            world.run(25_000)?;
+            rules::settled(world)
+        };
+        if let Err(why) = go(&mut world) {
+            story(&world);
+            panic!("{nodes} nodes: {why}");
+        }
+    }
+}
+
+#[test]
+fn two_nodes_hold() {
+    must_hold(2, 0..60);
+}
+
+#[test]
+fn three_nodes_hold() {
+    must_hold(3, 0..80);
+}
+
+#[test]
+fn four_nodes_hold() {
+    must_hold(4, 0..40);
+}
+
+fn must_break(broken: Broken) {
+    let found = (0..400).find_map(|seed| wild(3, seed, 40_000, Some(broken)).err());
+    let (_, why) = found.unwrap_or_else(|| panic!("{broken:?} goes unnoticed"));
+    println!("{broken:?}: {why}");
+    assert!(why.contains("slot"), "{broken:?}: {why}");
+}
+
+#[test]
+fn origins_have_to_be_named() {
+    must_break(Broken::OwnCurrent);
+}
+
+#[test]
+fn a_joiner_must_not_make_its_ring_up() {
+    must_break(Broken::OwnRing);
+}
+
+#[test]
+fn all_have_to_acknowledge() {
+    must_break(Broken::EarlyAnswer);
+}
+
+#[test]
+fn what_was_retired_is_finished() {
+    must_break(Broken::Abandon);
+}
