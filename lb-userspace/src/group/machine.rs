@@ -285,11 +285,10 @@ impl Machine {
                 offer,
                 pools,
                 verdict,
-                committed,
                 origins,
             } => {
                 if epoch == self.start.epoch {
-                    self.on_offer(from, offer, pools, (verdict, committed, origins));
+                    self.on_offer(from, offer, pools, (verdict, origins));
                 }
             }
             Msg::Image { offer, image } => self.on_image(from, offer, image),

@@ -25,6 +25,8 @@ pub struct Term {
     pub number: u64,
     /// Whose it is.
     pub node: u8,
+    /// Of that node's agent: an agent that starts anew may count from the beginning.
+    pub epoch: u64,
 }
 
 /// Where a node is in its life.
@@ -147,7 +149,7 @@ pub enum Msg {
         /// Of the joiner's agent.
         epoch: u64,
     },
-    /// Coordinator to joiner: this many pools follow; the verdict in force, the target that was committed.
+    /// Coordinator to joiner: this many pools follow; the verdict in force, the sender's origins.
     Offer {
         /// Of the joiner's agent.
         epoch: u64,
@@ -157,8 +159,6 @@ pub enum Msg {
         pools: u32,
         /// In force.
         verdict: Verdict,
-        /// Committed last.
-        committed: Option<Target>,
         /// Over the coordinator's origins.
         origins: u64,
     },

@@ -24,6 +24,7 @@ pub struct Engine {
     pub changed: Vec<u64>,
     pub generation: u64,
     pub verdict: Verdict,
+    pub committed: Option<Target>,
     /// Own views, by backend.
     pub views: Vec<Standing>,
     /// What the votes say, one after the other.
@@ -43,6 +44,7 @@ impl Engine {
             changed: vec![0; usize::from(SLOTS)],
             generation,
             verdict: Verdict::default(),
+            committed: None,
             views: vec![Standing::Up; usize::from(BACKENDS) + 1],
             noes: 0,
         };
@@ -58,6 +60,7 @@ impl Engine {
     /// The agent starts anew over the same slots.
     pub fn restart(&mut self, generation: u64, now: u64) {
         (self.generation, self.verdict) = (generation, Verdict::default());
+        self.committed = None;
         self.changed.fill(now);
     }
 
@@ -106,7 +109,7 @@ impl Engine {
             let (n, to) = (usize::from(slot), self.lead(slot));
             let (old, views) = (self.slots[n], &self.views);
             let is_down = views[usize::from(old.current())] != Standing::Up;
-            if (is_down || old.is_tracked() && self.want(slot) == to && old.origin() == to)
+            if (is_down || self.committed == Some(self.target()))
                 && let Ok(next) = old.suspect(to)
             {
                 self.set(n, next, now);
@@ -197,7 +200,8 @@ impl Engine {
                     }
                 }
             }
-            Order::Commit(_) => {
+            Order::Commit(target) => {
+                self.committed = Some(*target);
                 for slot in 0..SLOTS {
                     let (n, to) = (usize::from(slot), self.lead(slot));
                     if self.slots[n].is_tracked() && self.slots[n].current() != to {

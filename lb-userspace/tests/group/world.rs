@@ -75,7 +75,7 @@ pub struct World {
     pub generation: u64,
     pub dead: BTreeSet<u16>,
     pub broken: Option<Broken>,
-    pub terms: BTreeMap<(u64, u8), (u64, u8)>,
+    pub terms: BTreeSet<(u64, u8, u64)>,
     /// Orders that engines are at, with the answer when it is known.
     work: BTreeMap<(u8, u64, u64), (Order, Option<lb_userspace::group::Answer>)>,
     images: BTreeMap<u8, Vec<lb_userspace::group::SlotImage>>,
@@ -95,7 +95,7 @@ impl World {
             generation: 1,
             dead: BTreeSet::new(),
             broken: None,
-            terms: BTreeMap::new(),
+            terms: BTreeSet::new(),
             work: BTreeMap::new(),
             images: BTreeMap::new(),
             queue: BinaryHeap::new(),
@@ -300,9 +300,8 @@ impl World {
                 }
                 Action::HandOver => self.after(n, 10, What::HandedOver),
                 Action::Told(Event::Coordinates { term }) => {
-                    let who = (self.nodes[i].starts, n);
-                    let first = *self.terms.entry((term, n)).or_insert(who);
-                    assert_eq!(first, who, "one term, two coordinators");
+                    let is_new = self.terms.insert((term, n, self.nodes[i].starts));
+                    assert!(is_new, "one term twice");
                 }
                 Action::Left => self.leave(n),
                 _ => {}
