@@ -129,6 +129,8 @@ pub enum Msg {
     State(State),
     /// Backends that don't look up to the sender; all of them, each time.
     Opinions(BTreeMap<u64, Opinion>),
+    /// Member to coordinator: on these slots the sender would vote yes.
+    Candidates(Vec<Cell>),
     /// Coordinator to member.
     Order(Numbered),
     /// Member to coordinator.
@@ -253,6 +255,7 @@ fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
     };
     match msg {
         Msg::State(state) => known(within(state.members) && state.term.node < nodes),
+        Msg::Candidates(cells) => few(cells.len(), CELLS_MAX),
         Msg::Opinions(opinions) => few(opinions.len(), BACKENDS_MAX),
         Msg::Order(order) => {
             few(cells(&order.job), CELLS_MAX)?;
