@@ -4,13 +4,14 @@ use super::rust;
 use super::tree::{Finding, Tree};
 
 /// Files and folders that are pure.
-const PURE: [&str; 8] = [
+const PURE: [&str; 9] = [
     "lb-common/src/",
     "lb-userspace/src/model/",
     "lb-userspace/src/state/",
     "lb-userspace/src/trace/",
     "lb-userspace/src/net/",
     "lb-userspace/src/health/",
+    "lb-userspace/src/charter/",
     "lb-userspace/src/rate.rs",
     "lb-userspace/src/ctl/top/model.rs",
 ];
