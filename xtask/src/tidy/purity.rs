@@ -4,13 +4,16 @@ use super::rust;
 use super::tree::{Finding, Tree};
 
 /// Files and folders that are pure.
-const PURE: [&str; 8] = [
+const PURE: [&str; 11] = [
     "lb-common/src/",
     "lb-userspace/src/model/",
     "lb-userspace/src/state/",
     "lb-userspace/src/trace/",
     "lb-userspace/src/net/",
     "lb-userspace/src/health/",
+    "lb-userspace/src/peer/facts.rs",
+    "lb-userspace/src/peer/fsm.rs",
+    "lb-userspace/src/peer/wire.rs",
     "lb-userspace/src/rate.rs",
     "lb-userspace/src/ctl/top/model.rs",
 ];
