@@ -34,16 +34,19 @@ enum Target {
     Balance,
     /// A frame through the model of the decapsulator
     Decap,
+    /// What a peer's group machine may send
+    Group,
 }
 
 impl Target {
-    const ALL: [Self; 3] = [Self::Config, Self::Balance, Self::Decap];
+    const ALL: [Self; 4] = [Self::Config, Self::Balance, Self::Decap, Self::Group];
 
     fn name(self) -> &'static str {
         match self {
             Self::Config => "config",
             Self::Balance => "balance",
             Self::Decap => "decap",
+            Self::Group => "group",
         }
     }
 }

@@ -5,9 +5,11 @@
 
 mod config;
 mod frame;
+mod group;
 
 pub use config::config;
 pub use frame::{balance, decap};
+pub use group::group;
 
 #[cfg(test)]
 mod tests {
@@ -39,6 +41,11 @@ mod tests {
         run("lb-userspace/tests/fixtures/config/accepted", super::config);
         run("lb-userspace/tests/fixtures/config/refused", super::config);
         super::config(include_bytes!("../../../dist/lb.example.yaml"));
+    }
+
+    #[test]
+    fn group_messages_of_the_corpus() {
+        run("tests/fuzz/corpus/group", super::group);
     }
 
     #[test]

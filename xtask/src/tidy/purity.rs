@@ -4,7 +4,7 @@ use super::rust;
 use super::tree::{Finding, Tree};
 
 /// Files and folders that are pure.
-const PURE: [&str; 8] = [
+const PURE: [&str; 9] = [
     "lb-common/src/",
     "lb-userspace/src/model/",
     "lb-userspace/src/state/",
@@ -12,6 +12,7 @@ const PURE: [&str; 8] = [
     "lb-userspace/src/net/",
     "lb-userspace/src/health/",
     "lb-userspace/src/rate.rs",
+    "lb-userspace/src/group/",
     "lb-userspace/src/ctl/top/model.rs",
 ];
 
