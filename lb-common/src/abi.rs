@@ -2,7 +2,7 @@
 
 /// Raised with every change of a map's key, value or meaning. An agent never adopts maps of another version.
 /// `lb_decap`'s maps carry none: attaching writes their entries anew, and their shapes are compared.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// The program on client-facing interfaces.
 pub const LB_XDP: &str = "lb_xdp";
@@ -56,6 +56,8 @@ pub mod map {
     pub const BUDGETS: &str = "lb_budgets";
     /// RINGBUF of [`crate::flow::Event`]s.
     pub const EVENTS: &str = "lb_events";
+    /// PERCPU_ARRAY of one [`crate::stats::Counter`]: events that found [`EVENTS`] full.
+    pub const LOST: &str = "lb_lost";
 
     /// ARRAY of one [`crate::admit::Limits`].
     pub const LIMITS: &str = "lb_limits";
@@ -63,7 +65,7 @@ pub mod map {
     pub const PICKS: &str = "lb_picks";
 
     /// All of `lb_xdp`'s pinned maps.
-    pub const ALL: [&str; 22] = [
+    pub const ALL: [&str; 23] = [
         VIPS,
         SLOTS,
         BACKENDS,
@@ -84,6 +86,7 @@ pub mod map {
         USES,
         BUDGETS,
         EVENTS,
+        LOST,
         LIMITS,
         PICKS,
     ];

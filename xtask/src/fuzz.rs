@@ -36,10 +36,18 @@ enum Target {
     Decap,
     /// A peer's stream of flow records
     Sync,
+    /// What peers say about the group's configuration, and texts that are cut in two
+    Charter,
 }
 
 impl Target {
-    const ALL: [Self; 4] = [Self::Config, Self::Balance, Self::Decap, Self::Sync];
+    const ALL: [Self; 5] = [
+        Self::Config,
+        Self::Balance,
+        Self::Decap,
+        Self::Sync,
+        Self::Charter,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -47,6 +55,7 @@ impl Target {
             Self::Balance => "balance",
             Self::Decap => "decap",
             Self::Sync => "sync",
+            Self::Charter => "charter",
         }
     }
 }

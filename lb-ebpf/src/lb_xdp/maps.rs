@@ -102,9 +102,13 @@ static USES: Array<Uses> = Array::with_max_entries(64 * slot::SLOTS as u32, BPF_
 static BUDGETS: PerCpuArray<Budget> = PerCpuArray::with_max_entries(budget::COUNT, 0);
 
 /// `lb_events`: what became of entries, for the agent to send on. Nothing is written unless `lb_limits` says that somebody
-/// reads; what finds the buffer full is lost.
+/// reads; what finds the buffer full is lost, and counted.
 #[map(name = "lb_events")]
 static EVENTS: RingBuf = RingBuf::with_byte_size(abi::EVENTS, 0);
+
+/// `lb_lost`: events that found `lb_events` full, per CPU.
+#[map(name = "lb_lost")]
+static LOST: PerCpuArray<Counter> = PerCpuArray::with_max_entries(1, 0);
 
 /// `lb_limits`: how much may be entered, whether a table is full, whether anybody reads events.
 #[map(name = "lb_limits")]
@@ -343,17 +347,19 @@ pub fn announce(key: &Key, entry: Entry, slot: u32, kind: u8) {
     {
         return;
     }
-    if let Some(mut record) = EVENTS.reserve::<Event>(0) {
-        let event = record.as_mut_ptr();
-        // SAFETY: the kernel lends us an aligned record of this size, and every field is written. One by one, since a whole
-        // record on the stack would be too much for it.
-        unsafe {
-            (&raw mut (*event).key).write(*key);
-            (&raw mut (*event).entry).write(entry);
-            (&raw mut (*event).slot).write(slot);
-            (&raw mut (*event).kind).write(kind);
-            (&raw mut (*event).pad).write([0; 3]);
-        }
-        record.submit(0);
+    let Some(mut record) = EVENTS.reserve::<Event>(0) else {
+        count(&LOST, 0, size_of::<Event>());
+        return;
+    };
+    let event = record.as_mut_ptr();
+    // SAFETY: the kernel lends us an aligned record of this size, and every field is written. One by one, since a whole
+    // record on the stack would be too much for it.
+    unsafe {
+        (&raw mut (*event).key).write(*key);
+        (&raw mut (*event).entry).write(entry);
+        (&raw mut (*event).slot).write(slot);
+        (&raw mut (*event).kind).write(kind);
+        (&raw mut (*event).pad).write([0; 3]);
     }
+    record.submit(0);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use lb_common::admit::{FULL, UDP_FULL};
+use lb_common::admit::{EVENTS, FULL, UDP_FULL};
 use lb_common::backend::DEAD;
 use lb_common::slot::Slot;
 use lb_common::tick::{self, Tick};
@@ -55,7 +55,7 @@ pub(super) struct Changes {
     pub(super) terms: BTreeMap<u16, Terms>,
     pub(super) fits: Fits,
     finder: Finder,
-    key: hash::Key,
+    pub(super) key: hash::Key,
     running: Option<Running>,
     /// What the last sweep took.
     swept: Duration,
@@ -451,7 +451,7 @@ impl Controller {
         self.changes.tracker.held()
     }
 
-    /// Lets the program write into the flow table what there is room for.
+    /// Lets the program write into the flow table what there is room for, and tell of it where peers want to know.
     pub(super) fn limit(&mut self) -> Result<(), Error> {
         let maps = &mut self.balancer.maps;
         let before = maps.limits()?;
@@ -463,14 +463,15 @@ impl Controller {
         };
         let flags = [(FULL, Table::Flows), (UDP_FULL, Table::UdpFlows)];
         let flags = flags.into_iter().filter(|&(flag, table)| is_full(flag, table));
-        let flags = flags.fold(0, |flags, (flag, _)| flags | flag);
+        let full = flags.fold(0, |flags, (flag, _)| flags | flag);
+        let flags = full | self.changes.deleted.as_ref().map_or(0, |_| EVENTS);
         let tracked = self.model.vips.iter().filter(|vip| vip.tracking != Tracking::Off);
         let idle = tracked.map(|vip| vip.idle_timeout).max();
         let limits = maps.new_limits(flags, idle.unwrap_or(Vip::DEFAULT_IDLE));
         if before != limits {
             maps.set_limits(limits)?;
         }
-        if flags & !before.flags != 0 {
+        if full & !before.flags != 0 {
             warn!(
                 "the flow table is full to nine tenths: new flows of tracked slots go where unknown ones are (`capacity.flows`)"
             );

@@ -2,6 +2,7 @@
 //! (docs/adr/0015-groups.md).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,9 +15,10 @@ use tracing::{error, info, warn};
 use super::change::is_peered;
 use super::controller::Controller;
 use super::member::Seen;
-use super::sync::{self, Command, Notice};
+use super::sync::{self, Command, Names, Notice, Report, Setup};
 use crate::api::group::{GroupState, Readiness};
 use crate::api::refusal::Refusal;
+use crate::dataplane::events::Events;
 use crate::dataplane::maps::Maps;
 use crate::dataplane::pin::Root;
 use crate::group::{
@@ -79,16 +81,18 @@ pub(super) struct Group {
     origin: Instant,
     peers: Peers,
     sessions: BTreeMap<u8, u64>,
+    /// The last session in which all entries of a peer came.
+    synced: BTreeMap<u8, u64>,
     flows: mpsc::UnboundedSender<Command>,
     notices: mpsc::UnboundedReceiver<Notice>,
-    records: watch::Receiver<Arc<Vec<sync::Status>>>,
+    records: watch::Receiver<Arc<Report>>,
     /// The order under way.
     ticket: Option<u64>,
     ready: watch::Sender<Result<(), String>>,
     looked: Instant,
     local: Local,
     views: Vec<View>,
-    named: Option<Arc<sync::Names>>,
+    named: Arc<Names>,
     live: BTreeSet<u8>,
     charter: bool,
     /// What the slots were like when they were looked at.
@@ -125,11 +129,24 @@ impl Group {
         let me = u8::try_from(place).context("so many nodes can't be one group")?;
         let (flows, commands) = mpsc::unbounded_channel();
         let (tell, notices) = mpsc::unbounded_channel();
-        let (status, records) = watch::channel(Arc::default());
-        let maps = Maps::open(root).context("opening the maps for the peers")?;
+        let (report, records) = watch::channel(Arc::default());
+        let names = Arc::new(controller.flow_names(me));
+        let events = Events::open(root).context("opening the ring buffer of flow records")?;
+        let setup = Setup {
+            maps: Maps::open(root).context("opening the maps for the peers")?,
+            events,
+            names: Arc::clone(&names),
+            commands,
+            notices: tell,
+            report,
+        };
         let accept = Box::new(move |links| {
-            let run: std::pin::Pin<Box<dyn Future<Output = ()>>> =
-                Box::pin(sync::run(maps, links, commands, tell, status));
+            let run = async move {
+                if let Err(e) = sync::run(setup, links).await {
+                    error!("flow records are not replicated: {e}");
+                }
+            };
+            let run: Pin<Box<dyn Future<Output = ()>>> = Box::pin(run);
             run
         });
         let peers = peer::start(&config, place, accept)?;
@@ -143,6 +160,7 @@ impl Group {
             },
             start,
         );
+        drop(flows.send(Command::Joining(!controller.is_kept())));
         let (ready, _) = watch::channel(Err(Why::Waiting.to_string()));
         Ok(Some(Self {
             machine,
@@ -152,6 +170,7 @@ impl Group {
             origin: Instant::now(),
             peers,
             sessions: BTreeMap::new(),
+            synced: BTreeMap::new(),
             flows,
             notices,
             records,
@@ -160,7 +179,7 @@ impl Group {
             looked: Instant::now(),
             local: Local::default(),
             views: Vec::new(),
-            named: None,
+            named: names,
             live: BTreeSet::new(),
             charter: false,
             seen: Seen::default(),
@@ -193,7 +212,7 @@ impl Group {
     }
 
     /// What flow records are doing.
-    pub(super) fn records(&self) -> watch::Receiver<Arc<Vec<sync::Status>>> {
+    pub(super) fn records(&self) -> watch::Receiver<Arc<Report>> {
         self.records.clone()
     }
 
@@ -312,6 +331,7 @@ impl Group {
                 self.sessions.insert(peer, session);
                 self.outcomes.push(Outcome::Session { peer, up: true });
                 self.input(Input::Up { peer, session });
+                self.is_synced(peer);
             }
             peer::Event::Down { peer, session } => {
                 self.sessions.remove(&peer);
@@ -339,6 +359,14 @@ impl Group {
         }
     }
 
+    /// Tells the machine that a peer's entries are in, if they came in this session.
+    fn is_synced(&mut self, peer: u8) {
+        let session = self.sessions.get(&peer);
+        if session.is_some() && self.synced.get(&peer) == session {
+            self.input(Input::Synced { peer });
+        }
+    }
+
     fn noticed(&mut self, notice: Notice, controller: &mut Controller) {
         match notice {
             Notice::Fenced { peer, id } => {
@@ -346,9 +374,9 @@ impl Group {
                 self.answer(controller);
             }
             Notice::Synced { peer, session } => {
-                if self.sessions.get(&peer) == Some(&session) {
-                    self.input(Input::Synced { peer });
-                }
+                // It may come before the news of its session.
+                self.synced.insert(peer, session);
+                self.is_synced(peer);
             }
             Notice::Held => controller.slots_held(),
             Notice::HandedOver => self.input(Input::HandedOver),
@@ -373,11 +401,11 @@ impl Group {
         if !deleted.is_empty() {
             self.command(Command::Deleted(deleted));
         }
-        let names = sync::Names::of(controller, self.own);
-        if self.named.as_deref() != Some(&names) {
+        let names = controller.flow_names(self.own);
+        if *self.named != names {
             let names = Arc::new(names);
             self.command(Command::Names(Arc::clone(&names)));
-            self.named = Some(names);
+            self.named = names;
         }
         let local = controller.local();
         if local != self.local {

@@ -10,6 +10,7 @@ use lb_common::tick::Tick;
 use tracing::{error, info};
 
 use super::controller::Controller;
+use super::sync::Names as FlowNames;
 use crate::dataplane::flows::now;
 use crate::dataplane::maps::Maps;
 use crate::group::{self, Answer, Cell, Leaver, Local, Order, Progress, SlotImage, Target, Verdict, View};
@@ -313,6 +314,11 @@ impl Controller {
         unknown
             .is_empty()
             .then(|| known.into_iter().map(|(_, ordered)| ordered).collect())
+    }
+
+    /// What the maps hold, as flow records name it.
+    pub(super) fn flow_names(&self, own: u8) -> FlowNames {
+        FlowNames::of(&self.effective, &self.applied, own, self.changes.key)
     }
 
     /// Whether slots, sweeps or standings have changed since this was asked last.

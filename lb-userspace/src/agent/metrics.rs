@@ -8,7 +8,7 @@ use super::controller::Controller;
 use super::desk::Desk;
 use crate::dataplane::pin::Root;
 use crate::health::task::Reader;
-use crate::metrics::{Endpoint, Meters, Next, Sources, Told};
+use crate::metrics::{Charter, Endpoint, Meters, Next, Sources, Told};
 use crate::model::Model;
 use crate::peer;
 
@@ -61,6 +61,14 @@ fn told(desk: &Desk, controller: &Controller) -> Told {
         loads: desk.loads,
         census: controller.census(),
         standings: controller.standings(),
+        charter: desk.charter().map(|standing| Charter {
+            generation: standing.committed.number,
+            pending: standing.pending.is_some(),
+            equal: standing.equal,
+            in_force: standing.in_force,
+            drift: standing.drift,
+            malformed: standing.malformed,
+        }),
     }
 }
 

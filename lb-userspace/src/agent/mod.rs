@@ -13,8 +13,8 @@ mod log;
 mod member;
 mod metrics;
 mod report;
-mod sync;
 pub mod store;
+pub mod sync;
 mod tunnel;
 
 pub use boot::run;

@@ -18,14 +18,15 @@ pub(super) struct Inner {
     /// How far its fields are indented, in blanks.
     pub(super) indent: usize,
     pub(super) children: Vec<Block>,
+    /// Comments behind the last field.
+    pub(super) tail: String,
 }
 
-/// The top-level fields of a text. What stands before the first or behind the last without a field of its own belongs to
-/// that.
+/// The top-level fields of a text, each with the comments before it, and the comments behind the last.
 ///
 /// # Errors
 /// [`TextError`], for a text that is more than fields one under the other.
-pub(super) fn blocks(text: &str) -> Result<Vec<Block>, TextError> {
+pub(super) fn blocks(text: &str) -> Result<(Vec<Block>, String), TextError> {
     let mut found: Vec<Block> = Vec::new();
     let mut loose = String::new();
     let mut started = false;
@@ -60,18 +61,12 @@ pub(super) fn blocks(text: &str) -> Result<Vec<Block>, TextError> {
                 last.text.push_str(&std::mem::take(&mut loose));
                 last.text.push_str(line);
             }
-            // A comment that is indented, before anything.
-            (None, None) if is_comment(bare) => loose.push_str(line),
+            // It would belong to whatever comes before it in a merged text.
+            (None, None) if is_comment(bare) => loose.push_str(line.trim_start_matches(' ')),
             _ => return Err(TextError::NoSection { line: number }),
         }
     }
-    if let Some(last) = found.last_mut() {
-        if !loose.is_empty() && !last.text.ends_with('\n') {
-            last.text.push('\n');
-        }
-        last.text.push_str(&loose);
-    }
-    Ok(found)
+    Ok((found, loose))
 }
 
 impl Block {
@@ -89,6 +84,7 @@ impl Block {
             head: lines[..=head].concat(),
             indent: 0,
             children: Vec::new(),
+            tail: String::new(),
         };
         let mut loose = String::new();
         for line in &lines[head + 1..] {
@@ -115,11 +111,10 @@ impl Block {
                 _ => return None,
             }
         }
-        let last = inner.children.last_mut()?;
-        if !loose.is_empty() && !last.text.ends_with('\n') {
-            last.text.push('\n');
+        if inner.children.is_empty() {
+            return None;
         }
-        last.text.push_str(&loose);
+        inner.tail = loose;
         Some(inner)
     }
 }

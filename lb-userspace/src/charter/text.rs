@@ -96,6 +96,8 @@ pub struct Local {
     group: String,
     /// Lines for `group.peering`, not indented.
     peering: String,
+    /// Comments at the end.
+    tail: String,
 }
 
 /// A configuration's text in two parts.
@@ -113,13 +115,19 @@ pub struct Parts {
 /// [`TextError`], where it can't be cut so that both parts say together what the whole says.
 pub fn split(text: &str, key: Option<&GroupKey>) -> Result<Parts, TextError> {
     let text = text.trim_start_matches('\u{feff}');
-    let mut local = Local::default();
+    let (mut blocks, tail) = blocks(text)?;
+    // In the order of a merged text, so that cutting that gives the same parts.
+    blocks.sort_by_key(|block| place(&block.name));
+    let mut local = Local {
+        tail: ended(tail),
+        ..Local::default()
+    };
     let mut shared = String::new();
-    for block in blocks(text)? {
+    for block in blocks {
         match block.name.as_str() {
-            GROUP => shared.push_str(&cut_group(&block, &mut local)?),
-            name if LOCAL.contains(&name) => local.sections.push((block.name, block.text)),
-            _ => shared.push_str(&block.text),
+            GROUP => shared.push_str(&cut_group(&block, &mut local)),
+            name if LOCAL.contains(&name) => local.sections.push((block.name, ended(block.text))),
+            _ => shared.push_str(&ended(block.text)),
         }
     }
     let parts = Parts { shared, local };
@@ -128,50 +136,42 @@ pub fn split(text: &str, key: Option<&GroupKey>) -> Result<Parts, TextError> {
 }
 
 /// The group's section without its local fields, which go to `local`.
-fn cut_group(group: &Block, local: &mut Local) -> Result<String, TextError> {
+fn cut_group(group: &Block, local: &mut Local) -> String {
     let Some(inner) = group.children() else {
-        return Ok(group.text.clone());
+        return ended(group.text.clone());
     };
     let mut shared = String::new();
-    let mut left = false;
     for child in inner.children {
         match child.name.as_str() {
             name if SECRET.contains(&name) => local.group.push_str(&dedented(&child.text, inner.indent)),
-            PEERING => {
-                let kept = cut_peering(&child, local);
-                left |= !kept.is_empty();
-                shared.push_str(&kept);
-            }
-            _ => {
-                left = true;
-                shared.push_str(&child.text);
-            }
+            PEERING => shared.push_str(&cut_peering(&child, local)),
+            _ => shared.push_str(&ended(child.text)),
         }
     }
-    // A section without fields would be nothing at all.
-    if left {
-        Ok(inner.head + &shared)
-    } else {
-        Ok(String::new())
-    }
+    whole(inner.head, &shared, inner.tail)
 }
 
 fn cut_peering(peering: &Block, local: &mut Local) -> String {
     let Some(inner) = peering.children() else {
-        return peering.text.clone();
+        return ended(peering.text.clone());
     };
     let mut shared = String::new();
     for child in inner.children {
         if child.name == PKI {
             local.peering.push_str(&dedented(&child.text, inner.indent));
         } else {
-            shared.push_str(&child.text);
+            shared.push_str(&ended(child.text));
         }
     }
-    if shared.is_empty() {
-        shared
+    whole(inner.head, &shared, inner.tail)
+}
+
+/// A field with those in it; without any it would be nothing at all.
+fn whole(head: String, fields: &str, tail: String) -> String {
+    if fields.is_empty() {
+        String::new()
     } else {
-        inner.head + &shared
+        ended(head + fields + &tail)
     }
 }
 
@@ -179,9 +179,13 @@ impl Local {
     /// This part, or another one where there is none in this: the key always, the rest where the text didn't name its node.
     pub fn over(self, running: &Self) -> Self {
         let names_node = self.sections.iter().any(|(name, _)| name == "node");
-        let (sections, peering) = match names_node {
-            true => (self.sections, self.peering),
-            false => (running.sections.clone(), running.peering.clone()),
+        let (sections, peering, tail) = match names_node {
+            true => (self.sections, self.peering, self.tail),
+            false => (
+                running.sections.clone(),
+                running.peering.clone(),
+                running.tail.clone(),
+            ),
         };
         let group = if self.group.is_empty() {
             running.group.clone()
@@ -192,6 +196,7 @@ impl Local {
             sections,
             group,
             peering,
+            tail,
         }
     }
 }
@@ -244,7 +249,7 @@ fn holds_key(shared: &str, key: Option<&GroupKey>) -> bool {
     }
     let group = blocks(&lower)
         .into_iter()
-        .flatten()
+        .flat_map(|(blocks, _)| blocks)
         .find(|block| block.name == GROUP);
     group.is_some_and(|group| {
         let mut runs = group.text.split(|c: char| !c.is_ascii_hexdigit());
@@ -259,7 +264,8 @@ fn holds_key(shared: &str, key: Option<&GroupKey>) -> bool {
 pub fn merge(shared: &str, local: &Local) -> Result<String, TextError> {
     let mut sections: Vec<(String, String)> = local.sections.clone();
     let mut seen_group = false;
-    for block in blocks(shared)? {
+    let (blocks, tail) = blocks(shared)?;
+    for block in blocks {
         let text = if block.name == GROUP {
             seen_group = true;
             join_group(&block, local)?
@@ -276,14 +282,19 @@ pub fn merge(shared: &str, local: &Local) -> Result<String, TextError> {
         }
         sections.push((GROUP.to_owned(), text));
     }
-    let place = |name: &str| {
-        ORDER
-            .iter()
-            .position(|known| *known == name)
-            .unwrap_or(ORDER.len())
-    };
     sections.sort_by_key(|(name, _)| place(name));
-    Ok(sections.into_iter().map(|(_, text)| ended(text)).collect())
+    let mut text: String = sections.into_iter().map(|(_, text)| ended(text)).collect();
+    text.push_str(&ended(tail));
+    text.push_str(&local.tail);
+    Ok(text)
+}
+
+/// A section's place in a merged text.
+fn place(name: &str) -> usize {
+    ORDER
+        .iter()
+        .position(|known| *known == name)
+        .unwrap_or(ORDER.len())
 }
 
 /// With an end of line at its end.
@@ -309,29 +320,31 @@ fn join_group(group: &Block, local: &Local) -> Result<String, TextError> {
         of: GROUP,
     };
     let inner = group.children().ok_or_else(braces)?;
-    let mut text = inner.head;
+    // Local fields first: comments behind the last field are the group's.
+    let mut text = inner.head + &indented(&local.group, inner.indent);
     let mut seen_peering = local.peering.is_empty();
     for child in inner.children {
-        if child.name == PEERING && !seen_peering {
-            seen_peering = true;
-            let braces = || TextError::Braces {
-                field: PKI,
-                of: PEERING,
-            };
-            let fields = child.children().ok_or_else(braces)?;
-            text.push_str(&fields.head);
-            for field in fields.children {
-                text.push_str(&ended(field.text));
-            }
-            text.push_str(&indented(&local.peering, fields.indent));
-        } else {
+        if child.name != PEERING || local.peering.is_empty() {
             text.push_str(&ended(child.text));
+            continue;
         }
+        seen_peering = true;
+        let braces = || TextError::Braces {
+            field: PKI,
+            of: PEERING,
+        };
+        let fields = child.children().ok_or_else(braces)?;
+        text.push_str(&fields.head);
+        text.push_str(&indented(&local.peering, fields.indent));
+        for field in fields.children {
+            text.push_str(&ended(field.text));
+        }
+        text.push_str(&ended(fields.tail));
     }
-    text.push_str(&indented(&local.group, inner.indent));
     if !seen_peering {
         text.push_str(&peering_of(local, inner.indent));
     }
+    text.push_str(&ended(inner.tail));
     Ok(text)
 }
 
@@ -374,3 +387,6 @@ fn normal(value: Value) -> Value {
         value => value,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,8 @@
 //! The command line of `lbctl`.
 
+mod decap;
+mod pki;
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -9,6 +12,9 @@ use std::time::Duration;
 use clap::{ArgGroup, Args as Group, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::IpNet;
+
+pub use decap::Decap;
+pub use pki::Pki;
 
 use crate::api::dto::LONGEST_MS;
 use crate::api::{DEFAULT_SOCKET, DEFAULT_STATE};
@@ -91,6 +97,8 @@ pub enum Command {
         /// Its name in `group.nodes`.
         node: String,
     },
+    /// The other nodes of the group: which of them live, and what differs between them and this one. Asks the agent.
+    Peers,
     /// What becomes of a packet, stage by stage; changes nothing. Exit code 0 forwarded, 1 not forwarded, 2 an error.
     Trace(Trace),
     /// All counters: VIPs, backends, stop reasons; or their rates.
@@ -192,6 +200,9 @@ pub enum Command {
     /// The decapsulator of a backend.
     #[command(subcommand)]
     Decap(Decap),
+    /// Certificates for the nodes of a group, which talk to each other with them.
+    #[command(subcommand)]
+    Pki(Pki),
     /// The configuration file: is it valid, and what can stand in it?
     #[command(subcommand)]
     Config(Config),
@@ -398,31 +409,6 @@ impl From<Transport> for Protocol {
             Transport::Udp => Self::Udp,
         }
     }
-}
-
-/// What `lbctl decap` can do.
-#[derive(Debug, Subcommand)]
-pub enum Decap {
-    /// Attach to an interface, and allow exactly these outer sources.
-    Attach {
-        /// The interface that encapsulated packets come in by.
-        #[arg(long)]
-        interface: String,
-        /// Addresses or prefixes of the nodes' outer sources, at most 1,024; repeatable.
-        #[arg(long, required = true, num_args = 1.., value_name = "PREFIX", value_parser = prefix)]
-        allow: Vec<IpNet>,
-        /// Native or generic mode; auto falls back to generic.
-        #[arg(long, value_enum, default_value_t = Mode::Auto)]
-        attach: Mode,
-    },
-    /// Take it off an interface.
-    Detach {
-        /// The interface.
-        #[arg(long)]
-        interface: String,
-    },
-    /// Interfaces, allowed sources, counters.
-    Status,
 }
 
 /// A backend by its pool's name and its own.

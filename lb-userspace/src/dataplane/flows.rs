@@ -1,5 +1,6 @@
 //! The flow table: entries, misses, marks, limits.
 
+use std::io;
 use std::time::Duration;
 
 use aya::maps::{HashMap, MapData, MapError};
@@ -15,7 +16,7 @@ use lb_common::stats::Counter;
 use lb_common::tick::{self, Tick};
 
 use super::Error;
-use super::batch::Walk;
+use super::batch::{self, Walk};
 use super::maps::{Maps, open};
 use super::pin::Root;
 use super::pod::Plain;
@@ -96,6 +97,10 @@ pub(super) const fn tables_of(protocol: u8) -> [Table; 2] {
     }
 }
 
+fn failed(table: Table, call: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |io_error| Error::map(table.name())(MapError::SyscallError(SyscallError { call, io_error }))
+}
+
 /// CLOCK_MONOTONIC in the program's ticks.
 pub fn now() -> Tick {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -131,11 +136,31 @@ impl Maps {
     /// Where the kernel refuses.
     pub fn walk(&self, table: Table, walk: &mut Walk) -> Result<Vec<(Key, Entry)>, Error> {
         let data = &self.tables.0[table as usize].1;
-        let failed = |io_error| {
-            let call = "bpf_map_lookup_batch";
-            Error::map(table.name())(MapError::SyscallError(SyscallError { call, io_error }))
-        };
+        let failed = failed(table, "bpf_map_lookup_batch");
         walk.next::<Key, Entry>(data.fd()).map_err(failed)
+    }
+
+    /// Writes entries, many at a time; the numbers of those for which there was no room.
+    ///
+    /// # Errors
+    /// Where the kernel refuses for another reason; those before are written.
+    pub fn set_entries(
+        &mut self,
+        table: Table,
+        keys: &[Key],
+        entries: &[Entry],
+    ) -> Result<Vec<usize>, Error> {
+        let data = &self.tables.0[table as usize].1;
+        batch::update(data.fd(), keys, entries).map_err(failed(table, "bpf_map_update_batch"))
+    }
+
+    /// Deletes entries, many at a time; how many were there.
+    ///
+    /// # Errors
+    /// Where the kernel refuses; those before are deleted.
+    pub fn remove_entries(&mut self, table: Table, keys: &[Key]) -> Result<usize, Error> {
+        let data = &self.tables.0[table as usize].1;
+        batch::delete(data.fd(), keys).map_err(failed(table, "bpf_map_delete_batch"))
     }
 
     /// How many entries a table has room for.
@@ -275,6 +300,14 @@ impl Maps {
     pub fn budget(&self, number: u32) -> Result<Vec<Budget>, Error> {
         let values = self.budgets.get(&number, 0).map_err(Error::map(map::BUDGETS))?;
         Ok(values.iter().map(|Plain(budget)| *budget).collect())
+    }
+
+    /// Events that found the ring buffer full, over all CPUs.
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn lost_events(&self) -> Result<Counter, Error> {
+        sum(&self.lost, 0).map_err(Error::map(map::LOST))
     }
 
     /// Packets in tracked slots that this decided on, over all CPUs.

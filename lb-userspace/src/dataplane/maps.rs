@@ -40,6 +40,7 @@ pub struct Maps {
     pub(super) misses: HashMap<MapData, Plain<flow::Key>, Plain<Tick>>,
     pub(super) uses: Memory,
     pub(super) budgets: PerCpuArray<MapData, Plain<Budget>>,
+    pub(super) lost: PerCpuArray<MapData, Plain<Counter>>,
     pub(super) limits: Array<MapData, Plain<Limits>>,
     pub(super) picks: PerCpuArray<MapData, Plain<Counter>>,
     /// Writes that were done by these handles.
@@ -117,6 +118,7 @@ impl Maps {
             misses: open(root, map::MISSES)?,
             uses: words(root, map::USES, capacity.pools as usize * SLOTS)?,
             budgets: open(root, map::BUDGETS)?,
+            lost: open(root, map::LOST)?,
             limits: open(root, map::LIMITS)?,
             picks: open(root, map::PICKS)?,
             writes: 0,

@@ -12,6 +12,7 @@ pub mod pin;
 pub mod shape;
 pub mod flows;
 pub mod maps;
+pub mod events;
 pub mod load;
 pub mod attach;
 pub mod read;

@@ -118,6 +118,7 @@ pub fn balancer_on(capacity: Capacity, replicas: u32, cpus: u32) -> Vec<Shape> {
             abi::budget::COUNT,
         ),
         shape(map::EVENTS, MapType::RingBuf, 0, 0, abi::EVENTS),
+        counters(map::LOST, 1),
         array(map::LIMITS, size_of::<Limits>(), 1),
         counters(map::PICKS, By::ALL.len() as u32),
     ]

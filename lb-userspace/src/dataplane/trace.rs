@@ -257,6 +257,7 @@ mod tests {
             map::USES,
             map::BUDGETS,
             map::EVENTS,
+            map::LOST,
             map::LIMITS,
             map::PICKS,
         ];

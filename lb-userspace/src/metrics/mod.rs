@@ -27,5 +27,7 @@ pub use collect::Sources;
 pub use endpoint::{Endpoint, Error, Next, bind};
 pub use meters::Meters;
 pub use render::render;
-pub use snapshot::{Backend, Build, Interface, Loads, Pool, Programmed, Slots, Snapshot, Told, Vip, Work};
+pub use snapshot::{
+    Backend, Build, Charter, Interface, Loads, Pool, Programmed, Slots, Snapshot, Told, Vip, Work,
+};
 pub use table::{Kind, Row, SECTIONS, Section, rows};

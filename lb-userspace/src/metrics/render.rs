@@ -46,6 +46,7 @@ pub fn render(snapshot: &Snapshot) -> String {
     }
     page.peers(&snapshot.peers);
     page.control(snapshot);
+    page.charter(snapshot);
     page.agent(snapshot);
     page.0.extend(snapshot.own.iter().cloned());
     TextEncoder::new()
@@ -294,6 +295,18 @@ impl Page {
             &table::RELOADS,
             results.map(|(result, count)| ([result], real(count))),
         );
+    }
+
+    fn charter(&mut self, snapshot: &Snapshot) {
+        let Some(charter) = &snapshot.told.charter else {
+            return;
+        };
+        self.one(&table::CHARTER, real(charter.generation));
+        self.one(&table::CHARTER_PENDING, truth(charter.pending));
+        self.one(&table::CHARTER_EQUAL, truth(charter.equal));
+        self.one(&table::CHARTER_IN_FORCE, truth(charter.in_force));
+        self.one(&table::CHARTER_DRIFT, truth(charter.drift));
+        self.one(&table::CHARTER_MALFORMED, real(charter.malformed));
     }
 
     fn agent(&mut self, snapshot: &Snapshot) {

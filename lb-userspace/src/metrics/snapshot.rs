@@ -60,6 +60,25 @@ pub struct Told {
     pub census: Census,
     /// What each backend may get, all views together.
     pub standings: Standings,
+    /// How it stands to its group's configuration; `None` in no group.
+    pub charter: Option<Charter>,
+}
+
+/// How a node stands to its group's configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Charter {
+    /// Number of the generation; 0 = nothing was agreed on.
+    pub generation: u64,
+    /// One waits for a decision.
+    pub pending: bool,
+    /// All live peers have the same.
+    pub equal: bool,
+    /// This node runs it.
+    pub in_force: bool,
+    /// This node's file says something else.
+    pub drift: bool,
+    /// Messages of peers about it that could not be read.
+    pub malformed: u64,
 }
 
 /// What an agent has written since it started.

@@ -193,6 +193,18 @@ metrics! {
         RELOAD_TIME Gauge "tandem_config_last_reload_success_timestamp_seconds" [] "When one was accepted last, Unix time."
         RELOADS Counter "tandem_config_reloads_total" ["result"] "Configurations that were given: applied or refused."
     }
+    "The group's configuration" "Of a node whose group's nodes talk; others have none of these." {
+        CHARTER Gauge "tandem_charter_generation" []
+            "Number of the group's configuration and orders that this node has; 0: nothing was agreed on."
+        CHARTER_PENDING Gauge "tandem_charter_pending" [] "1 where this node has accepted a generation that is not decided."
+        CHARTER_EQUAL Gauge "tandem_charter_equal" []
+            "1 where all live peers have the same generation; 0 also before they have said so."
+        CHARTER_IN_FORCE Gauge "tandem_charter_in_force" [] "1 where this node runs the generation that it has."
+        CHARTER_DRIFT Gauge "tandem_charter_drift" []
+            "1 where this node's file says something else than the group's configuration, which stays in force."
+        CHARTER_MALFORMED Counter "tandem_charter_malformed_messages_total" []
+            "Messages of peers about the configuration that could not be read, since the agent started."
+    }
     "The agent" "Start at 0 with the agent." {
         BUILD Gauge "tandem_build_info" ["version", "object", "node"]
             "Always 1; object: the beginning of the SHA-256 of the eBPF programs that this agent brings."

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use lb_common::flow::{CLOSED, CONFIRMED, Entry, Key, OWN, PROBATION};
+use lb_common::flow::{CLOSED, CONFIRMED, Entry, Key, PROBATION};
 use lb_common::slot::Slot;
 use lb_common::tick::{self, Tick};
 use lb_common::vip;
@@ -320,7 +320,10 @@ impl<V: View, T: Tables> Step<'_, V, T> {
             Kind::Snapshot => {
                 let own = held.own.is_none_or(|own| self.is_later(entry, &own));
                 let replica = held.replica.is_none_or(|replica| {
-                    replica.owner == self.peer || self.is_orphan(&replica) || self.is_later(entry, &replica)
+                    replica.owner == self.peer
+                        || self.is_orphan(&replica)
+                        || is_reopened(entry, &replica)
+                        || !is_clearly_later(&replica, entry)
                 });
                 if own && replica {
                     Ok((true, true))
@@ -350,15 +353,12 @@ impl<V: View, T: Tables> Step<'_, V, T> {
         held.is_none_or(|held| held.yields_to(entry, self.is_orphan(&held), self.now))
     }
 
-    /// Whether the peer's entry was used later than one of another node that both claim; where that can't be told the node
-    /// at the lower place has it, or they would never agree. What is closed is in no digest, so it gives way.
-    fn is_later(&self, entry: &Entry, held: &Entry) -> bool {
-        if held.state == CLOSED && entry.state == CONFIRMED && held.backend == entry.backend {
-            return true;
-        }
-        let holder = if held.owner == OWN { self.me } else { held.owner };
-        let (later, earlier) = (entry.last.since(held.last), held.last.since(entry.last));
-        later > LATER || earlier <= LATER && self.peer < holder
+    /// Whether the peer's entry was used later than our own, where both claim a flow; where that can't be told the node at the
+    /// lower place has it, or they would never agree.
+    fn is_later(&self, entry: &Entry, own: &Entry) -> bool {
+        is_reopened(entry, own)
+            || is_clearly_later(entry, own)
+            || !is_clearly_later(own, entry) && self.peer < self.me
     }
 
     fn delete(&mut self, key: &Key, plan: &mut Plan) -> Result<(), Dropped> {
@@ -373,4 +373,16 @@ impl<V: View, T: Tables> Step<'_, V, T> {
             Err(Dropped::NotOwner)
         }
     }
+}
+
+/// Whether one entry surely was used later than another. A replica of a third node may be what that node has given up since,
+/// so it stays only in this case: who of both has the flow they find out between them.
+const fn is_clearly_later(entry: &Entry, than: &Entry) -> bool {
+    entry.last.since(than.last) > LATER
+}
+
+/// Whether an entry says of a flow that is held as closed that it lives, at the same backend. What is closed is in no digest,
+/// so it has to give way.
+const fn is_reopened(entry: &Entry, held: &Entry) -> bool {
+    held.state == CLOSED && entry.state == CONFIRMED && held.backend == entry.backend
 }

@@ -215,7 +215,8 @@ fn a_snapshot_displaces_what_was_used_earlier() {
         (entry(2, CONFIRMED, ORPHAN, 10), true),
         (entry(1, CONFIRMED, 5, 30), true),
         (entry(1, CONFIRMED, 5, 20), true),
-        (entry(1, CONFIRMED, 1, 20), false),
+        (entry(1, CONFIRMED, 1, 20), true),
+        (entry(2, CLOSED, 1, 19), true),
         (entry(1, CONFIRMED, 5, 10), false),
     ] {
         let is_own = held.owner == OWN;

@@ -237,6 +237,18 @@ impl World {
         all
     }
 
+    /// Prints what every node holds of flows that `at` lacks of those of `of`.
+    pub(crate) fn explain(&self, of: u8, at: u8) {
+        let [own, held] = [of, at].map(|node| self.nodes[usize::from(node)].settled(of, self.ms));
+        for key in own.keys().filter(|key| !held.contains_key(key)) {
+            for node in &self.nodes {
+                let (own, replica) = (node.maps.own.get(key), node.maps.replicas.get(key));
+                let now = node.tick(self.ms);
+                println!("{of} at {at}: node {} {now:?} {own:?} {replica:?}", node.place);
+            }
+        }
+    }
+
     /// Living flows that two nodes claim. What is closed is no longer compared, but ends within a minute.
     pub(crate) fn claimed_twice(&self) -> usize {
         let mut count = BTreeMap::new();

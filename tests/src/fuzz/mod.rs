@@ -3,10 +3,12 @@
 //! `cargo xtask fuzz` has libFuzzer look for bytes that break them; whatever it ever found, and a few good inputs to
 //! start from, lie in `tests/fuzz/corpus/`, which the tests of this module run through them.
 
+mod charter;
 mod config;
 mod frame;
 mod sync;
 
+pub use charter::charter;
 pub use config::config;
 pub use frame::{balance, decap};
 pub use sync::sync;
@@ -41,6 +43,12 @@ mod tests {
         run("lb-userspace/tests/fixtures/config/accepted", super::config);
         run("lb-userspace/tests/fixtures/config/refused", super::config);
         super::config(include_bytes!("../../../dist/lb.example.yaml"));
+    }
+
+    #[test]
+    fn messages_of_the_corpus() {
+        run("tests/fuzz/corpus/charter", super::charter);
+        run("lb-userspace/tests/fixtures/config/accepted", super::charter);
     }
 
     #[test]

@@ -186,3 +186,6 @@ impl Shelf {
 fn file(generation: Generation) -> String {
     format!("{:016}-{:03}", generation.number, generation.node)
 }
+
+#[cfg(test)]
+mod tests;

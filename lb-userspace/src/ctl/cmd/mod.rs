@@ -14,6 +14,8 @@ mod group;
 mod health;
 mod maps;
 mod order;
+mod peers;
+mod pki;
 mod plan;
 mod ring;
 mod states;
@@ -80,6 +82,8 @@ pub fn run(args: Args) -> Result<Output> {
         Command::Ring(ring) => with_view(&|maps, view| ring::run(maps, view, ring, &args.api_socket)),
         Command::Flows(flows) => with_view(&|maps, view| flows::run(maps, view, flows, args.output)),
         Command::Health { pool } => health::run(&args.api_socket, pool.as_deref()),
+        Command::Peers => peers::run(&args.api_socket),
+        Command::Pki(command) => pki::run(command),
         Command::Trace(trace) => trace::run(&root, trace),
         Command::Stats(args::Stats { watch: None, .. }) => with_view(&stats::run),
         Command::Stats(args::Stats {

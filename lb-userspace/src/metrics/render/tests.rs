@@ -1,16 +1,19 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lb_common::pick::By;
 use lb_common::stats::Counter as Count;
 use lb_common::stop::Stop;
 
 use super::*;
+use crate::health::Mono;
 use crate::health::fail_open::FailOpen;
 use crate::health::monitor::{Counts, Last};
 use crate::metrics::{
-    Backend, Build, Interface, Loads, Meters, Pool, Programmed, Row as Entry, Slots, Vip, Work, rows,
+    Backend, Build, Charter, Interface, Loads, Meters, Pool, Programmed, Row as Entry, Slots, Vip, Work, rows,
 };
 use crate::net::Traffic;
+use crate::peer::{Facts, Life, Own, Refusal, Status, View};
 use crate::state::standing::Standings;
 use crate::state::track::Census;
 use crate::state::wall::Wall;
@@ -159,6 +162,44 @@ fn programmed() -> Programmed {
     }
 }
 
+fn peers() -> View {
+    let facts = Facts {
+        rings: 7,
+        ..Facts::default()
+    };
+    let peer = |place, name: &str, life| Status {
+        place,
+        name: name.to_owned(),
+        address: "192.0.2.2:7946".parse().unwrap(),
+        life,
+        since: Mono::from_unix(Duration::from_millis(1_700_000_000_500)),
+        session: Some(1),
+        sessions: 3,
+        rtt: Some(Duration::from_micros(250)),
+        sent: 100,
+        heard: 98,
+        missed: 2,
+        bytes: (0, 0),
+        certificate_until: Some(1_800_000_000),
+        facts: Some(facts.clone()),
+        trouble: None,
+    };
+    View {
+        own: Some(Own {
+            place: 0,
+            name: "lb1".to_owned(),
+            group: "blue".to_owned(),
+            address: "192.0.2.1:7946".parse().unwrap(),
+            facts: Facts::default(),
+            certificate_until: 1_900_000_000,
+            ca_until: 2_000_000_000,
+            reload_failed: false,
+        }),
+        peers: vec![peer(1, "lb2", Life::Alive), peer(2, "lb3", Life::Dead)],
+        refused: BTreeMap::from([(Refusal::Expired, 4)]),
+    }
+}
+
 fn full() -> Snapshot {
     let told = Told {
         node: "lb1".into(),
@@ -190,6 +231,14 @@ fn full() -> Snapshot {
             standing: BTreeMap::from([(2, Standing::Dead)]),
             weights: BTreeMap::new(),
         },
+        charter: Some(Charter {
+            generation: 12,
+            pending: false,
+            equal: true,
+            in_force: true,
+            drift: true,
+            malformed: 3,
+        }),
     };
     Snapshot {
         build: Build {
@@ -214,6 +263,7 @@ fn full() -> Snapshot {
             ],
             open: vec![("web".into(), FailOpen::Silent)],
         }),
+        peers: Arc::new(peers()),
         told,
         own: Meters::default().collect(),
         took: Duration::from_millis(3),
@@ -222,6 +272,26 @@ fn full() -> Snapshot {
 
 /// What is told of [`full`].
 const TOLD: &[(&str, f64)] = &[
+    ("tandem_charter_generation", 12.0),
+    ("tandem_charter_drift", 1.0),
+    ("tandem_charter_pending", 0.0),
+    ("tandem_charter_malformed_messages_total", 3.0),
+    ("tandem_peer_state{peer=\"lb2\",state=\"alive\"}", 1.0),
+    ("tandem_peer_state{peer=\"lb3\",state=\"alive\"}", 0.0),
+    ("tandem_peer_rtt_seconds{peer=\"lb2\"}", 0.00025),
+    ("tandem_peer_heartbeats_missed_total{peer=\"lb2\"}", 2.0),
+    ("tandem_peer_same{peer=\"lb2\",what=\"config\"}", 1.0),
+    ("tandem_peer_same{peer=\"lb2\",what=\"rings\"}", 0.0),
+    ("tandem_peer_refused_total{reason=\"expired\"}", 4.0),
+    ("tandem_peer_refused_total{reason=\"name\"}", 0.0),
+    (
+        "tandem_certificate_expiry_timestamp_seconds{certificate=\"peer:lb3\"}",
+        1_800_000_000.0,
+    ),
+    (
+        "tandem_certificate_expiry_timestamp_seconds{certificate=\"ca\"}",
+        2_000_000_000.0,
+    ),
     (
         "tandem_vip_packets_total{vip=\"[2001:db8::1]:80/tcp\",pool=\"web\"}",
         1_099_511_627_776.0,

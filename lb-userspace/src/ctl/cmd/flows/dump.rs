@@ -49,6 +49,7 @@ pub(in crate::ctl::cmd) fn others(maps: &Maps, view: &View, name: &str) -> Resul
             });
             vec![pair(json!({ "index": 0 }), value)]
         }
+        map::LOST => vec![pair(json!({ "index": 0 }), counter(maps.lost_events()?))],
         map::PICKS => {
             let row = |by: By| {
                 let key = json!({ "index": by as u32, "by": by.name() });

@@ -1,0 +1,350 @@
+//! Walks over the flow table: resyncs, digests, comparisons. Each goes on for a moment at a time.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lb_common::flow::{self, Entry};
+use lb_common::tick::Tick;
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+use super::core::{Core, Shared};
+use super::names::{OWN_TABLES, is_gone};
+use crate::dataplane::batch::Walk;
+use crate::dataplane::flows::{Table, now};
+use crate::dataplane::maps::Maps;
+use crate::sync::{Compare, Flow, Kind, ORPHAN, Range, Round, Scope};
+
+/// Entries that are looked at in one go.
+const CHUNK: u32 = 1024;
+
+/// From one round to the next.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// A walk may take one part in so many of the time.
+const SHARE: u32 = 4;
+
+/// Rounds that one walk can stand for, where walks take long.
+const ROUNDS: u32 = 16;
+
+/// Ranges that are repaired or asked for in one round.
+const MOST: usize = 256;
+
+/// A digest that is older says nothing any more.
+const STALE: Duration = Duration::from_secs(2);
+
+/// Tables with own entries, in an order in which none escapes: they move from the first ones to the last ones.
+const OWN: [Table; 4] = [
+    Table::Probation,
+    Table::UdpProbation,
+    Table::Flows,
+    Table::UdpFlows,
+];
+
+/// The next entries of a walk; `None` where the kernel refuses, which ends it.
+fn next(core: &mut Core, table: Table, walk: &mut Walk) -> Option<Vec<(flow::Key, Entry)>> {
+    core.maps.walk(table, walk).map_err(|e| core.fail(&e)).ok()
+}
+
+/// Tells a peer all own entries; a joiner also those whose owner is gone.
+pub(super) async fn resync(shared: Shared, (peer, session): (u8, u64), number: u64, scope: Scope) {
+    let orphans = (scope == Scope::Orphans).then_some(Table::Replicas);
+    for table in OWN.into_iter().chain(orphans) {
+        let mut walk = Walk::by(CHUNK);
+        while !walk.is_over() {
+            let room = match shared.borrow_mut().link(peer, session) {
+                Some(link) if !link.is_resyncing(number) => return,
+                Some(link) if link.sender.has_room() => None,
+                Some(link) => Some(Rc::clone(&link.room)),
+                None => return,
+            };
+            if let Some(room) = room {
+                room.notified().await;
+                continue;
+            }
+            if !tell(&mut shared.borrow_mut(), (peer, session), table, &mut walk) {
+                break;
+            }
+            yield_now().await;
+        }
+    }
+    if let Some(link) = shared.borrow_mut().link(peer, session)
+        && link.is_resyncing(number)
+    {
+        link.end_resync();
+    }
+}
+
+/// Tells a peer the next entries of a table. Whether the walk can go on.
+fn tell(core: &mut Core, (peer, session): (u8, u64), table: Table, walk: &mut Walk) -> bool {
+    let Some(rows) = next(core, table, walk) else {
+        return false;
+    };
+    let (names, live) = (Arc::clone(&core.names), core.live.as_ref());
+    let flows = rows.iter().filter_map(|(key, entry)| {
+        let kind = match table {
+            Table::Replicas if entry.owner != ORPHAN && !is_gone(live, entry.owner) => return None,
+            Table::Replicas => Kind::Orphan,
+            _ => Kind::Snapshot,
+        };
+        names.flow(kind, key, entry)
+    });
+    let flows: Vec<Flow> = flows.collect();
+    core.snapshot(peer, session, flows);
+    true
+}
+
+/// What a node once announced is nobody's any more: it has begun anew.
+pub(super) async fn orphan(shared: &Shared, owner: u8) {
+    let mut walk = Walk::by(CHUNK);
+    while !walk.is_over() {
+        {
+            let core = &mut *shared.borrow_mut();
+            let Some(rows) = next(core, Table::Replicas, &mut walk) else {
+                return;
+            };
+            let owned = rows.into_iter().filter(|(_, entry)| entry.owner == owner);
+            let orphaned = |entry| Entry {
+                owner: ORPHAN,
+                ..entry
+            };
+            let (keys, entries): (Vec<_>, Vec<_>) = owned.map(|(key, entry)| (key, orphaned(entry))).unzip();
+            // A packet that takes one over meanwhile leaves an own entry, which counts more.
+            if let Err(e) = core.maps.set_entries(Table::Replicas, &keys, &entries) {
+                core.fail(&e);
+            }
+        }
+        yield_now().await;
+    }
+}
+
+/// Which own tables are empty, before anything is known of them.
+pub(super) fn empty(maps: &Maps) -> [bool; 2] {
+    OWN_TABLES.map(|table| {
+        let mut walk = Walk::default();
+        maps.walk(table, &mut walk).is_ok_and(|rows| rows.is_empty())
+    })
+}
+
+/// Once a second: digests, refreshes, and what peers have asked for. `report` is called after each round.
+pub(super) async fn rounds(shared: Shared, report: impl Fn(&mut Core)) {
+    let start = Instant::now();
+    let mut last = 0;
+    loop {
+        let began = Instant::now();
+        let number = u32::try_from(start.elapsed().as_millis() / 1000).unwrap_or(u32::MAX) + 1;
+        if number > last {
+            let first = (last + 1).max(number.saturating_sub(ROUNDS - 1));
+            if !shared.borrow().links.is_empty() {
+                Walker::round(&shared, first..=number).await;
+            }
+            last = number;
+        }
+        report(&mut shared.borrow_mut());
+        let next = start + EVERY * last;
+        let rest = next.saturating_duration_since(Instant::now());
+        sleep(rest.max(began.elapsed() * (SHARE - 1))).await;
+    }
+}
+
+/// A walk over own entries.
+struct Walker {
+    /// One for each second since the last walk: each has another share of entries to refresh.
+    rounds: Vec<Round>,
+    began: Tick,
+    /// What each peer has asked for.
+    asked: BTreeMap<u8, BTreeSet<Range>>,
+    found: HashMap<Range, Vec<Flow>>,
+    /// Entries in [`OWN_TABLES`].
+    counts: [usize; 2],
+}
+
+impl Walker {
+    async fn round(shared: &Shared, numbers: std::ops::RangeInclusive<u32>) {
+        let (mut walker, confirmed) = Self::begin(&mut shared.borrow_mut(), numbers);
+        for (number, table) in OWN_TABLES.into_iter().enumerate() {
+            let mut walk = Walk::by(CHUNK);
+            while !walk.is_over() {
+                {
+                    let core = &mut *shared.borrow_mut();
+                    let Some(rows) = next(core, table, &mut walk) else {
+                        core.deleted = None;
+                        return;
+                    };
+                    walker.counts[number] += rows.len();
+                    rows.iter().for_each(|row| walker.take(core, row));
+                    core.transmit();
+                }
+                yield_now().await;
+            }
+        }
+        walker.end(&mut shared.borrow_mut(), confirmed);
+    }
+
+    fn begin(core: &mut Core, numbers: std::ops::RangeInclusive<u32>) -> (Self, [u64; 2]) {
+        let (began, lost) = (now(), core.take_lost());
+        let asked = core
+            .links
+            .iter_mut()
+            .map(|(&peer, link)| (peer, link.take_asked(MOST)));
+        let asked: BTreeMap<_, _> = asked.collect();
+        let is_asked = asked.values().any(|ranges| !ranges.is_empty());
+        core.deleted = is_asked.then(HashSet::new);
+        let walker = Self {
+            rounds: numbers.map(|number| Round::new(number, began, lost)).collect(),
+            began,
+            asked,
+            found: HashMap::new(),
+            counts: [0; 2],
+        };
+        (walker, core.confirmed)
+    }
+
+    fn take(&mut self, core: &mut Core, (key, entry): &(flow::Key, Entry)) {
+        let Some((place, id)) = core.names.place(key).zip(core.names.id(entry.backend)) else {
+            return;
+        };
+        let range = place.range;
+        if let Some(round) = self.rounds.last_mut() {
+            round.take(key, entry, range, id);
+        }
+        let period = place.idle / 3;
+        if self
+            .rounds
+            .iter()
+            .any(|round| round.is_refresh_due(entry, range, period))
+        {
+            let mono = core.mono();
+            core.outbox
+                .push(&place.flow(Kind::Refresh, *key, *entry, id), now(), mono);
+        }
+        if self.asked.values().any(|ranges| ranges.contains(&range)) {
+            let flow = place.flow(Kind::Snapshot, *key, *entry, id);
+            self.found.entry(range).or_default().push(flow);
+        }
+    }
+
+    fn end(mut self, core: &mut Core, confirmed: [u64; 2]) {
+        core.flush();
+        for (number, count) in self.counts.into_iter().enumerate() {
+            core.empty[number] = count == 0 && core.confirmed[number] == confirmed[number];
+        }
+        let deleted = core.deleted.take().unwrap_or_default();
+        for flows in self.found.values_mut() {
+            flows.retain(|flow| !deleted.contains(&flow.key));
+        }
+        for (&peer, ranges) in &self.asked {
+            for &range in ranges {
+                let flows = self.found.get(&range).cloned().unwrap_or_default();
+                core.repair(peer, range, self.began, flows);
+            }
+        }
+        if let Some(round) = self.rounds.pop() {
+            let digest = round.finish();
+            core.links
+                .values_mut()
+                .for_each(|link| link.digest(digest.clone()));
+        }
+        if core.outbox.is_used_up() {
+            core.start_anew();
+        }
+    }
+}
+
+/// Compares what peers say of their entries with what is held of them, whenever one says it.
+pub(super) async fn comparisons(shared: Shared) {
+    let ready = Rc::clone(&shared.borrow().compare);
+    loop {
+        ready.notified().await;
+        let began = Instant::now();
+        compare(&shared).await;
+        sleep(began.elapsed() * (SHARE - 1)).await;
+    }
+}
+
+/// One walk over all replicas, for every peer that has sent a digest.
+async fn compare(shared: &Shared) {
+    let mut compares = begin_compare(&mut shared.borrow_mut());
+    if compares.is_empty() {
+        return;
+    }
+    let mut walk = Walk::by(CHUNK);
+    while !walk.is_over() {
+        {
+            let core = &mut *shared.borrow_mut();
+            let Some(rows) = next(core, Table::Replicas, &mut walk) else {
+                return;
+            };
+            rows.iter().for_each(|row| look(core, &mut compares, row));
+        }
+        yield_now().await;
+    }
+    let core = &mut *shared.borrow_mut();
+    for Comparison {
+        peer,
+        session,
+        repaired,
+        compare,
+    } in compares
+    {
+        let Some(link) = core.link(peer, session) else {
+            continue;
+        };
+        let ranges = link.differences.judge(&compare, MOST);
+        if !ranges.is_empty() {
+            link.ask(ranges);
+        }
+        // What ended meanwhile was not looked for in the whole table.
+        if link.repaired == repaired {
+            link.repairs.clear();
+        }
+    }
+}
+
+/// One peer's digest, compared.
+struct Comparison {
+    peer: u8,
+    session: u64,
+    /// Repairs that had ended before.
+    repaired: u64,
+    compare: Compare,
+}
+
+fn begin_compare(core: &mut Core) -> Vec<Comparison> {
+    let links = core.links.iter_mut();
+    let fresh = links.filter_map(|(&peer, link)| {
+        let compare = link.compare.take()?;
+        (link.digested.elapsed() < STALE).then_some(Comparison {
+            peer,
+            session: link.session,
+            repaired: link.repaired,
+            compare,
+        })
+    });
+    fresh.collect()
+}
+
+/// Looks at one replica.
+fn look(core: &mut Core, compares: &mut [Comparison], (key, entry): &(flow::Key, Entry)) {
+    let Some((place, id)) = core.names.place(key).zip(core.names.id(entry.backend)) else {
+        return;
+    };
+    let Some(place_of) = entry.owner.checked_sub(1) else {
+        return;
+    };
+    let Some(comparison) = compares.iter_mut().find(|comparison| comparison.peer == place_of) else {
+        return;
+    };
+    comparison.compare.take(key, entry, place.range, id);
+    let is_stale = core
+        .link(place_of, comparison.session)
+        .is_some_and(|link| link.repairs.is_stale(entry.owner, key, entry, place.range));
+    if is_stale
+        && core.maps.entry(Table::Replicas, key).ok().flatten() == Some(*entry)
+        && let Err(e) = core.maps.remove_entry(Table::Replicas, key)
+    {
+        core.fail(&e);
+    }
+}

@@ -1,0 +1,156 @@
+//! `lbctl peers`: the other nodes of the group.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::pki::days;
+use crate::api::client::Client;
+use crate::api::peers::{Peer, Peers};
+use crate::ctl::cmd::wait;
+use crate::ctl::out::{Output, table};
+use crate::state::wall::Wall;
+
+pub(super) fn run(socket: &Path) -> Result<Output> {
+    let peers: Peers = wait(Client::new(socket).get("/v1/peers"))??;
+    Ok(Output::yes(serde_json::to_value(&peers)?, text(&peers)))
+}
+
+fn text(peers: &Peers) -> String {
+    let Some(own) = &peers.own else {
+        return "this node talks to nobody: give all of `group.nodes` an address (`lbctl config explain group.nodes`)"
+            .to_owned();
+    };
+    let columns = [
+        "NODE",
+        "ADDRESS",
+        "STATE",
+        "SINCE",
+        ">RTT",
+        "CONFIG",
+        "RINGS",
+        "VERSION",
+        ">CERTIFICATE",
+    ];
+    let mut text = table(columns, peers.peers.iter().map(row));
+    text.push_str(&format!(
+        "\n\nthis node: {} of group {} at {}, {}; certificate {}, authority {}",
+        own.node,
+        own.group,
+        own.address,
+        own.said.phase,
+        left(own.certificate_until),
+        left(own.ca_until)
+    ));
+    if own.reload_failed {
+        text.push_str(
+            "\nits certificates' files hold something that can't be used; the agent's log says what",
+        );
+    }
+    let troubles = peers.peers.iter().filter(|peer| peer.session.is_none());
+    for (peer, why) in troubles.filter_map(|peer| Some((peer, peer.trouble.as_ref()?))) {
+        text.push_str(&format!("\n{}: {why}", peer.node));
+    }
+    if !peers.refused.is_empty() {
+        let refused = peers
+            .refused
+            .iter()
+            .map(|(reason, count)| format!("{count} {reason}"));
+        text.push_str(&format!("\nrefused: {}", refused.collect::<Vec<_>>().join(", ")));
+    }
+    text
+}
+
+fn row(peer: &Peer) -> [String; 9] {
+    let none = || "-".to_owned();
+    let same = |same: Option<bool>| {
+        let word = |same| if same { "equal" } else { "differs" };
+        same.map_or_else(none, |same| word(same).to_owned())
+    };
+    [
+        peer.node.clone(),
+        peer.address.clone(),
+        peer.state.clone(),
+        Wall(peer.since).text(),
+        peer.rtt_us
+            .map_or_else(none, |us| format!("{}.{:03} ms", us / 1000, us % 1000)),
+        same(peer.same_config),
+        same(peer.same_rings),
+        peer.said.as_ref().map_or_else(none, |said| said.version.clone()),
+        peer.certificate_until.map_or_else(none, left),
+    ]
+}
+
+/// What is left of a certificate that ends at this millisecond.
+fn left(until: i64) -> String {
+    match days(until / 1000) {
+        left if left < 0 => "expired".to_owned(),
+        1 => "1 day".to_owned(),
+        left => format!("{left} days"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::api::peers::{Said, This};
+
+    #[test]
+    fn nodes_that_do_not_talk_say_so() {
+        assert!(text(&Peers::default()).starts_with("this node talks to nobody"));
+    }
+
+    #[test]
+    fn the_table_says_who_lives_and_what_differs() {
+        let peer = |node: &str, state: &str, same| Peer {
+            node: node.to_owned(),
+            address: "192.0.2.2:7946".to_owned(),
+            state: state.to_owned(),
+            since: 0,
+            session: same,
+            sessions: 1,
+            rtt_us: same.map(|_| 1050),
+            sent: 0,
+            heard: 0,
+            missed: 0,
+            said: same.map(|_| Said {
+                version: "1.2.3".to_owned(),
+                ..Said::default()
+            }),
+            same_config: same.map(|_| true),
+            same_rings: same.map(|_| false),
+            certificate_until: Some(0),
+            trouble: Some("no answer".to_owned()),
+        };
+        let peers = Peers {
+            own: Some(This {
+                node: "lb1".to_owned(),
+                group: "blue".to_owned(),
+                address: "192.0.2.1:7946".to_owned(),
+                said: Said {
+                    phase: "ready".to_owned(),
+                    ..Said::default()
+                },
+                certificate_until: i64::MAX,
+                ca_until: 0,
+                reload_failed: true,
+            }),
+            peers: vec![peer("lb2", "alive", Some(7)), peer("lb3", "dead", None)],
+            refused: BTreeMap::from([("name".to_owned(), 3)]),
+        };
+        let text = text(&peers);
+        for words in [
+            "1.050 ms  equal   differs  1.2.3",
+            "lb1 of group blue",
+            "authority expired",
+            "lb3: no answer",
+            "refused: 3 name",
+            "can't be used",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        assert!(!text.contains("lb2: no answer"), "{text}");
+    }
+}
