@@ -5,6 +5,7 @@ mod attach;
 mod changed_agent;
 mod changes;
 mod cleanup;
+mod death;
 mod deaths;
 mod decap;
 mod doctor;
