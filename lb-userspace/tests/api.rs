@@ -12,6 +12,7 @@ use std::time::Duration;
 use lb_userspace::api::call::{Command, Ready, Verb, channel};
 use lb_userspace::api::client::{Client, Error, escaped};
 use lb_userspace::api::dto::{BackendState, Backends, Drain, Events, Ordered, Plain, Planned};
+use lb_userspace::api::group::{Done, Readiness};
 use lb_userspace::api::health::Health;
 use lb_userspace::api::refusal::Refusal;
 use lb_userspace::api::routes::{Api, openapi, router};
@@ -139,6 +140,9 @@ fn what(command: &Command) -> String {
         Command::Apply(ask) => format!("apply {:?}", ask.what),
         Command::Running(_) => "running".to_owned(),
         Command::History(_) => "history".to_owned(),
+        Command::Ready(_) => "ready".to_owned(),
+        Command::Leave(_) => "leave".to_owned(),
+        Command::Forget(ask) => format!("forget {}", ask.what),
         Command::Rollback(ask) => format!("rollback {:?}", ask.what),
         Command::Doctor(ask) => format!("doctor {:?}", ask.what),
     }
@@ -194,6 +198,21 @@ fn answer(command: Command) {
         }))),
         Command::Apply(ask) => drop(ask),
         Command::History(ask) => drop(ask.reply.send(Err(Refusal::NoGroup))),
+        Command::Ready(ask) => drop(ask.reply.send(Ok(Readiness {
+            ready: false,
+            why: Some("leaving".to_owned()),
+            group: None,
+        }))),
+        Command::Leave(ask) => drop(ask.reply.send(Err(Refusal::NoPeers))),
+        Command::Forget(ask) => drop(ask.reply.send(match ask.what.as_str() {
+            "lb2" => Ok(Done {
+                done: "lb2 counts as a node that forwards nothing".to_owned(),
+            }),
+            name => Err(Refusal::UnknownNode {
+                name: name.to_owned(),
+                others: vec!["lb2".to_owned()],
+            }),
+        })),
         Command::Rollback(ask) => drop(ask.reply.send(Err(Refusal::NoGroup))),
         Command::Running(ask) => drop(ask.reply.send(Err(Refusal::NoAnswer))),
         Command::Doctor(ask) if ask.what.backend == "gone" => {
@@ -268,6 +287,32 @@ async fn orders_reach_the_agent_with_who_gave_them() {
         asked.contains("lb.yaml") && asked.contains("Some(3)") && asked.contains("node: {}"),
         "{asked}"
     );
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_ready_says_so_by_its_status_too() {
+    let served = Served::start();
+    let (status, json) = served.http("GET /v1/ready", b"").await;
+    assert_eq!(
+        (status, &json["ready"], &json["why"]),
+        (503, &false.into(), &"leaving".into())
+    );
+    let client = served.client();
+    let readiness: Readiness = client.get_either("/v1/ready").await.expect("an answer");
+    assert!(!readiness.ready);
+    let done: Done = client
+        .post("/v1/peers/lb2/forget", &Value::Null)
+        .await
+        .expect("it is silent");
+    assert!(done.done.contains("lb2"));
+    let refused = client.post::<Done>("/v1/peers/lb9/forget", &Value::Null).await;
+    let text = refused.expect_err("no such node").to_string();
+    assert!(
+        text.contains("no other node \"lb9\"") && text.contains("there are: lb2"),
+        "{text}"
+    );
+    let refused = client.post::<Done>("/v1/leave", &Value::Null).await;
+    assert!(refused.expect_err("no group").to_string().contains("no group"));
 }
 
 #[tokio::test]

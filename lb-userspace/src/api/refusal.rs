@@ -220,7 +220,7 @@ impl Refusal {
                 Why::Busy(_) | Why::Lost(_) | Why::Behind(_) => {
                     "look at `lbctl config show`, and ask again".to_owned()
                 }
-                Why::Refused { .. } | Why::Disk(_) | Why::Exhausted => return None,
+                Why::Refused { .. } | Why::Disk(_) | Why::Long(_) | Why::Exhausted => return None,
             },
             Self::NotInForce { .. } => {
                 "it is tried again; `lbctl events` and the agent's log say more".to_owned()

@@ -139,6 +139,8 @@ pub enum Why {
     Silent(Vec<(u8, Silence)>),
     /// It can't be written to this node's disk.
     Disk(String),
+    /// It is longer than a message may be: so many bytes.
+    Long(usize),
     /// There are no more numbers.
     Exhausted,
 }

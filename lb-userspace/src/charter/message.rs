@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::FILE_MAX;
 use crate::group::Generation;
 use crate::state::operator::Operator;
 use crate::state::wall::Wall;
 use lb_common::hash::siphash13;
 
-/// The longest encoded message, in bytes: a whole configuration, and orders for every backend.
-pub const MESSAGE_MAX: usize = FILE_MAX as usize + (16 << 20);
+/// The longest encoded message, in bytes: what the nodes' sessions take as one. 32,768 backends and as many VIPs need
+/// two thirds of it.
+pub const MESSAGE_MAX: usize = 8 << 20;
 
 /// The greatest number of a generation; a million years of one per millisecond fit.
 pub const NUMBER_MAX: u64 = 1 << 53;
@@ -212,7 +212,6 @@ impl Message {
                 real(&held.generation)
                     && known(&held.base)
                     && held.base < held.generation
-                    && held.charter.text.len() as u64 <= FILE_MAX
                     && origin(&held.charter.origin)
             }
             Self::Accept { generation } | Self::Commit { generation, .. } | Self::Abort { generation } => {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::fsm::{Silence, Why};
-use super::message::{Kind, Origin, Rival};
+use super::message::{Kind, MESSAGE_MAX, Origin, Rival};
 use crate::group::Generation;
 use crate::model::Name;
 
@@ -79,6 +79,10 @@ impl fmt::Display for NotAgreed {
                 )
             }
             Why::Disk(why) => write!(f, "it can't be written to this node's disk: {why}"),
+            Why::Long(bytes) => write!(
+                f,
+                "it has {bytes} bytes with its orders, and nodes can send each other {MESSAGE_MAX}"
+            ),
             Why::Exhausted => f.write_str("there are no more numbers for generations"),
         }
     }

@@ -52,7 +52,6 @@ impl Machine {
             offer,
             pools: u32::try_from(images.len()).unwrap_or(u32::MAX),
             verdict: self.member.verdict.clone(),
-            committed: lead.committed,
             origins,
         };
         self.send(node, &offered);
@@ -93,7 +92,9 @@ impl Machine {
     }
 
     pub(super) fn welcome(&mut self, node: u8, epoch: u64) {
-        let Some(lead) = &self.lead else { return };
+        let Some(lead) = &mut self.lead else { return };
+        // The joiner's engine learns by that to what `current` may go.
+        lead.committed = None;
         let welcome = Msg::Welcome {
             epoch,
             term: lead.term,

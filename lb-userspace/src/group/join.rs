@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::border::{Action, Event, Why};
 use super::machine::Machine;
 use super::nodes::Nodes;
-use super::order::{Answer, Order, SlotImage, Target, Verdict};
+use super::order::{Answer, Order, SlotImage, Verdict};
 use super::wire::{Msg, Phase, Term};
 use crate::health::Mono;
 
@@ -44,7 +44,6 @@ struct Offer {
     pools: u32,
     images: Vec<SlotImage>,
     verdict: Verdict,
-    committed: Option<Target>,
     theirs: u64,
     ours: u64,
     last: Mono,
@@ -202,14 +201,8 @@ impl Machine {
         self.tell(Event::Founded(members));
     }
 
-    /// The verdict in force, the target that was committed, the coordinator's origins.
-    pub(super) fn on_offer(
-        &mut self,
-        from: u8,
-        number: u64,
-        pools: u32,
-        (verdict, committed, theirs): (Verdict, Option<Target>, u64),
-    ) {
+    /// The verdict in force, the coordinator's origins.
+    pub(super) fn on_offer(&mut self, from: u8, number: u64, pools: u32, (verdict, theirs): (Verdict, u64)) {
         if self.phase != Phase::Joining || self.coordinator() != Some(from) || self.lacks().is_some() {
             return;
         }
@@ -220,7 +213,6 @@ impl Machine {
             pools,
             images: Vec::new(),
             verdict,
-            committed,
             theirs,
             ours: 0,
             last: self.now,
@@ -284,7 +276,8 @@ impl Machine {
         };
         offer.last = now;
         self.member.judged = true;
-        self.member.committed = offer.committed;
+        // `current` may follow a suspicion of the coordinator's: the change is made again.
+        self.member.committed = None;
         let (from, number, ours) = (offer.from, offer.number, offer.ours);
         self.joiner.wrong = None;
         if ours != offer.theirs {

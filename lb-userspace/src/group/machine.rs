@@ -9,8 +9,8 @@ use super::join::{Joiner, Leaver};
 use super::member::Member;
 use super::nodes::Nodes;
 use super::opinion::Alone;
-use super::order::{Target, Verdict};
-use super::wire::{Msg, Opinion, Phase, State, Term, decode, encode};
+use super::order::{Cell, Target, Verdict};
+use super::wire::{CELLS_MAX, Msg, Opinion, Phase, State, Term, decode, encode};
 use crate::health::Mono;
 
 /// How often time is looked at.
@@ -33,6 +33,8 @@ pub(super) struct Peer {
     pub(super) state: Option<State>,
     /// Which backends don't look up to it.
     pub(super) opinions: Option<BTreeMap<u64, Opinion>>,
+    /// Slots on which it would vote yes.
+    pub(super) candidates: Vec<Cell>,
     /// Its flow entries are in.
     pub(super) synced: bool,
     /// With which epoch it is a member.
@@ -43,6 +45,8 @@ pub(super) struct Peer {
     told: Option<(State, Mono)>,
     /// It knows this node's opinions.
     knows_opinions: bool,
+    /// On which slots this node told it that it would vote yes, and when.
+    told_candidates: (Vec<Cell>, Mono),
 }
 
 impl Peer {
@@ -202,6 +206,7 @@ impl Machine {
         self.look_around();
         self.say_ready();
         self.announce();
+        self.propose();
     }
 
     pub(super) fn act(&mut self, action: Action) {
@@ -239,6 +244,8 @@ impl Machine {
         peer.session = Some(session);
         (peer.state, peer.told) = (None, None);
         (peer.synced, peer.knows_opinions) = (false, false);
+        peer.candidates.clear();
+        peer.told_candidates = Default::default();
     }
 
     fn on_down(&mut self, place: u8, session: u64) {
@@ -276,6 +283,11 @@ impl Machine {
                     peer.opinions = Some(opinions);
                 }
             }
+            Msg::Candidates(cells) => {
+                if let Some(peer) = self.peer_mut(from) {
+                    peer.candidates = cells;
+                }
+            }
             Msg::Order(order) => self.obey(from, order),
             Msg::Answer {
                 term,
@@ -290,11 +302,10 @@ impl Machine {
                 offer,
                 pools,
                 verdict,
-                committed,
                 origins,
             } => {
                 if epoch == self.start.epoch {
-                    self.on_offer(from, offer, pools, (verdict, committed, origins));
+                    self.on_offer(from, offer, pools, (verdict, origins));
                 }
             }
             Msg::Image { offer, image } => self.on_image(from, offer, image),
@@ -354,6 +365,32 @@ impl Machine {
                 self.send(place, &opinions);
             }
         }
+    }
+
+    /// A slot may be tracked here alone.
+    fn propose(&mut self) {
+        let (now, phase) = (self.now, self.phase);
+        let first = self.local.candidates.len().min(CELLS_MAX);
+        let Some(place) = self.coordinator().filter(|_| phase != Phase::Joining) else {
+            return;
+        };
+        let Some(peer) = self
+            .peers
+            .get(usize::from(place))
+            .filter(|_| place != self.settings.me)
+        else {
+            return;
+        };
+        let (told, when) = &peer.told_candidates;
+        let cells = &self.local.candidates[..first];
+        if told == cells || now.since(*when) < SAY_AGAIN {
+            return;
+        }
+        let cells = cells.to_vec();
+        if let Some(peer) = self.peer_mut(place) {
+            peer.told_candidates = (cells.clone(), now);
+        }
+        self.send(place, &Msg::Candidates(cells));
     }
 
     fn say_ready(&mut self) {

@@ -1,6 +1,6 @@
 //! Which phase is next, and what follows a step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::border::Event;
@@ -347,16 +347,18 @@ impl Machine {
 
     fn next_retirement(&mut self) -> Option<Step> {
         let now = self.now;
+        let peers = self.others().filter(|(place, _)| self.members.has(*place));
+        let theirs = peers.flat_map(|(_, p)| &p.candidates).copied();
+        let all: BTreeMap<(u64, u16), Cell> = theirs
+            .chain(self.local.candidates.iter().copied())
+            .map(|cell| ((cell.pool, cell.slot), cell))
+            .collect();
         let lead = self.lead.as_mut()?;
         if lead.committed != Some(self.local.target) {
             return None;
         }
         lead.held.retain(|_, until| *until > now);
-        let free = self
-            .local
-            .candidates
-            .iter()
-            .filter(|c| !lead.held.contains_key(*c));
+        let free = all.values().filter(|c| !lead.held.contains_key(*c));
         let cells: Vec<Cell> = free.copied().take(CELLS_MAX).collect();
         if cells.is_empty() {
             return None;

@@ -211,6 +211,7 @@ impl Machine {
         Term {
             number: self.term.number.saturating_add(1),
             node: self.settings.me,
+            epoch: self.start.epoch,
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct Term {
     pub number: u64,
     /// Whose it is.
     pub node: u8,
+    /// Of that node's agent: an agent that starts anew may count from the beginning.
+    pub epoch: u64,
 }
 
 /// Where a node is in its life.
@@ -127,6 +129,8 @@ pub enum Msg {
     State(State),
     /// Backends that don't look up to the sender; all of them, each time.
     Opinions(BTreeMap<u64, Opinion>),
+    /// Member to coordinator: on these slots the sender would vote yes.
+    Candidates(Vec<Cell>),
     /// Coordinator to member.
     Order(Numbered),
     /// Member to coordinator.
@@ -147,7 +151,7 @@ pub enum Msg {
         /// Of the joiner's agent.
         epoch: u64,
     },
-    /// Coordinator to joiner: this many pools follow; the verdict in force, the target that was committed.
+    /// Coordinator to joiner: this many pools follow; the verdict in force, the sender's origins.
     Offer {
         /// Of the joiner's agent.
         epoch: u64,
@@ -157,8 +161,6 @@ pub enum Msg {
         pools: u32,
         /// In force.
         verdict: Verdict,
-        /// Committed last.
-        committed: Option<Target>,
         /// Over the coordinator's origins.
         origins: u64,
     },
@@ -253,6 +255,7 @@ fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
     };
     match msg {
         Msg::State(state) => known(within(state.members) && state.term.node < nodes),
+        Msg::Candidates(cells) => few(cells.len(), CELLS_MAX),
         Msg::Opinions(opinions) => few(opinions.len(), BACKENDS_MAX),
         Msg::Order(order) => {
             few(cells(&order.job), CELLS_MAX)?;

@@ -170,6 +170,25 @@ impl Event {
         }
     }
 
+    /// The same for what happens to the group's charter.
+    fn of_charter(&self) -> String {
+        match self {
+            Self::ConfigDrifted { file } => {
+                format!("{file} says something else than the group's configuration, which stays in force")
+            }
+            Self::CharterOrders { generation, what } => {
+                format!("{what}, as generation {generation} of the group")
+            }
+            Self::CharterDropped { generation, what } => {
+                format!("generation {generation} of the group came to nothing: {what}")
+            }
+            Self::CharterUnreadable { kept, why } => {
+                format!("the group's charter can't be read ({why}), kept as {kept}; the peers are asked")
+            }
+            _ => String::new(),
+        }
+    }
+
     fn what(&self) -> String {
         match self {
             Self::Started {
@@ -183,18 +202,6 @@ impl Event {
             Self::ConfigApplied { source, changed, .. } => {
                 let same = if *changed { "" } else { ", nothing changed" };
                 format!("configuration of {source} in force{same}")
-            }
-            Self::ConfigDrifted { file } => {
-                format!("{file} says something else than the group's configuration, which stays in force")
-            }
-            Self::CharterOrders { generation, what } => {
-                format!("{what}, as generation {generation} of the group")
-            }
-            Self::CharterDropped { generation, what } => {
-                format!("generation {generation} of the group came to nothing: {what}")
-            }
-            Self::CharterUnreadable { kept, why } => {
-                format!("the group's charter can't be read ({why}), kept as {kept}; the peers are asked")
             }
             Self::ConfigRefused { source, why } => format!("configuration of {source} refused: {why}"),
             Self::Drained {
@@ -248,6 +255,10 @@ impl Event {
             Self::ChecksDoubted { pool, down, .. } => {
                 format!("pool {pool}: {down} % of its weight looks down, its checks are believed again")
             }
+            Self::ConfigDrifted { .. }
+            | Self::CharterOrders { .. }
+            | Self::CharterDropped { .. }
+            | Self::CharterUnreadable { .. } => self.of_charter(),
             Self::Unknown => "an event of a newer version".to_owned(),
         }
     }

@@ -322,6 +322,7 @@ impl<V: View, T: Tables> Step<'_, V, T> {
                 let replica = held.replica.is_none_or(|replica| {
                     replica.owner == self.peer
                         || self.is_orphan(&replica)
+                        || is_reopened(entry, &replica)
                         || !is_clearly_later(&replica, entry)
                 });
                 if own && replica {
@@ -353,12 +354,11 @@ impl<V: View, T: Tables> Step<'_, V, T> {
     }
 
     /// Whether the peer's entry was used later than our own, where both claim a flow; where that can't be told the node at the
-    /// lower place has it, or they would never agree. What is closed is in no digest, so it gives way.
+    /// lower place has it, or they would never agree.
     fn is_later(&self, entry: &Entry, own: &Entry) -> bool {
-        if own.state == CLOSED && entry.state == CONFIRMED && own.backend == entry.backend {
-            return true;
-        }
-        is_clearly_later(entry, own) || !is_clearly_later(own, entry) && self.peer < self.me
+        is_reopened(entry, own)
+            || is_clearly_later(entry, own)
+            || !is_clearly_later(own, entry) && self.peer < self.me
     }
 
     fn delete(&mut self, key: &Key, plan: &mut Plan) -> Result<(), Dropped> {
@@ -379,4 +379,10 @@ impl<V: View, T: Tables> Step<'_, V, T> {
 /// so it stays only in this case: who of both has the flow they find out between them.
 const fn is_clearly_later(entry: &Entry, than: &Entry) -> bool {
     entry.last.since(than.last) > LATER
+}
+
+/// Whether an entry says of a flow that is held as closed that it lives, at the same backend. What is closed is in no digest,
+/// so it has to give way.
+const fn is_reopened(entry: &Entry, held: &Entry) -> bool {
+    held.state == CLOSED && entry.state == CONFIRMED && held.backend == entry.backend
 }

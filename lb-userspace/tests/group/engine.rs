@@ -11,23 +11,24 @@ use lb_userspace::state::standing::Standing;
 
 use crate::world::Broken;
 
-pub const SLOTS: u16 = 6;
-pub const BACKENDS: u16 = 4;
+pub(crate) const SLOTS: u16 = 6;
+pub(crate) const BACKENDS: u16 = 4;
 const POOL: u64 = 77;
 
 /// Slots forget when they have not changed for so long, milliseconds.
 const IDLE: u64 = 1_000;
 
 #[derive(Clone, Debug)]
-pub struct Engine {
-    pub slots: Vec<Slot>,
-    pub changed: Vec<u64>,
-    pub generation: u64,
-    pub verdict: Verdict,
+pub(crate) struct Engine {
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) changed: Vec<u64>,
+    pub(crate) generation: u64,
+    pub(crate) verdict: Verdict,
+    pub(crate) committed: Option<Target>,
     /// Own views, by backend.
-    pub views: Vec<Standing>,
+    pub(crate) views: Vec<Standing>,
     /// What the votes say, one after the other.
-    pub noes: u32,
+    pub(crate) noes: u32,
 }
 
 fn digest(value: impl Hash) -> u64 {
@@ -37,12 +38,13 @@ fn digest(value: impl Hash) -> u64 {
 }
 
 impl Engine {
-    pub fn new(generation: u64) -> Self {
+    pub(crate) fn new(generation: u64) -> Self {
         let mut engine = Self {
             slots: Vec::new(),
             changed: vec![0; usize::from(SLOTS)],
             generation,
             verdict: Verdict::default(),
+            committed: None,
             views: vec![Standing::Up; usize::from(BACKENDS) + 1],
             noes: 0,
         };
@@ -51,13 +53,14 @@ impl Engine {
     }
 
     /// What a node does that knows no better.
-    pub fn make_up(&mut self) {
+    pub(crate) fn make_up(&mut self) {
         self.slots = (0..SLOTS).map(|slot| Slot::untracked(self.want(slot))).collect();
     }
 
     /// The agent starts anew over the same slots.
-    pub fn restart(&mut self, generation: u64, now: u64) {
+    pub(crate) fn restart(&mut self, generation: u64, now: u64) {
         (self.generation, self.verdict) = (generation, Verdict::default());
+        self.committed = None;
         self.changed.fill(now);
     }
 
@@ -78,7 +81,7 @@ impl Engine {
     }
 
     /// What all members want alike.
-    pub fn want(&self, slot: u16) -> u16 {
+    pub(crate) fn want(&self, slot: u16) -> u16 {
         self.first(slot, |b| !self.is_out(b))
     }
 
@@ -94,19 +97,19 @@ impl Engine {
     }
 
     fn set(&mut self, slot: usize, to: Slot, now: u64) {
-        if self.slots[slot].current() != to.current() || !self.slots[slot].is_tracked() {
+        if self.slots[slot] != to {
             self.changed[slot] = now;
         }
         self.slots[slot] = to;
     }
 
     /// Own suspicions, and their ends.
-    pub fn suspect(&mut self, now: u64) {
+    pub(crate) fn suspect(&mut self, now: u64) {
         for slot in 0..SLOTS {
             let (n, to) = (usize::from(slot), self.lead(slot));
             let (old, views) = (self.slots[n], &self.views);
             let is_down = views[usize::from(old.current())] != Standing::Up;
-            if (is_down || old.is_tracked() && self.want(slot) == to && old.origin() == to)
+            if (is_down || self.committed == Some(self.target()))
                 && let Ok(next) = old.suspect(to)
             {
                 self.set(n, next, now);
@@ -114,7 +117,7 @@ impl Engine {
         }
     }
 
-    pub fn target(&self) -> Target {
+    pub(crate) fn target(&self) -> Target {
         let rings: Vec<u16> = (0..SLOTS).map(|slot| self.want(slot)).collect();
         Target {
             generation: Generation {
@@ -126,11 +129,11 @@ impl Engine {
         }
     }
 
-    pub fn origins(&self) -> u64 {
+    pub(crate) fn origins(&self) -> u64 {
         digest(self.slots.iter().map(|slot| slot.origin()).collect::<Vec<_>>())
     }
 
-    pub fn local(&self, now: u64) -> Local {
+    pub(crate) fn local(&self, now: u64) -> Local {
         let cell = |slot: u16, backend: u16| Cell {
             pool: POOL,
             slot,
@@ -154,7 +157,7 @@ impl Engine {
         }
     }
 
-    pub fn views(&self) -> Vec<View> {
+    pub(crate) fn views(&self) -> Vec<View> {
         let view = |backend: u16| View {
             backend: backend.into(),
             pool: POOL,
@@ -167,10 +170,11 @@ impl Engine {
     fn vote(&self, slot: u16, to: u16, now: u64) -> bool {
         let n = usize::from(slot);
         let slot = self.slots[n];
-        slot.current() == to && now >= self.changed[n] + IDLE && self.views[usize::from(to)] == Standing::Up
+        let is_old = !slot.is_tracked() || now >= self.changed[n] + IDLE;
+        slot.current() == to && is_old && self.views[usize::from(to)] == Standing::Up
     }
 
-    pub fn image(&self) -> SlotImage {
+    pub(crate) fn image(&self) -> SlotImage {
         SlotImage {
             pool: POOL,
             backends: (0..=u64::from(BACKENDS)).collect(),
@@ -178,13 +182,13 @@ impl Engine {
         }
     }
 
-    pub fn install(&mut self, images: &[SlotImage], now: u64) {
+    pub(crate) fn install(&mut self, images: &[SlotImage], now: u64) {
         self.slots = images[0].slots.iter().map(|&word| Slot(word)).collect();
         self.changed.fill(now);
     }
 
     /// Carries an order out. `random` decides what traffic would.
-    pub fn obey(&mut self, order: &Order, now: u64, random: u64, broken: Option<Broken>) -> Answer {
+    pub(crate) fn obey(&mut self, order: &Order, now: u64, random: u64, broken: Option<Broken>) -> Answer {
         match order {
             Order::Prepare(target) | Order::Commit(target) if *target != self.target() => {
                 return Answer::Later;
@@ -197,7 +201,8 @@ impl Engine {
                     }
                 }
             }
-            Order::Commit(_) => {
+            Order::Commit(target) => {
+                self.committed = Some(*target);
                 for slot in 0..SLOTS {
                     let (n, to) = (usize::from(slot), self.lead(slot));
                     if self.slots[n].is_tracked() && self.slots[n].current() != to {

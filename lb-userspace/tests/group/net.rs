@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 /// Chance that repeats.
 #[derive(Clone, Debug)]
-pub struct Chance(pub u64);
+pub(crate) struct Chance(pub u64);
 
 impl Chance {
     /// SplitMix64.
-    pub fn word(&mut self) -> u64 {
+    pub(crate) fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -16,35 +16,35 @@ impl Chance {
         z ^ z >> 31
     }
 
-    pub fn within(&mut self, from: u64, to: u64) -> u64 {
+    pub(crate) fn within(&mut self, from: u64, to: u64) -> u64 {
         from + self.word() % (to - from).max(1)
     }
 }
 
 /// Which pairs can talk, and on which session.
 #[derive(Clone, Debug, Default)]
-pub struct Net {
+pub(crate) struct Net {
     sessions: u64,
     /// By pair, lower place first.
-    pub up: BTreeMap<(u8, u8), u64>,
+    pub(crate) up: BTreeMap<(u8, u8), u64>,
     /// When the last message of a direction arrives.
-    pub last: BTreeMap<(u8, u8), u64>,
+    pub(crate) last: BTreeMap<(u8, u8), u64>,
     /// Cut by the world.
-    pub cut: BTreeMap<(u8, u8), u64>,
+    pub(crate) cut: BTreeMap<(u8, u8), u64>,
 }
 
-pub fn pair(a: u8, b: u8) -> (u8, u8) {
+pub(crate) fn pair(a: u8, b: u8) -> (u8, u8) {
     (a.min(b), a.max(b))
 }
 
 impl Net {
-    pub fn connect(&mut self, a: u8, b: u8) -> u64 {
+    pub(crate) fn connect(&mut self, a: u8, b: u8) -> u64 {
         self.sessions += 1;
         self.up.insert(pair(a, b), self.sessions);
         self.sessions
     }
 
-    pub fn session(&self, a: u8, b: u8) -> Option<u64> {
+    pub(crate) fn session(&self, a: u8, b: u8) -> Option<u64> {
         self.up.get(&pair(a, b)).copied()
     }
 }

@@ -2,36 +2,36 @@
 
 use std::time::Duration;
 
-use lb_userspace::group::{Action, Event, Input, Local, Machine, Nodes, Settings, SlotImage, Start, View};
+use lb_userspace::group::{Action, Input, Local, Machine, Nodes, Settings, SlotImage, Start, View};
 use lb_userspace::health::Mono;
 
 use crate::engine::Engine;
 
-pub fn mono(ms: u64) -> Mono {
+pub(crate) fn mono(ms: u64) -> Mono {
     Mono::from_unix(Duration::from_millis(ms))
 }
 
-pub struct Node {
-    pub place: u8,
-    pub machine: Option<Machine>,
+pub(crate) struct Node {
+    pub(crate) place: u8,
+    pub(crate) machine: Option<Machine>,
     /// Counts the agent's starts: what was meant for an earlier one is void.
-    pub starts: u64,
-    pub engine: Engine,
+    pub(crate) starts: u64,
+    pub(crate) engine: Engine,
     /// Packets are forwarded by `engine.slots`.
-    pub forwards: bool,
-    pub ready: bool,
-    pub left: bool,
+    pub(crate) forwards: bool,
+    pub(crate) ready: bool,
+    pub(crate) left: bool,
     /// The last thing that the engine was told to do.
-    pub ticket: u64,
-    pub local: Option<Local>,
-    pub views: Option<Vec<View>>,
-    pub charter: Option<bool>,
-    pub members: Nodes,
-    pub log: Vec<(u64, String)>,
+    pub(crate) ticket: u64,
+    pub(crate) local: Option<Local>,
+    pub(crate) views: Option<Vec<View>>,
+    pub(crate) charter: Option<bool>,
+    pub(crate) members: Nodes,
+    pub(crate) log: Vec<(u64, String)>,
 }
 
 /// Times of the tests: withdrawn after four seconds.
-pub fn settings(me: u8, nodes: u8) -> Settings {
+pub(crate) fn settings(me: u8, nodes: u8) -> Settings {
     Settings {
         me,
         nodes,
@@ -43,7 +43,7 @@ pub fn settings(me: u8, nodes: u8) -> Settings {
 }
 
 impl Node {
-    pub fn new(place: u8) -> Self {
+    pub(crate) fn new(place: u8) -> Self {
         Self {
             place,
             machine: None,
@@ -61,7 +61,7 @@ impl Node {
         }
     }
 
-    pub fn start(&mut self, nodes: u8, generation: u64, now: u64) {
+    pub(crate) fn start(&mut self, nodes: u8, generation: u64, now: u64) {
         self.starts += 1;
         let kept = self.forwards;
         if kept {
@@ -83,20 +83,20 @@ impl Node {
     }
 
     /// The agent dies; packets go on.
-    pub fn crash(&mut self, now: u64) {
+    pub(crate) fn crash(&mut self, now: u64) {
         self.machine = None;
         self.ready = false;
         self.log.push((now, "agent dies".to_owned()));
     }
 
-    pub fn power_off(&mut self, now: u64) {
+    pub(crate) fn power_off(&mut self, now: u64) {
         self.crash(now);
         self.forwards = false;
         self.log.push((now, "power is off".to_owned()));
     }
 
     /// What the engine has to say.
-    pub fn report(&mut self, generation: u64, now: u64) -> Vec<Input> {
+    pub(crate) fn report(&mut self, generation: u64, now: u64) -> Vec<Input> {
         self.engine.suspect(now);
         let (local, views) = (self.engine.local(now), self.engine.views());
         let charter = self.engine.generation == generation;
@@ -116,11 +116,11 @@ impl Node {
         inputs
     }
 
-    pub fn install(&mut self, images: &[SlotImage], now: u64) {
+    pub(crate) fn install(&mut self, images: &[SlotImage], now: u64) {
         self.engine.install(images, now);
     }
 
-    pub fn note(&mut self, action: &Action, now: u64) {
+    pub(crate) fn note(&mut self, action: &Action, now: u64) {
         match action {
             Action::Send { .. } => {}
             Action::Told(event) => self.log.push((now, format!("{event:?}"))),
@@ -135,9 +135,5 @@ impl Node {
             Action::Left => self.left = true,
             _ => {}
         }
-    }
-
-    pub fn is_event(action: &Action, want: fn(&Event) -> bool) -> bool {
-        matches!(action, Action::Told(event) if want(event))
     }
 }

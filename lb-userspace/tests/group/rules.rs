@@ -26,7 +26,7 @@ fn is_dead(engine: &Engine, backend: u16) -> bool {
 }
 
 /// One origin per slot; but while all are closing, or while it is dead.
-pub fn check(world: &World) -> Result<(), String> {
+pub(crate) fn check(world: &World) -> Result<(), String> {
     if world.split {
         return Ok(());
     }
@@ -54,7 +54,7 @@ pub fn check(world: &World) -> Result<(), String> {
 }
 
 /// A while after the last fault: all are ready, all changes made, everything forgotten.
-pub fn settled(world: &World) -> Result<(), String> {
+pub(crate) fn settled(world: &World) -> Result<(), String> {
     let first = &world.nodes[0];
     for node in &world.nodes {
         let wrong = |what: &str| Err(format!("at {}: node {} {what}", world.now, node.place));

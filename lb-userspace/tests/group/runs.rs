@@ -110,6 +110,7 @@ fn fault(world: &mut World) {
 
 fn story(world: &World) {
     for node in &world.nodes {
+        println!("node {} {:?}", node.place, node.engine);
         for (at, line) in &node.log {
             println!("{at:>7} node {} {line}", node.place);
         }

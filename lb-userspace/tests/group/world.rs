@@ -13,7 +13,7 @@ use crate::rules;
 
 /// A rule that is broken on purpose: some invariant has to notice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Broken {
+pub(crate) enum Broken {
     /// A dead backend's slots get each member's own `current`.
     OwnCurrent,
     /// A joiner keeps the ring that it made up.
@@ -25,7 +25,7 @@ pub enum Broken {
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum What {
+pub(crate) enum What {
     Tick,
     Message {
         from: u8,
@@ -67,26 +67,26 @@ pub enum What {
 
 type Due = Reverse<(u64, u64, u8, u64, What)>;
 
-pub struct World {
-    pub now: u64,
-    pub nodes: Vec<Node>,
-    pub net: Net,
-    pub chance: Chance,
-    pub generation: u64,
-    pub dead: BTreeSet<u16>,
-    pub broken: Option<Broken>,
-    pub terms: BTreeMap<(u64, u8), (u64, u8)>,
+pub(crate) struct World {
+    pub(crate) now: u64,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) net: Net,
+    pub(crate) chance: Chance,
+    pub(crate) generation: u64,
+    pub(crate) dead: BTreeSet<u16>,
+    pub(crate) broken: Option<Broken>,
+    pub(crate) terms: BTreeSet<(u64, u8, u64)>,
     /// Orders that engines are at, with the answer when it is known.
     work: BTreeMap<(u8, u64, u64), (Order, Option<lb_userspace::group::Answer>)>,
     images: BTreeMap<u8, Vec<lb_userspace::group::SlotImage>>,
     queue: BinaryHeap<Due>,
     count: u64,
     /// Halves may have changed their slots each for itself.
-    pub split: bool,
+    pub(crate) split: bool,
 }
 
 impl World {
-    pub fn new(nodes: u8, seed: u64) -> Self {
+    pub(crate) fn new(nodes: u8, seed: u64) -> Self {
         let mut world = Self {
             now: 1_000,
             nodes: (0..nodes).map(Node::new).collect(),
@@ -95,7 +95,7 @@ impl World {
             generation: 1,
             dead: BTreeSet::new(),
             broken: None,
-            terms: BTreeMap::new(),
+            terms: BTreeSet::new(),
             work: BTreeMap::new(),
             images: BTreeMap::new(),
             queue: BinaryHeap::new(),
@@ -108,7 +108,7 @@ impl World {
         world
     }
 
-    pub fn after(&mut self, node: u8, delay: u64, what: What) {
+    pub(crate) fn after(&mut self, node: u8, delay: u64, what: What) {
         self.count += 1;
         let starts = self.nodes[usize::from(node)].starts;
         self.queue
@@ -117,7 +117,7 @@ impl World {
 
     /// # Errors
     /// What is wrong.
-    pub fn run(&mut self, until: u64) -> Result<(), String> {
+    pub(crate) fn run(&mut self, until: u64) -> Result<(), String> {
         while let Some(Reverse((at, ..))) = self.queue.peek()
             && *at <= until
         {
@@ -240,7 +240,7 @@ impl World {
         }
     }
 
-    pub fn input(&mut self, n: u8, input: Input) {
+    pub(crate) fn input(&mut self, n: u8, input: Input) {
         let now = mono(self.now);
         if let Some(machine) = &mut self.nodes[usize::from(n)].machine {
             machine.handle(input, now);
@@ -300,9 +300,8 @@ impl World {
                 }
                 Action::HandOver => self.after(n, 10, What::HandedOver),
                 Action::Told(Event::Coordinates { term }) => {
-                    let who = (self.nodes[i].starts, n);
-                    let first = *self.terms.entry((term, n)).or_insert(who);
-                    assert_eq!(first, who, "one term, two coordinators");
+                    let is_new = self.terms.insert((term, n, self.nodes[i].starts));
+                    assert!(is_new, "one term twice");
                 }
                 Action::Left => self.leave(n),
                 _ => {}
@@ -352,7 +351,7 @@ impl World {
         }
     }
 
-    pub fn connect(&mut self, a: u8, b: u8) {
+    pub(crate) fn connect(&mut self, a: u8, b: u8) {
         let is_up = |n: u8| self.nodes[usize::from(n)].machine.is_some();
         if !is_up(a)
             || !is_up(b)
@@ -369,7 +368,7 @@ impl World {
     }
 
     /// The session breaks; what is under way is lost. `is_dead`: heartbeats stay away too.
-    pub fn disconnect(&mut self, a: u8, b: u8, is_dead: bool) {
+    pub(crate) fn disconnect(&mut self, a: u8, b: u8, is_dead: bool) {
         let Some(session) = self.net.up.remove(&pair(a, b)) else {
             return;
         };
@@ -383,7 +382,7 @@ impl World {
         }
     }
 
-    pub fn disconnect_all(&mut self, n: u8) {
+    pub(crate) fn disconnect_all(&mut self, n: u8) {
         for peer in (0..u8::try_from(self.nodes.len()).unwrap()).filter(|&peer| peer != n) {
             self.disconnect(n, peer, true);
         }

@@ -17,7 +17,13 @@ fn quiet(world: &mut World, seconds: u64) {
 }
 
 fn settle(world: &mut World, seed: u64) {
-    quiet(world, 30);
+    // Closed entries of somebody who has given them up stay for a minute.
+    for _ in 0..8 {
+        quiet(world, 10);
+        if world.differences().is_empty() && world.claimed_twice() == 0 {
+            break;
+        }
+    }
     for (of, at, ..) in world.differences() {
         world.explain(of, at);
     }

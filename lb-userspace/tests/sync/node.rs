@@ -326,6 +326,8 @@ impl Node {
     fn look(&mut self, ms: u64) {
         let now = self.tick(ms);
         self.round += 1;
+        let idle = seconds(900);
+        self.maps.replicas.retain(|_, entry| !entry.is_expired(idle, now));
         let mut round = Round::new(self.round, now, core::mem::take(&mut self.lost));
         let asked: Vec<(u8, BTreeSet<Range>)> = self
             .sessions

@@ -25,3 +25,5 @@ mod generate;
 mod mutate;
 mod differential;
 mod sequence;
+
+mod replication;

@@ -21,6 +21,7 @@ mod nexthop;
 mod nodes;
 mod operator;
 mod overlay;
+mod peers;
 mod readdress;
 mod restart;
 mod slots;

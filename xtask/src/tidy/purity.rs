@@ -11,6 +11,7 @@ const PURE: [&str; 9] = [
     "lb-userspace/src/trace/",
     "lb-userspace/src/net/",
     "lb-userspace/src/health/",
+    "lb-userspace/src/charter/",
     "lb-userspace/src/rate.rs",
     "lb-userspace/src/sync/",
     "lb-userspace/src/ctl/top/model.rs",

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tracing::{error, info};
 
 use super::{RETRY, drifted, is_group};
-use crate::agent::controller::Controller;
+use crate::agent::controller::{Controller, now};
 use crate::agent::desk::Desk;
 use crate::agent::store::Draft;
 use crate::charter::message::{Held, Kind};
@@ -91,6 +91,7 @@ impl Desk {
         match done {
             Ok(done) => {
                 keeper.in_force = held.generation;
+                keeper.nodes.clone_from(&controller.model().group.nodes);
                 keeper.retry = None;
                 keeper.done = Some(done);
                 info!(
@@ -119,8 +120,9 @@ impl Desk {
         if merged != self.in_force.text || model != *controller.model() {
             done = self.run_text(controller, held, merged, model).await?;
         }
-        let (orders, _) = held.charter.orders.within(controller.model());
-        if orders != *controller.operator() {
+        // Ramps that are over mean nothing, and are forgotten here and there at another time.
+        let (orders, _) = held.charter.orders.settled(now()).within(controller.model());
+        if orders != controller.operator().settled(now()) {
             // The charter on disk is what holds; this is for a node that leaves its group.
             self.save_or_log(&orders);
             controller.obey(orders).await?;

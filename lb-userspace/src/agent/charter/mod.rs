@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 
 use self::call::Waiting;
-use self::shelf::Shelf;
+use self::shelf::{Shelf, Unreadable};
 use super::args::Args;
 use super::controller::Controller;
 use super::desk::Desk;
@@ -103,58 +103,10 @@ pub(super) fn open(args: &Args, text: String, model: Model) -> Opening {
     let Some(me) = place(&model).filter(|_| is_group(&model)) else {
         return alone(text, model);
     };
-    let shelf = Shelf::open(&args.state_dir).and_then(|shelf| Ok((shelf.load()?, shelf)));
-    let ((kept, lost), shelf) = match shelf {
-        Ok(loaded) => loaded,
-        Err(e) => {
-            error!(
-                "the group's charter can't be kept, so this node takes no part in changes: {e} (--state-dir)"
-            );
-            return alone(text, model);
-        }
+    let Some((mut keeper, digest)) = Keeper::open(args, me, &text, &model) else {
+        return alone(text, model);
     };
-    let mut findings = Vec::new();
-    for file in lost {
-        error!(
-            "the group's charter can't be understood, the peers are asked for it: {}; the file is kept as {}",
-            file.why, file.kept
-        );
-        findings.push(Event::CharterUnreadable {
-            kept: file.kept,
-            why: file.why,
-        });
-    }
-    let committed = kept.committed.clone();
-    let digest = text::split(&text, model.group.key.as_ref()).and_then(|parts| text::digest(&parts.shared));
-    let digest = digest.unwrap_or_else(|e| {
-        warn!("{}: {e}", args.config.display());
-        0
-    });
-    let members = everybody(&model);
-    let (machine, outputs) = Machine::new(me, members, kept, digest, Mono::default());
-    let mut keeper = Keeper {
-        machine,
-        shelf,
-        me,
-        nodes: model.group.nodes.clone(),
-        began: Instant::now(),
-        outbox: Vec::new(),
-        waiting: BTreeMap::new(),
-        calls: 0,
-        fresh: None,
-        done: None,
-        in_force: Generation::default(),
-        retry: None,
-        drift: false,
-        malformed: 0,
-        findings,
-    };
-    for output in outputs {
-        if let Output::Persist(save) = output {
-            keeper.write(&save).unwrap_or_else(|e| warn!("{e}"));
-        }
-    }
-    let Some(held) = committed else {
+    let Some(held) = keeper.machine.committed().cloned() else {
         return Opening {
             keeper: Some(keeper),
             ..alone(text, model)
@@ -209,6 +161,59 @@ fn drifted(file: &str, generation: &str) {
 }
 
 impl Keeper {
+    /// With what is on the disk, and the digest of the file's shared part; `None` where nothing can be kept.
+    fn open(args: &Args, me: u8, text: &str, model: &Model) -> Option<(Self, u64)> {
+        let shelf = Shelf::open(&args.state_dir).and_then(|shelf| Ok((shelf.load()?, shelf)));
+        let ((kept, lost), shelf) = match shelf {
+            Ok(loaded) => loaded,
+            Err(e) => {
+                error!(
+                    "the group's charter can't be kept, so this node takes no part in changes: {e} (--state-dir)"
+                );
+                return None;
+            }
+        };
+        let unreadable = |file: Unreadable| {
+            error!(
+                "the group's charter can't be understood, the peers are asked for it: {}; the file is kept as {}",
+                file.why, file.kept
+            );
+            let Unreadable { kept, why } = file;
+            Event::CharterUnreadable { kept, why }
+        };
+        let findings = lost.into_iter().map(unreadable).collect();
+        let parts = text::split(text, model.group.key.as_ref());
+        let digest = parts.and_then(|parts| text::digest(&parts.shared));
+        let digest = digest.unwrap_or_else(|e| {
+            warn!("{}: {e}", args.config.display());
+            0
+        });
+        let (machine, outputs) = Machine::new(me, everybody(model), kept, digest, Mono::default());
+        let keeper = Self {
+            machine,
+            shelf,
+            me,
+            nodes: model.group.nodes.clone(),
+            began: Instant::now(),
+            outbox: Vec::new(),
+            waiting: BTreeMap::new(),
+            calls: 0,
+            fresh: None,
+            done: None,
+            in_force: Generation::default(),
+            retry: None,
+            drift: false,
+            malformed: 0,
+            findings,
+        };
+        for output in outputs {
+            if let Output::Persist(save) = output {
+                keeper.write(&save).unwrap_or_else(|e| warn!("{e}"));
+            }
+        }
+        Some((keeper, digest))
+    }
+
     fn now(&self) -> Mono {
         Mono::from_unix(self.began.elapsed())
     }

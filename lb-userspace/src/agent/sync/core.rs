@@ -33,6 +33,8 @@ pub(super) struct Core {
     pub(super) outbox: Outbox,
     pub(super) links: BTreeMap<u8, Link>,
     pub(super) joins: bool,
+    /// Peers whose entries are in: a later session of theirs begins with what this node holds.
+    pub(super) joined: BTreeSet<u8>,
     /// Own tables that are known to be empty.
     pub(super) empty: [bool; 2],
     /// Own entries that were confirmed, so that a walk that found none knows.
@@ -68,6 +70,7 @@ impl Core {
             outbox: Outbox::default(),
             links: BTreeMap::new(),
             joins: false,
+            joined: BTreeSet::new(),
             empty: [false; 2],
             confirmed: [0; 2],
             deleted: None,

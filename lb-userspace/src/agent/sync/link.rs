@@ -60,10 +60,10 @@ impl Drop for Link {
 }
 
 impl Link {
-    fn new(session: u64, connection: Connection, core: &mut Core) -> Self {
+    fn new(peer: u8, session: u64, connection: Connection, core: &mut Core) -> Self {
         let hello = Hello {
             place: core.names.own(),
-            joins: core.joins,
+            joins: core.joins && !core.joined.contains(&peer),
             connected: core.links.keys().copied().collect(),
         };
         Self {
@@ -99,11 +99,14 @@ impl Link {
         self.wake.notify_one();
     }
 
+    /// A range that the peer has asked for; where there is no room, in the next round.
     pub(super) fn repair(&mut self, range: Range, began: Tick, batches: Vec<Batch>) {
-        if !self.sender.is_degraded() {
+        if self.sender.has_room() {
             self.enqueued += batches.iter().map(|batch| u64::from(batch.count)).sum::<u64>();
             self.sender.repair(range, began, batches);
             self.wake.notify_one();
+        } else {
+            self.asked.ask(&[range]);
         }
     }
 
@@ -186,7 +189,7 @@ pub(super) fn up(shared: &Shared, peer: u8, session: u64, connection: Connection
     }
     // What peers were told so far needn't be told to this one.
     core.flush();
-    let mut link = Link::new(session, connection.clone(), core);
+    let mut link = Link::new(peer, session, connection.clone(), core);
     let wake = Rc::clone(&link.wake);
     let writer = spawn_local(write(Rc::clone(shared), (peer, session), connection, wake));
     link.tasks.push(writer.abort_handle());
@@ -319,7 +322,10 @@ fn take(
         Inbound::Ack(next) => acknowledged(shared, core, (peer, session), next),
         Inbound::Fence(id) => core.notify(Notice::Fenced { peer, id }),
         Inbound::ResyncBegin(_) => {}
-        Inbound::Resynced(_) => core.notify(Notice::Synced { peer, session }),
+        Inbound::Resynced(_) => {
+            core.joined.insert(peer);
+            core.notify(Notice::Synced { peer, session });
+        }
         Inbound::Digest(digest, local) => {
             let link = core.link(peer, session)?;
             link.compare = Some(Compare::new(&digest, owner(peer), local));
@@ -344,7 +350,7 @@ fn acknowledged(shared: &Shared, core: &mut Core, (peer, session): (u8, u64), ne
         return;
     };
     link.sender.on_ack(next, mono);
-    link.room.notify_one();
+    link.room.notify_waiters();
     if link.sender.wants_resync() {
         let scope = link.scope;
         resync(shared, core, (peer, session), scope);

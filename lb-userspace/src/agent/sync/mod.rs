@@ -191,12 +191,12 @@ impl Pump {
             let due = fence.map_or(soon, |fence| fence.min(soon));
             tokio::select! {
                 biased;
-                link = links.recv() => match link {
-                    Some(link) => self.link(link),
-                    None => break,
-                },
                 command = commands.recv() => match command {
                     Some(command) => self.command(command).await,
+                    None => break,
+                },
+                link = links.recv() => match link {
+                    Some(link) => self.link(link),
                     None => break,
                 },
                 // Where the runtime fails to wait, the timer does it alone.

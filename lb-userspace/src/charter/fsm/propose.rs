@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Event, Machine, Output, PATIENCE, Pending, Proposal, Save, Silence, Stage, Why};
-use crate::charter::message::{Charter, Held, Message, NUMBER_MAX, No, Rival};
+use crate::charter::message::{Charter, Held, MESSAGE_MAX, Message, NUMBER_MAX, No, Rival};
 use crate::group::Generation;
 use crate::health::Mono;
 
@@ -29,6 +29,12 @@ impl Machine {
             base: self.generation(),
             charter,
         };
+        let length = Message::Propose(held.clone()).encode().len();
+        if length > MESSAGE_MAX {
+            let answer = Err(Why::Long(length));
+            self.out.push(Output::Answer { call, answer });
+            return;
+        }
         self.proposal = Some(Proposal {
             call,
             until: now + PATIENCE,

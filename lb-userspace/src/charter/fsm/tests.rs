@@ -102,6 +102,16 @@ fn a_node_that_cant_run_it_is_named() {
 }
 
 #[test]
+fn what_no_message_can_hold_is_refused_at_once() {
+    let mut world = World::new(2, 1, Fault::default());
+    let call = world
+        .apply(0, &"x".repeat(crate::charter::message::MESSAGE_MAX))
+        .unwrap();
+    assert!(matches!(world.answers[&call], Err(Why::Long(_))));
+    well(&mut world);
+}
+
+#[test]
 fn of_two_at_once_the_lower_wins_and_the_other_is_told() {
     for seed in 0..200 {
         let mut world = World::new(3, seed, Fault::default());

@@ -1,0 +1,146 @@
+//! Two agents that talk to each other.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lb_tests::wait::until;
+use lb_tests::{Lab, LabError};
+use serde_json::{Value, json};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Where node `index` is reached by the others.
+fn address(lab: &mut Lab, index: usize) -> IpAddr {
+    let text = lab.node(index).config().to_yaml().expect("a configuration");
+    assert!(text.contains("lb1"), "{text}");
+    IpAddr::from([10, 9, 11 + u8::try_from(index).expect("few nodes"), 2])
+}
+
+/// The folder of a node's certificates.
+fn pki(lab: &mut Lab, index: usize) -> PathBuf {
+    lab.node(index).config_file().with_extension("pki")
+}
+
+/// Runs `lbctl` of the first node, which must say yes.
+fn done(lab: &mut Lab, args: &[&str]) -> Result<(), LabError> {
+    let out = lab.node(0).lbctl(args)?;
+    assert!(
+        out.status.success(),
+        "{args:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
+    Ok(())
+}
+
+/// Makes an authority and certificates, and starts both nodes with addresses.
+fn introduce(lab: &mut Lab) -> Result<(), LabError> {
+    let ca = pki(lab, 0).with_file_name("ca");
+    let ca = ca.to_str().expect("a path of ours").to_owned();
+    done(lab, &["pki", "init", &ca, "--group", "lab"])?;
+    let nodes: Vec<Value> = (0..2)
+        .map(|index| json!({ "name": format!("lb{}", index + 1), "address": address(lab, index) }))
+        .collect();
+    for index in 0..2 {
+        let folder = pki(lab, index);
+        let folder = folder.to_str().expect("a path of ours").to_owned();
+        done(
+            lab,
+            &["pki", "issue", &ca, &format!("lb{}", index + 1), "--out", &folder],
+        )?;
+        let mut config = serde_json::to_value(lab.node(index).config()).expect("a configuration");
+        config["group"]["nodes"] = json!(nodes);
+        // These two cores have more to do than to send heartbeats.
+        config["group"]["peering"] = json!({ "pki": folder, "dead_after": "250ms" });
+        lab.node(index).stop()?;
+        // JSON is YAML.
+        lab.node(index).write_config(&config.to_string())?;
+        lab.node(index).start()?;
+    }
+    Ok(())
+}
+
+fn state(lab: &mut Lab, of: usize) -> Option<String> {
+    let peers = lab.node(of).lbctl_json(&["peers"]).ok()?;
+    peers["peers"][0]["state"].as_str().map(str::to_owned)
+}
+
+fn wait_state(lab: &mut Lab, of: usize, wanted: &str) -> Result<(), LabError> {
+    until(SOON, &format!("a peer that is {wanted}"), || {
+        state(lab, of).as_deref() == Some(wanted)
+    })
+}
+
+#[test]
+fn nodes_see_each_other_live_and_die() {
+    Lab::builder("peers")
+        .run(|lab| {
+            let out = lab.node(0).lbctl(&["peers"])?;
+            assert!(
+                String::from_utf8_lossy(&out.stdout).contains("talks to nobody"),
+                "{out:?}"
+            );
+            introduce(lab)?;
+            wait_state(lab, 0, "alive")?;
+            wait_state(lab, 1, "alive")?;
+            let peers = lab.node(0).lbctl_json(&["peers"])?;
+            let peer = &peers["peers"][0];
+            assert_eq!(
+                (&peer["node"], &peer["address"]),
+                (&json!("lb2"), &json!("10.9.12.2:7946"))
+            );
+            assert!(peer["rtt_us"].as_u64().is_some_and(|us| us < 1_000_000), "{peer}");
+            assert_eq!(peers["own"]["group"], "lab");
+            let out = lab.node(0).lbctl(&["peers"])?;
+            let text = String::from_utf8_lossy(&out.stdout).into_owned();
+            assert!(text.contains("alive") && text.contains("equal"), "{text}");
+            lab.node(1).kill9()?;
+            wait_state(lab, 0, "dead")?;
+            lab.node(1).start()?;
+            wait_state(lab, 0, "alive")?;
+            wait_state(lab, 1, "alive")?;
+            lab.node(0).kill9()?;
+            wait_state(lab, 1, "dead")?;
+            lab.node(0).start()?;
+            wait_state(lab, 1, "alive")
+        })
+        .expect("the lab runs");
+}
+
+#[test]
+fn a_node_with_a_wrong_certificate_is_refused_and_counted() {
+    Lab::builder("wrong-certificate")
+        .run(|lab| {
+            introduce(lab)?;
+            wait_state(lab, 0, "alive")?;
+            let other = pki(lab, 0).with_file_name("other");
+            let other = other.to_str().expect("a path of ours").to_owned();
+            done(lab, &["pki", "init", &other, "--group", "lab"])?;
+            let folder = pki(lab, 1);
+            let folder = folder.to_str().expect("a path of ours").to_owned();
+            let again = lab
+                .node(0)
+                .lbctl(&["pki", "issue", &other, "lb2", "--out", &folder])?;
+            assert_eq!(
+                again.status.code(),
+                Some(2),
+                "never overwrites unasked: {again:?}"
+            );
+            done(lab, &["pki", "issue", &other, "lb2", "--out", &folder, "--force"])?;
+            lab.node(1).stop()?;
+            lab.node(1).start()?;
+            until(SOON, "a refusal", || {
+                let peers = lab.node(0).lbctl_json(&["peers"]);
+                peers.is_ok_and(|peers| peers["refused"]["authority"].as_u64() > Some(1))
+            })?;
+            assert_eq!(state(lab, 0).as_deref(), Some("dead"));
+            assert_ne!(state(lab, 1).as_deref(), Some("alive"));
+            // The right one is taken without a restart.
+            let ca = pki(lab, 0).with_file_name("ca");
+            let ca = ca.to_str().expect("a path of ours").to_owned();
+            done(lab, &["pki", "issue", &ca, "lb2", "--out", &folder, "--force"])?;
+            wait_state(lab, 0, "alive")?;
+            done(lab, &["pki", "show", &folder])
+        })
+        .expect("the lab runs");
+}
