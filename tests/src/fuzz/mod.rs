@@ -12,8 +12,8 @@ mod group;
 pub use charter::charter;
 pub use config::config;
 pub use frame::{balance, decap};
-pub use sync::sync;
 pub use group::group;
+pub use sync::sync;
 
 #[cfg(test)]
 mod tests {
