@@ -159,6 +159,9 @@ pub enum What {
         /// Line of the first backend.
         first: u32,
     },
+    /// A field that says something of GUE, in a pool without it.
+    #[error("`{0}` says something of GUE, but the pool's packets are wrapped by `encap: ipip`")]
+    GueAlone(&'static str),
     /// A VIP's pool doesn't exist.
     #[error("there is no pool `{found}`")]
     UnknownPool {
@@ -404,6 +407,7 @@ impl What {
             }
             Self::Prefix(_) => "write an address, such as 192.0.2.1, or a prefix, such as 192.0.2.0/28",
             Self::MixedPool { .. } => "make one pool for each family",
+            Self::GueAlone(_) => "set `encap: gue` in this pool, or remove the field",
             Self::UnknownPool { near: None, .. } => "a VIP names one of `pools`",
             Self::AllWeightsZero => "give at least one backend a weight above 0",
             Self::VipIsBackend { .. } => {

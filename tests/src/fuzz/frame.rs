@@ -10,7 +10,7 @@ use lb_common::be::Be16;
 use lb_common::header::proto;
 use lb_common::slot::SLOTS;
 use lb_common::stop::Action;
-use lb_common::{encap, hash, info, vip};
+use lb_common::{encap, gue, hash, info, vip};
 use lb_userspace::state::contents::{Backend, Contents};
 
 use crate::model::balance::{self, Tables};
@@ -98,7 +98,8 @@ fn entry(src: IpNet, dst: IpAddr, ifindex: u32, mtu: u16) -> Entry {
             .map_or(u32::MAX, |net| !net)
             .to_be(),
         mtu,
-        pad: [0; 6],
+        port: Be16::new(0),
+        pad: [0; 4],
     }
 }
 
@@ -182,7 +183,7 @@ fn forwarded(arrival: &Arrival<'_>, decision: &balance::Decision) {
     assert!(cut.stop.is_some(), "a packet that was cut off is forwarded");
 
     let allow = [parse(BACKENDS[usize::from(index) - 1].0)];
-    let back = decap::decap(&decision.frame, &allow);
+    let back = decap::decap(&decision.frame, &backend(&allow));
     assert_eq!((back.verdict, back.stop), (Verdict::Pass, None));
     assert_eq!(
         back.frame[12..],
@@ -198,7 +199,7 @@ fn forwarded(arrival: &Arrival<'_>, decision: &balance::Decision) {
 /// Where that is not so.
 pub fn decap(frame: &[u8]) {
     let everyone: [IpNet; 2] = ["0.0.0.0/0", "::/0"].map(parse);
-    let decision = decap::decap(frame, &everyone);
+    let decision = decap::decap(frame, &backend(&everyone));
     let Some(stop) = decision.stop else {
         return stripped(frame, &decision.frame);
     };
@@ -211,8 +212,17 @@ pub fn decap(frame: &[u8]) {
     }
 }
 
+/// A backend that has no connection.
+fn backend(allow: &[IpNet]) -> decap::Host<'_> {
+    decap::Host {
+        allow,
+        gue_port: gue::PORT,
+        knows: false,
+    }
+}
+
 fn stripped(frame: &[u8], left: &[u8]) {
-    let refused = decap::decap(frame, &[]);
+    let refused = decap::decap(frame, &backend(&[]));
     assert!(refused.stop.is_some(), "taken from a source that is not allowed");
     let link = Link::split(frame).expect("a frame");
     let outer = Packet::read(link.kind, link.payload).expect("a whole outer packet");
