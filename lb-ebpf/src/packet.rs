@@ -65,6 +65,18 @@ impl Packet {
         self.data_end() - self.data()
     }
 
+    /// The same, of which the compiler knows nothing: with a length that it has compared with [`Packet::len`] it would leave
+    /// out bounds checks that the verifier wants to see.
+    #[inline(always)]
+    pub fn opaque_len(&self) -> usize {
+        // SAFETY: as in `data`.
+        unsafe {
+            let start = (&raw const (*self.ctx).data).read_volatile();
+            let end = (&raw const (*self.ctx).data_end).read_volatile();
+            end as usize - start as usize
+        }
+    }
+
     /// The interface that the frame came in by.
     #[inline(always)]
     pub fn ifindex(&self) -> u32 {

@@ -46,9 +46,21 @@ pub struct GroupSection {
 pub struct PoolSection {
     pub name: String,
     pub backends: Vec<BackendSection>,
+    #[serde(flatten)]
+    pub tunnel: TunnelSection,
     /// Any fields of `health:`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<serde_json::Value>,
+}
+
+/// How a pool's packets are wrapped.
+#[derive(Clone, Debug, Default, Serialize)]
+#[expect(missing_docs, reason = "as above")]
+pub struct TunnelSection {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encap: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub second_chance: Option<bool>,
 }
 
 /// An element of a pool's `backends:`
@@ -131,6 +143,7 @@ fn pool(topology: &Topology, family: Family) -> PoolSection {
     PoolSection {
         name: pool_name(family),
         backends: topology.weights.iter().enumerate().map(backend).collect(),
+        tunnel: TunnelSection::default(),
         health: None,
     }
 }

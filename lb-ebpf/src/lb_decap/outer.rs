@@ -51,7 +51,7 @@ fn ipv4(packet: &Packet, link: Link, port: Be16) -> Result<Outer, DecapStop> {
     }
     let (len, total) = (ip.header_len(), ip.total_len.get() as usize);
     let end = link.len + total;
-    if ip.version() != 4 || len < size_of::<Ipv4>() || total < len || end > packet.len() {
+    if ip.version() != 4 || len < size_of::<Ipv4>() || total < len || end > packet.opaque_len() {
         return Err(DecapStop::Malformed);
     }
     if ip.is_fragment() {
@@ -89,7 +89,7 @@ fn ipv6(packet: &Packet, link: Link, port: Be16) -> Result<Outer, DecapStop> {
     }
     let len = size_of::<Ipv6>();
     let end = link.len + len + ip.payload_len.get() as usize;
-    if ip.version() != 6 || end > packet.len() {
+    if ip.version() != 6 || end > packet.opaque_len() {
         return Err(DecapStop::Malformed);
     }
     let outer = Outer {

@@ -10,13 +10,13 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use ipnet::IpNet;
-use lb_common::backend::{DEAD, READY};
+use lb_common::backend::{CHANCE, DEAD, GUE, READY};
 use lb_common::be::Be16;
 use lb_common::stats::Counter;
 use lb_common::stop::{DecapStop, Stop};
-use lb_common::{addr::Addr, vip};
+use lb_common::{addr::Addr, gue, vip};
 use lb_tests::model::balance::balance;
-use lb_tests::model::decap::decap;
+use lb_tests::model::decap::{Host, decap};
 use lb_tests::model::{Arrival, Verdict};
 use lb_userspace::model::Capacity;
 
@@ -147,6 +147,10 @@ pub(crate) fn random_world(generator: &mut Generator, [ingress, other]: [u32; 2]
             entry.flags &= !READY;
         } else if index % 40 == 9 {
             entry.flags |= DEAD;
+        }
+        if index % 4 >= 2 {
+            entry.flags |= if index % 8 < 6 { GUE | CHANCE } else { GUE };
+            entry.port = Be16::new(if index % 16 == 3 { 6081 } else { gue::PORT });
         }
         world.backend(index, entry);
     }
@@ -289,7 +293,14 @@ fn decapsulator() {
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for number in run.numbers() {
         let frame = generator.tunnel(&sources);
-        let want = decap(&frame, &allow);
+        let want = decap(
+            &frame,
+            &Host {
+                allow: &allow,
+                gue_port: gue::PORT,
+                knows: false,
+            },
+        );
         let (verdict, left) = kernel.run(&frame);
         let same_bytes = verdict == Verdict::Drop || left == want.frame;
         assert!(
@@ -307,13 +318,20 @@ fn decapsulator() {
             bytes: frame.len() as u64,
         };
         match want.stop {
+            None if want.verdict == Verdict::Tx => expected.second_chance += one,
             None => expected.removed += one,
             Some(stop) => expected.stops[stop as usize].1 += one,
+        }
+        if want.stranger {
+            expected.stranger += one;
+            *seen.entry("stranger".to_owned()).or_default() += 1;
         }
         let outcome = want.stop.map_or(format!("{verdict:?}"), |s| format!("{s:?}"));
         *seen.entry(outcome).or_default() += 1;
     }
     let status = kernel.status();
+    assert_eq!(status.second_chance, expected.second_chance, "{run}: sent on");
+    assert_eq!(status.stranger, expected.stranger, "{run}: not sent on");
     assert_eq!(status.removed, expected.removed, "{run}: removed");
     assert_eq!(status.stops, expected.stops, "{run}: stops");
     // A whole inner packet is never shorter than an Ethernet header, so removing the outer one can't fail.
@@ -322,5 +340,6 @@ fn decapsulator() {
         .copied()
         .filter(|s| *s != DecapStop::NoRoom)
         .collect();
-    assert_coverage(&seen, &reachable, &[Verdict::Pass], &run);
+    assert_coverage(&seen, &reachable, &[Verdict::Pass, Verdict::Tx], &run);
+    assert!(seen.get("stranger").is_some_and(|n| *n > 0), "{run}: {seen:?}");
 }

@@ -22,6 +22,7 @@ mod operator;
 mod overlay;
 mod readdress;
 mod restart;
+mod second_chance;
 mod slots;
 mod steady;
 mod protect;
