@@ -6,7 +6,6 @@ mod inner;
 mod maps;
 mod outer;
 mod second;
-mod socket;
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;

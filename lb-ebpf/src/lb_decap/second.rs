@@ -7,8 +7,8 @@ use lb_common::header::{Ethernet, Ipv4, Ipv6, TCP_MIN, Tcp, Udp, ethertype, prot
 use lb_common::tcp::SYN;
 use lb_ebpf::packet::Packet;
 
+use crate::maps;
 use crate::outer::Outer;
-use crate::socket;
 
 /// Whether the packet belongs to this host: the service here knows its connection, or it can't be looked for. What can't:
 /// other protocols, a SYN (which begins a connection), later fragments, what is cut off or stands behind extension
@@ -33,7 +33,7 @@ fn ipv4(packet: &Packet, outer: &Outer) -> Option<bool> {
         return None;
     }
     let tcp = segment(packet, outer, at + len)?;
-    Some(socket::knows_v4(packet, &ip, &tcp))
+    Some(maps::knows_v4(packet, &ip, &tcp))
 }
 
 #[inline(always)]
@@ -44,7 +44,7 @@ fn ipv6(packet: &Packet, outer: &Outer) -> Option<bool> {
         return None;
     }
     let tcp = segment(packet, outer, at + size_of::<Ipv6>())?;
-    Some(socket::knows_v6(packet, &ip, &tcp))
+    Some(maps::knows_v6(packet, &ip, &tcp))
 }
 
 /// The TCP header at this place, unless it is a SYN's.

@@ -160,7 +160,7 @@ pub enum What {
         first: u32,
     },
     /// A field that says something of GUE, in a pool without it.
-    #[error("`{0}` says something of GUE, but the pool's packets are wrapped by `encap: ipip`")]
+    #[error("`{0}` needs `encap: gue`, and this pool has `ipip`: set that, or remove the field")]
     GueAlone(&'static str),
     /// A VIP's pool doesn't exist.
     #[error("there is no pool `{found}`")]
@@ -407,7 +407,6 @@ impl What {
             }
             Self::Prefix(_) => "write an address, such as 192.0.2.1, or a prefix, such as 192.0.2.0/28",
             Self::MixedPool { .. } => "make one pool for each family",
-            Self::GueAlone(_) => "set `encap: gue` in this pool, or remove the field",
             Self::UnknownPool { near: None, .. } => "a VIP names one of `pools`",
             Self::AllWeightsZero => "give at least one backend a weight above 0",
             Self::VipIsBackend { .. } => {

@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Display, Formatter};
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -260,6 +259,21 @@ fn every_vip_and_most_backends(world: &World, vips: &[Counter], backends: &[Coun
     assert!(reached > 500, "{run}: only {reached} backends were reached");
 }
 
+/// Outer sources in [`decapsulator`], allowed and not.
+const SOURCES: [&str; 11] = [
+    "10.0.0.5",
+    "10.0.0.255",
+    "10.0.1.0",
+    "10.1.255.3",
+    "172.16.9.9",
+    "172.16.9.8",
+    "fd00::5",
+    "fd00::1:5",
+    "fd01:0:0:77::1",
+    "fd02::7",
+    "fd02::6",
+];
+
 #[test]
 fn decapsulator() {
     let run = Run::new("decapsulator");
@@ -273,34 +287,19 @@ fn decapsulator() {
     ];
     let kernel = Decap::new(&prefixes);
     let allow: Vec<IpNet> = prefixes.iter().map(|p| parse(p)).collect();
-    let sources: Vec<IpAddr> = [
-        "10.0.0.5",
-        "10.0.0.255",
-        "10.0.1.0",
-        "10.1.255.3",
-        "172.16.9.9",
-        "172.16.9.8",
-        "fd00::5",
-        "fd00::1:5",
-        "fd01:0:0:77::1",
-        "fd02::7",
-        "fd02::6",
-    ]
-    .map(ip)
-    .to_vec();
+    // No socket is in the test's namespace.
+    let host = Host {
+        allow: &allow,
+        gue_port: gue::PORT,
+        knows: false,
+    };
+    let sources = SOURCES.map(ip).to_vec();
     let mut generator = Generator::new(run.seed, services());
     let mut expected = kernel.status();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for number in run.numbers() {
         let frame = generator.tunnel(&sources);
-        let want = decap(
-            &frame,
-            &Host {
-                allow: &allow,
-                gue_port: gue::PORT,
-                knows: false,
-            },
-        );
+        let want = decap(&frame, &host);
         let (verdict, left) = kernel.run(&frame);
         let same_bytes = verdict == Verdict::Drop || left == want.frame;
         assert!(
