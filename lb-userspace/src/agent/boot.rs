@@ -90,8 +90,7 @@ pub async fn run(args: Args) -> Result<()> {
     let _log = log::bridge(controller.balancer().ebpf());
     let adopted = controller.balancer().adopted;
     desk.started(&mut controller, adopted);
-    let readers = (checks.reader(), peers.reader());
-    let teller = Teller::start(&mut desk, &controller, &root, readers, metrics_on).await?;
+    let teller = Teller::start(&mut desk, &controller, &root, (&checks, &peers), metrics_on).await?;
     desk.time_passed(&mut controller).await;
     let (calls, mut inbox) = call::channel();
     let context = Api {
@@ -109,7 +108,6 @@ pub async fn run(args: Args) -> Result<()> {
         teller,
         peers,
     };
-    side.peers.tell();
     serve(&mut desk, &mut controller, &mut side, &mut signals, &mut inbox).await;
     notify(&[NotifyState::Stopping]);
     desk.stopped(&controller);
@@ -161,6 +159,7 @@ async fn serve(
     again.reset();
     let mut checked = controller.effective().pools.clone();
     side.checks.configure(controller.effective());
+    side.peers.tell();
     loop {
         if controller.effective().pools != checked {
             checked.clone_from(&controller.effective().pools);

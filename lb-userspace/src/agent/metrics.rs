@@ -6,11 +6,11 @@ use tokio::sync::watch;
 
 use super::controller::Controller;
 use super::desk::Desk;
+use super::peers::Peers;
 use crate::dataplane::pin::Root;
-use crate::health::task::Reader;
+use crate::health::task::Checks;
 use crate::metrics::{Endpoint, Meters, Next, Sources, Told};
 use crate::model::Model;
-use crate::peer;
 
 /// Tells what the loop alone knows.
 pub(super) struct Teller {
@@ -24,7 +24,7 @@ impl Teller {
         desk: &mut Desk,
         controller: &Controller,
         root: &Root,
-        (health, peers): (Reader, peer::Reader),
+        (checks, peers): (&Checks, &Peers),
         bound: Next,
     ) -> Result<Self> {
         let (told, heard) = watch::channel(told(desk, controller));
@@ -32,8 +32,8 @@ impl Teller {
         tokio::spawn(meters.clone().watch_loop());
         let mut endpoint = Endpoint::start(Sources {
             root: root.clone(),
-            health,
-            peers,
+            health: checks.reader(),
+            peers: peers.reader(),
             told: heard,
             meters: meters.clone(),
         })?;
