@@ -348,10 +348,35 @@ async fn another_authority_gets_nothing() {
 }
 
 #[tokio::test]
-async fn another_group_of_the_same_authority_gets_nothing() {
+async fn names_that_should_not_be_there_get_nothing() {
     let world = World::new(3);
+    let good = world.start(1);
+    let call = async |name: &str| {
+        forge(&world, name, 10);
+        let call = Stranger::new(&world, Some("bad")).call(world.addresses[1]).await;
+        assert!(call.is_err(), "{name}: {call:?}");
+    };
+    // Another group, a node that isn't configured, this node itself.
+    for (count, name) in (1..).zip(["lb0.green.tandem", "lb7.blue.tandem", "lb1.blue.tandem", "lb0"]) {
+        call(name).await;
+        refused(&good, Refusal::Name, count).await;
+    }
+    // A node that should be called instead.
+    call("lb2.blue.tandem").await;
+    refused(&good, Refusal::Protocol, 1).await;
+    assert!(
+        good.status()
+            .peers
+            .iter()
+            .all(|peer| peer.session.is_none() && peer.facts.is_none())
+    );
+    // And who calls finds out, too: what answers at lb1's address is of another group.
+    drop(good);
     forge(&world, "lb1.green.tandem", 10);
-    intruder_by_files(&world, Refusal::Name).await;
+    let caller = world.start(0);
+    let _bad = peer::start(&world.group("bad"), 1, no_streams()).unwrap();
+    refused(&caller, Refusal::Name, 2).await;
+    assert!(!caller.send(1, 0, vec![]));
 }
 
 #[tokio::test]
@@ -359,11 +384,6 @@ async fn an_expired_certificate_gets_nothing() {
     let world = World::new(3);
     forge(&world, "lb1.blue.tandem", -1);
     intruder(&world, Refusal::Expired, Refusal::Expired).await;
-}
-
-/// As [`intruder`], for one that TLS itself finds good where it calls.
-async fn intruder_by_files(world: &World, refusal: Refusal) {
-    intruder(world, refusal, refusal).await;
 }
 
 /// A certificate by the group's authority as `lbctl pki` doesn't make them; `days` from now.

@@ -92,7 +92,7 @@ pub enum LabError {
     Yaml(#[from] serde_yaml::ser::Error),
     /// A certificate could not be made.
     #[error("certificate: {0}")]
-    Certificate(#[from] rcgen::Error),
+    Certificate(#[from] lb_userspace::peer::pki::Error),
     /// The router can't spread as it is asked to.
     #[error(
         "NOTHING WAS TESTED: the router's kernel has no resilient nexthop groups (Linux 5.12 or later, iproute2 5.12 or \

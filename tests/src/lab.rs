@@ -2,18 +2,22 @@
 
 use std::time::{Duration, Instant};
 
+use lb_userspace::peer::pki;
+
 use crate::claim::{Claim, LabId};
 use crate::command;
 use crate::diag;
 use crate::error::LabError;
 use crate::host::{Backend, Client, Node, Router, Spread};
 use crate::node_config::{NodeConfig, Times, pki_folder};
-use crate::pki::Authority;
 use crate::topo::{Family, NodeSpec, Topology};
 use crate::wait::Interrupt;
 
 /// Keeps every lab of a test run standing, for a look at it.
 const KEEP_VARIABLE: &str = "LAB_KEEP";
+
+/// The group's name in certificates.
+const PKI_GROUP: &str = "lab";
 
 /// No duplicate address detection: for its first second a link-local address would be tentative, and without
 /// one a router sends no neighbour solicitation for packets that it forwards.
@@ -212,11 +216,14 @@ impl Lab {
         let Some(_) = self.nodes.iter().find(talks) else {
             return Ok(());
         };
-        let authority = Authority::new()?;
         let dir = self.claim.id().dir();
-        self.nodes
-            .iter()
-            .try_for_each(|node| authority.issue(node.name(), &dir.join(pki_folder(node.name()))))
+        let authority = dir.join("authority");
+        pki::init(&authority, PKI_GROUP, false)?;
+        for node in &self.nodes {
+            let own = dir.join(pki_folder(node.name()));
+            pki::issue(&authority, node.name(), &own, pki::NODE_DAYS, false)?;
+        }
+        Ok(())
     }
 
     fn connect(&mut self) -> Result<(), LabError> {

@@ -38,7 +38,6 @@ pub mod netns;
 pub mod node_config;
 mod pass;
 pub mod pins;
-pub mod pki;
 pub mod process;
 pub mod promtool;
 pub mod scenario;

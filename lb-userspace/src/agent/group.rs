@@ -81,6 +81,8 @@ pub(super) struct Group {
     origin: Instant,
     peers: Peers,
     sessions: BTreeMap<u8, u64>,
+    /// The last session in which all entries of a peer came.
+    synced: BTreeMap<u8, u64>,
     flows: mpsc::UnboundedSender<Command>,
     notices: mpsc::UnboundedReceiver<Notice>,
     records: watch::Receiver<Arc<Report>>,
@@ -168,6 +170,7 @@ impl Group {
             origin: Instant::now(),
             peers,
             sessions: BTreeMap::new(),
+            synced: BTreeMap::new(),
             flows,
             notices,
             records,
@@ -328,6 +331,7 @@ impl Group {
                 self.sessions.insert(peer, session);
                 self.outcomes.push(Outcome::Session { peer, up: true });
                 self.input(Input::Up { peer, session });
+                self.is_synced(peer);
             }
             peer::Event::Down { peer, session } => {
                 self.sessions.remove(&peer);
@@ -355,6 +359,14 @@ impl Group {
         }
     }
 
+    /// Tells the machine that a peer's entries are in, if they came in this session.
+    fn is_synced(&mut self, peer: u8) {
+        let session = self.sessions.get(&peer);
+        if session.is_some() && self.synced.get(&peer) == session {
+            self.input(Input::Synced { peer });
+        }
+    }
+
     fn noticed(&mut self, notice: Notice, controller: &mut Controller) {
         match notice {
             Notice::Fenced { peer, id } => {
@@ -362,9 +374,9 @@ impl Group {
                 self.answer(controller);
             }
             Notice::Synced { peer, session } => {
-                if self.sessions.get(&peer) == Some(&session) {
-                    self.input(Input::Synced { peer });
-                }
+                // It may come before the news of its session.
+                self.synced.insert(peer, session);
+                self.is_synced(peer);
             }
             Notice::Held => controller.slots_held(),
             Notice::HandedOver => self.input(Input::HandedOver),

@@ -121,7 +121,7 @@ fn story(world: &World) {
 fn wild(nodes: u8, seed: u64, length: u64, broken: Option<Broken>) -> Result<World, (Box<World>, String)> {
     let mut world = World::new(nodes, seed);
     world.broken = broken;
-    let mut go = |world: &mut World| -> Result<(), String> {
+    let go = |world: &mut World| -> Result<(), String> {
         world.run(8_000)?;
         let end = world.now + length;
         while world.now < end {
@@ -193,12 +193,12 @@ fn two_nodes_hold() {
 
 #[test]
 fn three_nodes_hold() {
-    must_hold(3, 0..80);
+    must_hold(3, 0..70);
 }
 
 #[test]
 fn four_nodes_hold() {
-    must_hold(4, 0..40);
+    must_hold(4, 0..25);
 }
 
 fn must_break(broken: Broken) {

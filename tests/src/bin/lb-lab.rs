@@ -9,7 +9,9 @@ use std::time::Instant;
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use lb_tests::claim::{self, Found};
-use lb_tests::scenario::{self, Changes};
+use lb_tests::host::Spread;
+use lb_tests::node_config::Times;
+use lb_tests::scenario::{self, Campaign, Changes};
 use lb_tests::wait::Interrupt;
 use lb_tests::{Lab, LabError, demo, serve, traffic};
 
@@ -46,9 +48,16 @@ struct RunArgs {
     /// With --once: what happens under load instead of a plain judgement
     #[arg(long, value_enum, requires = "once", conflicts_with_all = ["requests", "keep"])]
     scenario: Option<Scenario>,
-    /// With --scenario: long-lived TCP connections [default: 1000]
-    #[arg(long, value_name = "N", requires = "scenario", value_parser = clap::value_parser!(u32).range(10..=15_000))]
+    /// With --scenario: long-lived TCP connections, at most 15,000 for `changes` [default: 1000 for `changes`, 20000 with
+    /// --matrix, else 2000]
+    #[arg(long, value_name = "N", requires = "scenario", value_parser = clap::value_parser!(u32).range(10..=100_000))]
     connections: Option<u32>,
+    /// With --scenario node-death: all moments, both algorithms of the router, all controls; writes a Markdown table
+    #[arg(long, requires = "scenario")]
+    matrix: bool,
+    /// With --matrix: so often
+    #[arg(long, value_name = "N", requires = "matrix", default_value_t = 5)]
+    runs: usize,
     /// Leaves the lab standing at the end and prints lines to look into it
     #[arg(long)]
     keep: bool,
@@ -69,6 +78,15 @@ enum Scenario {
     /// Backends are drained, added, weighed, removed and put back three times: no connection may break or move; then
     /// once more with tracking off, where some must
     Changes,
+    /// A node of three loses its power while a backend is drained and two are added: no connection may break or move; then
+    /// once more with nodes that act alone, where some must
+    NodeDeath,
+    /// A node's peers are out of reach for 30 s, while backends change
+    Partition,
+    /// Every agent and then every node restarts, while slots are tracked
+    RollingRestart,
+    /// A node joins while slots are tracked
+    AddNode,
 }
 
 /// What the lab's own processes are started as.
@@ -116,6 +134,7 @@ fn run(args: &RunArgs) -> anyhow::Result<bool> {
     tell(&claim::remove_abandoned()?);
     match args.scenario {
         Some(Scenario::Changes) => changes(args, &interrupt),
+        Some(scenario) => campaign(args, scenario, &interrupt),
         None => plain(args, &interrupt),
     }
 }
@@ -147,16 +166,58 @@ fn changes(args: &RunArgs, interrupt: &Interrupt) -> anyhow::Result<bool> {
     Ok(summary.problems.is_empty())
 }
 
+/// Whether nothing broke but in the controls.
+fn campaign(args: &RunArgs, scenario: Scenario, interrupt: &Interrupt) -> anyhow::Result<bool> {
+    anyhow::ensure!(
+        args.nodes.is_none(),
+        "this scenario says itself how many nodes it has"
+    );
+    anyhow::ensure!(
+        !args.matrix || scenario == Scenario::NodeDeath,
+        "--matrix is for --scenario node-death"
+    );
+    let connections = args
+        .connections
+        .unwrap_or(if args.matrix { 20_000 } else { 2000 });
+    let campaign = match scenario {
+        Scenario::NodeDeath if args.matrix => Campaign::death_matrix(connections, args.runs),
+        Scenario::NodeDeath => Campaign::death(connections),
+        Scenario::Partition => Campaign::partition(connections),
+        Scenario::RollingRestart => Campaign::rolling(connections),
+        Scenario::AddNode => Campaign::join(connections),
+        Scenario::Changes => unreachable!("it is no campaign"),
+    };
+    let start = Instant::now();
+    let progress = |words: &str| eprintln!("{:5.1} s: {words}", start.elapsed().as_secs_f64());
+    let findings = match campaign.run(interrupt, progress) {
+        Err(LabError::Interrupted) => return Ok(false),
+        other => other.context("the scenario")?,
+    };
+    if args.matrix && args.output == Output::Table {
+        println!("{}", findings.markdown());
+    } else {
+        scenario::tell_findings(&findings, args.output == Output::Json)?;
+    }
+    let kinds: BTreeSet<_> = findings.errors().collect();
+    kinds.iter().for_each(|error| eprintln!("for instance: {error}"));
+    for problem in &findings.problems {
+        eprintln!("not good: {problem}");
+    }
+    Ok(findings.problems.is_empty())
+}
+
 fn plain(args: &RunArgs, interrupt: &Interrupt) -> anyhow::Result<bool> {
     let nodes = args.nodes.unwrap_or(2);
     let start = Instant::now();
     eprintln!("Setting up: client, router, {nodes} nodes, 3 backends in network namespaces ...");
-    let mut lab = match Lab::builder("run")
+    let mut builder = Lab::builder("run")
         .nodes(nodes)
         .weights(&[1, 2, 3])
-        .interrupt(interrupt)
-        .build()
-    {
+        .interrupt(interrupt);
+    if !args.once && nodes > 1 {
+        builder = builder.peered(Times::default()).spread(Spread::Resilient);
+    }
+    let mut lab = match builder.build() {
         Err(LabError::Interrupted) => return Ok(false),
         other => other.context("setting up the lab")?,
     };
@@ -180,7 +241,7 @@ fn plain(args: &RunArgs, interrupt: &Interrupt) -> anyhow::Result<bool> {
         }
         summary.problems.is_empty()
     } else {
-        demo::live(&lab, args.rate, interrupt)?;
+        demo::live(&mut lab, args.rate, interrupt)?;
         true
     };
     if args.keep {

@@ -1,7 +1,9 @@
 //! What `cargo xtask run` shows: real traffic through a lab, live or once with a verdict.
 
+mod keys;
 mod live;
 mod once;
+mod power;
 mod summary;
 mod view;
 
@@ -11,15 +13,18 @@ pub use summary::{BackendShare, NodeShare, Summary};
 pub(crate) use view::{aligned, table};
 
 use crate::error::LabError;
+use crate::host::Node;
 use crate::lab::Lab;
 use crate::traffic::Report;
 
-/// The figures of the whole lab at this moment.
-fn summarise(lab: &Lab, report: &Report, seconds: f64) -> Result<Summary, LabError> {
-    let packets = lab
-        .nodes()
-        .iter()
-        .map(|n| Ok((n.name().to_owned(), n.packets()?)));
+/// The figures of the whole lab at this moment, with each node's packets.
+fn summarise(
+    lab: &Lab,
+    report: &Report,
+    seconds: f64,
+    packets: impl Fn(&Node) -> Result<u64, LabError>,
+) -> Result<Summary, LabError> {
+    let packets = lab.nodes().iter().map(|n| Ok((n.name().to_owned(), packets(n)?)));
     let weights = lab.backends().iter().map(|b| (b.name().to_owned(), b.weight()));
     Ok(Summary::new(
         report,

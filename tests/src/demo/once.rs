@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::summary::Summary;
 use super::{summarise, view};
 use crate::error::{IoContext, LabError};
+use crate::host::Node;
 use crate::lab::Lab;
 use crate::topo::Family;
 use crate::traffic::{Job, Pace};
@@ -34,7 +35,7 @@ pub fn once(lab: &Lab, requests: u32, json: bool, interrupt: &Interrupt) -> Resu
         Ok(interrupt.raised() || load.ended()?)
     })?;
     let report = load.stop()?;
-    let mut summary = summarise(lab, &report, start.elapsed().as_secs_f64())?;
+    let mut summary = summarise(lab, &report, start.elapsed().as_secs_f64(), Node::packets)?;
     summary.expect_requests(u64::from(requests) * 2 + u64::from(half) * 2);
     summary.problems.extend(report.errors());
     let text = if json {

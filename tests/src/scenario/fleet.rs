@@ -63,6 +63,11 @@ impl Fleet {
         }
     }
 
+    /// Has these configured too.
+    pub(super) fn add(&mut self, names: Vec<String>) {
+        self.present.extend(names);
+    }
+
     /// The present configuration of node `index`.
     pub fn config(&self, index: usize) -> NodeConfig {
         let mut config = self.full[index].clone();
@@ -83,7 +88,7 @@ impl Fleet {
     pub fn make(&mut self, lab: &mut Lab, step: &Step) -> Result<(), LabError> {
         match step {
             Step::Drain(name) => return self.order(lab, "drain", name),
-            Step::Add(names) => self.present.extend(names.iter().cloned()),
+            Step::Add(names) => self.add(names.clone()),
             Step::Reweigh(weights) => self.weights.extend(weights.iter().cloned()),
             Step::Remove(name) => {
                 self.present.remove(name);

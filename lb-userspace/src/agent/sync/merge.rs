@@ -54,9 +54,10 @@ fn execute(core: &mut Core, plan: &Plan) {
     for (number, table) in OWN_TABLES.into_iter().enumerate() {
         let demoted = plan.demoted.iter();
         let demoted = demoted.filter(|key| own_table(key.proto) == number && !refused.contains(key));
-        remove(core, table, demoted.copied().collect());
+        let demoted: Vec<flow::Key> = demoted.copied().collect();
+        remove(core, table, &demoted);
     }
-    remove(core, Table::Replicas, plan.removed.clone());
+    remove(core, Table::Replicas, &plan.removed);
 }
 
 /// Writes replicas; the flows for which there was no room.
@@ -71,9 +72,9 @@ fn upsert(core: &mut Core, plan: &Plan) -> HashSet<flow::Key> {
     }
 }
 
-fn remove(core: &mut Core, table: Table, keys: Vec<flow::Key>) {
+fn remove(core: &mut Core, table: Table, keys: &[flow::Key]) {
     if !keys.is_empty()
-        && let Err(e) = core.maps.remove_entries(table, &keys)
+        && let Err(e) = core.maps.remove_entries(table, keys)
     {
         core.fail(&e);
     }

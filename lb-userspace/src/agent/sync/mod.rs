@@ -151,11 +151,11 @@ pub async fn run(setup: Setup, links: Links) -> io::Result<()> {
     core.empty = walk::empty(&core.maps);
     let shared: Shared = Rc::new(RefCell::new(core));
     let mut tasks = JoinSet::new();
-    let rounds = std::cell::Cell::new(0);
+    let rounds = std::cell::Cell::new(0u64);
     tasks.spawn_local(walk::rounds(Rc::clone(&shared), move |core| {
         report.send_replace(Arc::new(core.report()));
         rounds.set(rounds.get() + 1);
-        if rounds.get() % LAG_ROUNDS == 0 {
+        if rounds.get().is_multiple_of(LAG_ROUNDS) {
             core.reset_lag();
         }
     }));

@@ -341,9 +341,10 @@ fn look(core: &mut Core, compares: &mut [Comparison], (key, entry): &(flow::Key,
     let is_stale = core
         .link(place_of, comparison.session)
         .is_some_and(|link| link.repairs.is_stale(entry.owner, key, entry, place.range));
-    if is_stale && core.maps.entry(Table::Replicas, key).ok().flatten() == Some(*entry) {
-        if let Err(e) = core.maps.remove_entry(Table::Replicas, key) {
-            core.fail(&e);
-        }
+    if is_stale
+        && core.maps.entry(Table::Replicas, key).ok().flatten() == Some(*entry)
+        && let Err(e) = core.maps.remove_entry(Table::Replicas, key)
+    {
+        core.fail(&e);
     }
 }

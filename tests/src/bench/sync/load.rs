@@ -65,7 +65,9 @@ pub(super) fn run(program: Xdp, there: Maps, first: u32, per_second: u32, time: 
         let observer = scope.spawn(move || observe(maps, &watched, stopped));
         let made = produce(&program, &watch, first, per_second, time);
         stop.store(true, Ordering::Relaxed);
-        let (lag, missing) = observer.join().map_err(|_| anyhow::anyhow!("the observer panicked"))??;
+        let (lag, missing) = observer
+            .join()
+            .map_err(|_| anyhow::anyhow!("the observer panicked"))??;
         let (flows, took) = made?;
         Ok(Made {
             lag,
@@ -95,7 +97,11 @@ fn produce(
                 data_in: Some(&frame),
                 ..TestRunOptions::default()
             })?;
-            ensure!(SENT.contains(&result.return_value), "verdict {}", result.return_value);
+            ensure!(
+                SENT.contains(&result.return_value),
+                "verdict {}",
+                result.return_value
+            );
             if made % every == 0 {
                 watch.send((number, began)).context("the observer")?;
             }

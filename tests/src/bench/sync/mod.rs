@@ -127,7 +127,10 @@ pub fn measure(effort: Effort, interrupt: &Interrupt, mut begin: impl FnMut(&str
         first += made;
     }
     let sent = status(&mut a, 1)?.sent;
-    let judged = rates.iter().find(|rate| rate.wanted == JUDGED).context("it is one of them")?;
+    let judged = rates
+        .iter()
+        .find(|rate| rate.wanted == JUDGED)
+        .context("it is one of them")?;
     let last = rates.last().context("there are rates")?;
     Ok(Report {
         kernel: kernel()?,
@@ -221,8 +224,17 @@ impl Report {
             ]
         });
         let columns = [
-            ">WANTED/S", ">MADE/S", ">P50 MS", ">P99", ">MAX", ">MISSING", ">LOST", ">CPU SENDER", ">RECEIVER",
-            ">PER CORE SENDER", ">RECEIVER",
+            ">WANTED/S",
+            ">MADE/S",
+            ">P50 MS",
+            ">P99",
+            ">MAX",
+            ">MISSING",
+            ">LOST",
+            ">CPU SENDER",
+            ">RECEIVER",
+            ">PER CORE SENDER",
+            ">RECEIVER",
         ];
         let join = &self.join;
         format!(

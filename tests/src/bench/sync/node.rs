@@ -53,7 +53,10 @@ impl Site {
         let mut addresses = Vec::new();
         for socket in &sockets {
             let socket = socket.as_ref().map_err(|e| anyhow::anyhow!("loopback: {e}"))?;
-            addresses.push(SocketAddr::from((Ipv4Addr::LOCALHOST, socket.local_addr()?.port())));
+            addresses.push(SocketAddr::from((
+                Ipv4Addr::LOCALHOST,
+                socket.local_addr()?.port(),
+            )));
         }
         let names = ["bench0", "bench1"];
         for name in names {
@@ -153,7 +156,9 @@ impl Node {
             notices: told,
             report,
         };
-        commands.send(Command::Joining(self.place > 0)).context("the task")?;
+        commands
+            .send(Command::Joining(self.place > 0))
+            .context("the task")?;
         let (say, thread) = std::sync::mpsc::channel();
         let handler: peer::StreamHandler = Box::new(move |links| {
             Box::pin(async move {
@@ -222,7 +227,10 @@ impl Node {
 
     /// The program, to be run over packets.
     pub(super) fn program(&self) -> Result<Xdp> {
-        Ok(Xdp::from_pin(Path::new(&self.pins.0.program()), XdpAttachType::Interface)?)
+        Ok(Xdp::from_pin(
+            Path::new(&self.pins.0.program()),
+            XdpAttachType::Interface,
+        )?)
     }
 }
 
