@@ -26,8 +26,8 @@ pub const RATES: [u32; 3] = [1_000, 50_000, 200_000];
 const JUDGED: u32 = 50_000;
 /// Flows of a node that another one joins.
 pub const JOIN: u32 = 1_000_000;
-/// Room for own flows; twice as many replicas.
-const ROOM: u32 = 1 << 20;
+/// Room for own flows, at least; twice as many replicas.
+const ROOM: u32 = 1 << 16;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +36,14 @@ pub struct Effort {
     pub time: Duration,
     /// Flows of the node that is joined.
     pub join: u32,
+}
+
+impl Effort {
+    /// Room for own flows, by which there is room for all replicas of all rates.
+    fn room(self) -> u32 {
+        let records = self.time.as_secs_f64() * RATES.map(f64::from).iter().sum::<f64>();
+        self.join.max(records as u32).max(ROOM).next_power_of_two()
+    }
 }
 
 /// All results.
@@ -103,8 +111,8 @@ pub struct Join {
 /// Without root, where the nodes don't find together, and when it is interrupted.
 pub fn measure(effort: Effort, interrupt: &Interrupt, mut begin: impl FnMut(&str)) -> Result<Report> {
     begin("a join");
-    let join = measure_join(effort.join)?;
-    let (site, mut a, mut b) = (Site::new()?, Node::new(0, ROOM)?, Node::new(1, ROOM)?);
+    let join = measure_join(effort.join, effort.room())?;
+    let (site, mut a, mut b) = pair(effort.room())?;
     a.start(&site, 0)?;
     b.start(&site, 1)?;
     a.await_synced()?;
@@ -144,8 +152,12 @@ fn status(node: &mut Node, peer: usize) -> Result<Status> {
     report.peers.get(peer).cloned().context("no such peer")
 }
 
-fn measure_join(flows: u32) -> Result<Join> {
-    let (site, mut a, mut b) = (Site::new()?, Node::new(0, ROOM)?, Node::new(1, ROOM)?);
+fn pair(room: u32) -> Result<(Site, Node, Node)> {
+    Ok((Site::new()?, Node::new(0, room)?, Node::new(1, room)?))
+}
+
+fn measure_join(flows: u32, room: u32) -> Result<Join> {
+    let (site, mut a, mut b) = pair(room)?;
     a.fill(flows)?;
     a.start(&site, 0)?;
     // What the first look at an own table costs is no part of a join.
