@@ -205,6 +205,10 @@ async fn serve(
             }
             Some(call) = inbox.recv() => match call.command {
                 Command::Ready(ask) => drop(ask.reply.send(Ok(readiness(side.group.as_ref())))),
+                Command::Sync(ask) => {
+                    let group = side.group.as_ref().ok_or(Refusal::NoPeers);
+                    drop(ask.reply.send(group.map(Group::replication)));
+                }
                 Command::Leave(ask) => drop(ask.reply.send(leave(side.group.as_mut()))),
                 Command::Forget(ask) => {
                     let done = forget(side.group.as_mut(), &ask.what);

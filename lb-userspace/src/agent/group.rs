@@ -16,7 +16,7 @@ use super::change::is_peered;
 use super::controller::Controller;
 use super::member::Seen;
 use super::sync::{self, Command, Names, Notice, Report, Setup};
-use crate::api::group::{GroupState, Readiness};
+use crate::api::group::{GroupState, Readiness, Replicated, Replication};
 use crate::api::refusal::Refusal;
 use crate::dataplane::events::Events;
 use crate::dataplane::maps::Maps;
@@ -88,7 +88,6 @@ pub(super) struct Group {
     records: watch::Receiver<Arc<Report>>,
     /// The order under way.
     ticket: Option<u64>,
-    ready: watch::Sender<Result<(), String>>,
     looked: Instant,
     local: Local,
     views: Vec<View>,
@@ -161,7 +160,6 @@ impl Group {
             start,
         );
         drop(flows.send(Command::Joining(!controller.is_kept())));
-        let (ready, _) = watch::channel(Err(Why::Waiting.to_string()));
         Ok(Some(Self {
             machine,
             nodes: config.nodes.clone(),
@@ -175,7 +173,6 @@ impl Group {
             notices,
             records,
             ticket: None,
-            ready,
             looked: Instant::now(),
             local: Local::default(),
             views: Vec::new(),
@@ -191,19 +188,9 @@ impl Group {
         self.start + self.origin.elapsed()
     }
 
-    /// This node's place.
-    pub(super) fn own(&self) -> u8 {
-        self.own
-    }
-
     /// The way to the other nodes.
     pub(super) fn peers(&self) -> &Peers {
         &self.peers
-    }
-
-    /// Whether this node may attract traffic, and why not.
-    pub(super) fn ready(&self) -> watch::Receiver<Result<(), String>> {
-        self.ready.subscribe()
     }
 
     /// How the group runs.
@@ -212,8 +199,44 @@ impl Group {
     }
 
     /// What flow records are doing.
-    pub(super) fn records(&self) -> watch::Receiver<Arc<Report>> {
-        self.records.clone()
+    pub(super) fn replication(&self) -> Replication {
+        let report = self.records.borrow().clone();
+        let others = report
+            .peers
+            .iter()
+            .zip(0u8..)
+            .filter(|&(_, place)| place != self.own);
+        let ms = |lag: Option<Duration>| lag.map(|lag| lag.as_secs_f64() * 1000.0);
+        let one = |(status, place): (&crate::sync::Status, u8)| {
+            let (sent, received, drops) = (&status.sent, &status.received, &status.drops);
+            let dropped = [
+                ("vip", drops.vip),
+                ("backend", drops.backend),
+                ("foreign", drops.foreign),
+                ("dead", drops.dead),
+                ("not_owner", drops.not_owner),
+                ("unyielding", drops.unyielding),
+            ];
+            Replicated {
+                node: self.name(place).to_owned(),
+                connected: report.connected.contains(&place),
+                lag_p50_ms: ms(sent.lag.quantile(0.5)),
+                lag_p99_ms: ms(sent.lag.quantile(0.99)),
+                sent: sent.records,
+                acknowledged: sent.acknowledged,
+                received: received.records,
+                found: drops.found,
+                repairs: sent.repairs + received.repairs,
+                differing: status.differing as u64,
+                degraded: status.is_degraded,
+                dropped: dropped.map(|(reason, count)| (reason.to_owned(), count)).into(),
+            }
+        };
+        Replication {
+            events: report.events,
+            lost: report.lost,
+            peers: others.map(one).collect(),
+        }
     }
 
     /// Whether this node may attract traffic, and how the group runs.
@@ -487,7 +510,6 @@ impl Group {
             }
             Err(why) => info!("not ready for traffic: {}", self.why(why)),
         }
-        drop(self.ready.send_replace(ready.map_err(|why| why.to_string())));
     }
 
     fn members(&mut self, members: Nodes, controller: &mut Controller) {
@@ -527,7 +549,7 @@ impl Group {
                 warn!(node = self.name(*node), "no member any more: {how}");
             }
             Event::Committed(target) => {
-                info!(rings = target.rings, "change of slots committed by all members")
+                info!(rings = target.rings, "change of slots committed by all members");
             }
             Event::GivenUp(target) => info!(rings = target.rings, "change of slots given up for a newer one"),
             Event::Judged(verdict) => info!(

@@ -22,7 +22,7 @@ use super::dto::{
     Applied, Backends, Drain, Events, History, LONGEST_MS, Naming, Ordered, Plain, Planned, Problem, Ramp,
     Rollback, Running, STEPS_MAX, Since, Weight,
 };
-use super::group::{Done, Readiness};
+use super::group::{Done, Readiness, Replication};
 use super::health::{self, Health, Whose};
 use super::peers::{self, Peers};
 use super::refusal::Refusal;
@@ -84,6 +84,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(history))
         .routes(routes!(rollback))
         .routes(routes!(ready))
+        .routes(routes!(replication))
         .routes(routes!(leave))
         .routes(routes!(forget))
         .routes(routes!(events))
@@ -394,6 +395,13 @@ async fn ready(
         StatusCode::SERVICE_UNAVAILABLE
     };
     Ok((status, Json(readiness)))
+}
+
+/// What the replication of flows to the other nodes is doing.
+#[utoipa::path(get, path = "/v1/sync", tag = "group",
+    responses((status = 200, body = Replication), (status = "default", body = Problem)))]
+async fn replication(State(context): State<Api>, Extension(who): Extension<Who>) -> Answer<Replication> {
+    context.calls.ask(who, Command::Sync, ()).await.map(Json)
 }
 
 /// Leaves the group: this node attracts no more traffic, hands its flows over, and its agent ends.

@@ -88,6 +88,8 @@ pub enum Command {
         #[arg(long, value_name = "TIME", value_parser = duration)]
         wait: Option<Duration>,
     },
+    /// What the replication of flows to the other nodes is doing. Asks the agent.
+    Sync,
     /// Takes this node out of its group: it attracts no more traffic, hands its flows over, and its agent ends.
     Leave,
     /// Has the group count a silent node as one that forwards nothing, so that changes wait for it no longer.

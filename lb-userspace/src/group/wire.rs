@@ -275,7 +275,10 @@ fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
         }
         Msg::Stale(term) => known(term.node < nodes),
         Msg::Offer { verdict, .. } => few(named(verdict), BACKENDS_MAX),
-        Msg::Image { image, .. } => few(image.slots.len().max(image.backends.len()), BACKENDS_MAX),
+        Msg::Image { image, .. } => {
+            let longest = image.slots.len().max(image.backends.len());
+            few(longest.max(image.leavers.len()), BACKENDS_MAX)
+        }
         Msg::Welcome { term, members, .. } => known(within(*members) && term.node < nodes),
         Msg::Forget(node) => known(*node < nodes),
         Msg::Join { .. } | Msg::Installed { .. } | Msg::Goodbye | Msg::Farewell => Ok(()),
@@ -346,6 +349,7 @@ mod tests {
             pool: u64::MAX,
             backends: vec![u64::MAX; 4096],
             slots: vec![u64::MAX; 65_536],
+            leavers: Vec::new(),
         };
         let bytes = encode(&Msg::Image {
             offer: u64::MAX,

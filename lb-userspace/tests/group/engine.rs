@@ -179,6 +179,7 @@ impl Engine {
             pool: POOL,
             backends: (0..=u64::from(BACKENDS)).collect(),
             slots: self.slots.iter().map(|slot| slot.0).collect(),
+            leavers: Vec::new(),
         }
     }
 
