@@ -16,6 +16,7 @@ use super::change::is_peered;
 use super::controller::Controller;
 use super::member::Seen;
 use super::sync::{self, Command, Names, Notice, Report, Setup};
+use crate::api;
 use crate::api::group::{GroupState, Readiness};
 use crate::api::refusal::Refusal;
 use crate::dataplane::events::Events;
@@ -212,8 +213,9 @@ impl Group {
     }
 
     /// What flow records are doing.
-    pub(super) fn records(&self) -> watch::Receiver<Arc<Report>> {
-        self.records.clone()
+    pub(super) fn records(&self) -> api::sync::Reader {
+        let names = self.nodes.iter().map(ToString::to_string);
+        api::sync::Reader::new(names, usize::from(self.own), self.records.clone())
     }
 
     /// Whether this node may attract traffic, and how the group runs.

@@ -224,7 +224,10 @@ fn a_bench_of_replication_loses_nothing() {
     assert_eq!(rates.collect::<Vec<_>>(), sync::RATES);
     for rate in &report.rates {
         assert_eq!((rate.missing, rate.lost), (0, 0), "{rate:?}");
-        assert!(0.0 < rate.p50_ms && rate.p50_ms <= rate.p99_ms && rate.p99_ms <= rate.max_ms, "{rate:?}");
+        assert!(
+            0.0 < rate.p50_ms && rate.p50_ms <= rate.p99_ms && rate.p99_ms <= rate.max_ms,
+            "{rate:?}"
+        );
     }
     for bytes in [report.bytes_per_record, report.join.bytes_per_record] {
         assert!((9.0..=20.0).contains(&bytes), "{bytes} bytes for an IPv4 record");

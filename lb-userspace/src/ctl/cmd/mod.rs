@@ -21,6 +21,7 @@ mod ring;
 mod states;
 mod stats;
 mod status;
+mod sync;
 mod trace;
 mod view;
 mod vips;
@@ -83,6 +84,7 @@ pub fn run(args: Args) -> Result<Output> {
         Command::Flows(flows) => with_view(&|maps, view| flows::run(maps, view, flows, args.output)),
         Command::Health { pool } => health::run(&args.api_socket, pool.as_deref()),
         Command::Peers => peers::run(&args.api_socket),
+        Command::Sync => sync::run(&args.api_socket),
         Command::Pki(command) => pki::run(command),
         Command::Trace(trace) => trace::run(&root, trace),
         Command::Stats(args::Stats { watch: None, .. }) => with_view(&stats::run),
