@@ -180,9 +180,11 @@ impl Machine {
         if needed.iter().all(|place| pending.answers.contains_key(&place)) {
             return lead.pending.take().map(|pending| pending.answers);
         }
-        let silent = (now.since(pending.began) >= WAITS)
-            .then_some(waits)
-            .unwrap_or_default();
+        let silent = if now.since(pending.began) >= WAITS {
+            waits
+        } else {
+            Nodes::default()
+        };
         if silent != lead.told_waits {
             lead.told_waits = silent;
             if !silent.is_empty() {

@@ -240,11 +240,11 @@ impl Machine {
         let Some(lead) = &self.lead else { return };
         let changed = lead.crew != self.members || !self.silent().is_empty();
         match lead.step.clone() {
-            Step::Prepare(target) | Step::Pause(target, _) | Step::Commit(target) => {
-                if changed || target != self.local.target {
-                    self.tell(Event::GivenUp(target));
-                    self.abandon();
-                }
+            Step::Prepare(target) | Step::Pause(target, _) | Step::Commit(target)
+                if changed || target != self.local.target =>
+            {
+                self.tell(Event::GivenUp(target));
+                self.abandon();
             }
             Step::Close(cells) | Step::Fence(cells) | Step::Vote(cells) => {
                 let is_late = self.now.since(lead.since) >= PATIENCE;
@@ -258,11 +258,11 @@ impl Machine {
                 self.hold(&cells);
                 self.instead(vec![Step::Reopen(cells)]);
             }
-            Step::Judge(verdict) => {
-                if lead.recover || (!self.silent().is_empty() && self.live_have_answered()) {
-                    self.note_judged(&verdict);
-                    self.abandon();
-                }
+            Step::Judge(verdict)
+                if lead.recover || (!self.silent().is_empty() && self.live_have_answered()) =>
+            {
+                self.note_judged(&verdict);
+                self.abandon();
             }
             Step::Plan(_) if changed => {
                 if let Some(lead) = &mut self.lead {

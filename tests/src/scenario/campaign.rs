@@ -121,6 +121,14 @@ impl Campaign {
         }
     }
 
+    /// The trials with these guards instead, and no controls.
+    #[must_use]
+    pub fn with(mut self, guards: Guards) -> Self {
+        self.tries.iter_mut().for_each(|given| given.guards = guards);
+        self.controls.clear();
+        self
+    }
+
     /// Runs all of it; `progress` hears in words what goes on.
     pub fn run(&self, interrupt: &Interrupt, mut progress: impl FnMut(&str)) -> Result<Findings, LabError> {
         let all = self.tries.len() + self.controls.len();
