@@ -63,6 +63,7 @@ impl Served {
             state_dir: Arc::new(dir.path().to_owned()),
             checks: checks.reader(),
             peers: lb_userspace::peer::Reader::nobody(),
+            records: lb_userspace::api::sync::Reader::nobody(),
         };
         let asked = Arc::new(Mutex::new(Vec::new()));
         let notes = Arc::clone(&asked);
@@ -141,7 +142,6 @@ fn what(command: &Command) -> String {
         Command::Running(_) => "running".to_owned(),
         Command::History(_) => "history".to_owned(),
         Command::Ready(_) => "ready".to_owned(),
-        Command::Sync(_) => "sync".to_owned(),
         Command::Leave(_) => "leave".to_owned(),
         Command::Forget(ask) => format!("forget {}", ask.what),
         Command::Rollback(ask) => format!("rollback {:?}", ask.what),
@@ -204,7 +204,6 @@ fn answer(command: Command) {
             why: Some("leaving".to_owned()),
             group: None,
         }))),
-        Command::Sync(ask) => drop(ask.reply.send(Err(Refusal::NoPeers))),
         Command::Leave(ask) => drop(ask.reply.send(Err(Refusal::NoPeers))),
         Command::Forget(ask) => drop(ask.reply.send(match ask.what.as_str() {
             "lb2" => Ok(Done {

@@ -86,7 +86,6 @@ impl Desk {
             Command::Running(ask) => drop(ask.reply.send(Ok(self.running(controller)))),
             // Asked of whoever holds the way to the peers.
             Command::Ready(ask) => drop(ask.reply.send(Err(Refusal::NoPeers))),
-            Command::Sync(ask) => drop(ask.reply.send(Err(Refusal::NoPeers))),
             Command::Leave(ask) => drop(ask.reply.send(Err(Refusal::NoPeers))),
             Command::Forget(ask) => drop(ask.reply.send(Err(Refusal::NoPeers))),
             // Asked of whoever holds the way through the tunnel.

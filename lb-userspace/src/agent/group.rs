@@ -16,7 +16,8 @@ use super::change::is_peered;
 use super::controller::Controller;
 use super::member::Seen;
 use super::sync::{self, Command, Names, Notice, Report, Setup};
-use crate::api::group::{GroupState, Readiness, Replicated, Replication};
+use crate::api;
+use crate::api::group::{GroupState, Readiness};
 use crate::api::refusal::Refusal;
 use crate::dataplane::events::Events;
 use crate::dataplane::maps::Maps;
@@ -199,44 +200,9 @@ impl Group {
     }
 
     /// What flow records are doing.
-    pub(super) fn replication(&self) -> Replication {
-        let report = self.records.borrow().clone();
-        let others = report
-            .peers
-            .iter()
-            .zip(0u8..)
-            .filter(|&(_, place)| place != self.own);
-        let ms = |lag: Option<Duration>| lag.map(|lag| lag.as_secs_f64() * 1000.0);
-        let one = |(status, place): (&crate::sync::Status, u8)| {
-            let (sent, received, drops) = (&status.sent, &status.received, &status.drops);
-            let dropped = [
-                ("vip", drops.vip),
-                ("backend", drops.backend),
-                ("foreign", drops.foreign),
-                ("dead", drops.dead),
-                ("not_owner", drops.not_owner),
-                ("unyielding", drops.unyielding),
-            ];
-            Replicated {
-                node: self.name(place).to_owned(),
-                connected: report.connected.contains(&place),
-                lag_p50_ms: ms(sent.lag.quantile(0.5)),
-                lag_p99_ms: ms(sent.lag.quantile(0.99)),
-                sent: sent.records,
-                acknowledged: sent.acknowledged,
-                received: received.records,
-                found: drops.found,
-                repairs: sent.repairs + received.repairs,
-                differing: status.differing as u64,
-                degraded: status.is_degraded,
-                dropped: dropped.map(|(reason, count)| (reason.to_owned(), count)).into(),
-            }
-        };
-        Replication {
-            events: report.events,
-            lost: report.lost,
-            peers: others.map(one).collect(),
-        }
+    pub(super) fn records(&self) -> api::sync::Reader {
+        let names = self.nodes.iter().map(ToString::to_string);
+        api::sync::Reader::new(names, usize::from(self.own), self.records.clone())
     }
 
     /// Whether this node may attract traffic, and how the group runs.

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::dto::{
     Applied, Backends, Drain, History, Naming, Ordered, Plain, Planned, Ramp, Rollback, Running, Weight,
 };
-use super::group::{Done, Readiness, Replication};
+use super::group::{Done, Readiness};
 use super::refusal::Refusal;
 use super::tracked::{Tracked, Wanted};
 use crate::doctor::Patient;
@@ -64,8 +64,6 @@ pub enum Command {
     Running(Ask<(), Running>),
     /// Whether this node may attract traffic.
     Ready(Ask<(), Readiness>),
-    /// What flow records are doing.
-    Sync(Ask<(), Replication>),
     /// Leave the group, then stop.
     Leave(Ask<(), Done>),
     /// Count a silent node, by name, as one that forwards nothing.

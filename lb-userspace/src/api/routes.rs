@@ -22,10 +22,11 @@ use super::dto::{
     Applied, Backends, Drain, Events, History, LONGEST_MS, Naming, Ordered, Plain, Planned, Problem, Ramp,
     Rollback, Running, STEPS_MAX, Since, Weight,
 };
-use super::group::{Done, Readiness, Replication};
+use super::group::{Done, Readiness};
 use super::health::{self, Health, Whose};
 use super::peers::{self, Peers};
 use super::refusal::Refusal;
+use super::sync::{self, Sync};
 use super::tracked::{self, Tracked, Wanted};
 use crate::config::FILE_MAX;
 use crate::doctor::{Report, examine};
@@ -65,6 +66,8 @@ pub struct Api {
     pub checks: Reader,
     /// What is known of the other nodes.
     pub peers: peer::Reader,
+    /// What flow records are doing.
+    pub records: sync::Reader,
 }
 
 fn documented() -> OpenApiRouter<Api> {
@@ -78,13 +81,13 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(ramp))
         .routes(routes!(health_of))
         .routes(routes!(peers_of))
+        .routes(routes!(sync_of))
         .routes(routes!(tracked_slots))
         .routes(routes!(doctor))
         .routes(routes!(running))
         .routes(routes!(history))
         .routes(routes!(rollback))
         .routes(routes!(ready))
-        .routes(routes!(replication))
         .routes(routes!(leave))
         .routes(routes!(forget))
         .routes(routes!(events))
@@ -295,6 +298,12 @@ async fn peers_of(State(context): State<Api>) -> Json<Peers> {
     Json(peers::peers(&context.peers.view()))
 }
 
+/// Flow records between this node and the others; none where the nodes don't talk.
+#[utoipa::path(get, path = "/v1/sync", tag = "group", responses((status = 200, body = Sync)))]
+async fn sync_of(State(context): State<Api>) -> Json<Sync> {
+    Json(sync::sync(&context.records))
+}
+
 /// The tracked slots, and what holds each.
 #[utoipa::path(get, path = "/v1/tracked", tag = "slots", params(Wanted),
     responses((status = 200, body = Tracked), (status = "default", body = Problem)))]
@@ -395,13 +404,6 @@ async fn ready(
         StatusCode::SERVICE_UNAVAILABLE
     };
     Ok((status, Json(readiness)))
-}
-
-/// What the replication of flows to the other nodes is doing.
-#[utoipa::path(get, path = "/v1/sync", tag = "group",
-    responses((status = 200, body = Replication), (status = "default", body = Problem)))]
-async fn replication(State(context): State<Api>, Extension(who): Extension<Who>) -> Answer<Replication> {
-    context.calls.ask(who, Command::Sync, ()).await.map(Json)
 }
 
 /// Leaves the group: this node attracts no more traffic, hands its flows over, and its agent ends.

@@ -88,8 +88,6 @@ pub enum Command {
         #[arg(long, value_name = "TIME", value_parser = duration)]
         wait: Option<Duration>,
     },
-    /// What the replication of flows to the other nodes is doing. Asks the agent.
-    Sync,
     /// Takes this node out of its group: it attracts no more traffic, hands its flows over, and its agent ends.
     Leave,
     /// Has the group count a silent node as one that forwards nothing, so that changes wait for it no longer.
@@ -101,6 +99,8 @@ pub enum Command {
     },
     /// The other nodes of the group: which of them live, and what differs between them and this one. Asks the agent.
     Peers,
+    /// Flow records between this node and the others: how late they are, how many, what is missing. Asks the agent.
+    Sync,
     /// What becomes of a packet, stage by stage; changes nothing. Exit code 0 forwarded, 1 not forwarded, 2 an error.
     Trace(Trace),
     /// All counters: VIPs, backends, stop reasons; or their rates.
