@@ -57,13 +57,13 @@ fn syn(n: u32) -> Vec<u8> {
 }
 
 /// Begins `per_second` flows a second, from number `first` on, for a while. `there` are the maps of the other node.
-pub(super) fn run(program: Xdp, there: Maps, first: u32, per_second: u32, time: Duration) -> Result<Made> {
+pub(super) fn run(program: &Xdp, there: &Maps, first: u32, per_second: u32, time: Duration) -> Result<Made> {
     let (watch, watched) = channel();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        let (maps, stopped) = (&there, &stop);
+        let (maps, stopped) = (there, &stop);
         let observer = scope.spawn(move || observe(maps, &watched, stopped));
-        let made = produce(&program, &watch, first, per_second, time);
+        let made = produce(program, &watch, first, per_second, time);
         stop.store(true, Ordering::Relaxed);
         let (lag, missing) = observer
             .join()

@@ -181,7 +181,7 @@ fn measure_join(flows: u32, room: u32) -> Result<Join> {
 fn measure_rate(a: &mut Node, b: &mut Node, first: u32, wanted: u32, time: Duration) -> Result<(Rate, u32)> {
     let (lost, start) = (a.maps.lost_events()?.packets, [a.cpu()?, b.cpu()?]);
     let began = Instant::now();
-    let made = load::run(a.program()?, b.open()?, first, wanted, time)?;
+    let made = load::run(&a.program()?, &b.open()?, first, wanted, time)?;
     let over = began.elapsed().as_secs_f64();
     let cpu = [a.cpu()? - start[0], b.cpu()? - start[1]].map(|cpu| cpu.as_secs_f64());
     let ms = |share: f64| round(made.lag.value_at_quantile(share) as f64 / 1000.0);
