@@ -30,7 +30,7 @@ use crate::dataplane::load::{Balancer, Plan};
 use crate::dataplane::pin::Root;
 use crate::health::task::Checks;
 use crate::metrics;
-use crate::model::GroupKey;
+use crate::model::{GroupKey, Model};
 use crate::net::{self, REFRESH_EVERY};
 use crate::peer;
 
@@ -67,30 +67,11 @@ pub async fn run(args: Args) -> Result<()> {
     let metrics_on = metrics::bind(model.metrics.map(|metrics| metrics.listen))?;
     Group::check(&model)?;
     let (mut desk, operator) = Desk::open(&args, text, keeper);
-    let plan = Plan {
-        capacity: model.capacity,
-        key: model.group.key.as_ref(),
-        node: &model.node.name,
-        log_level: log::program_level(),
-    };
-    let balancer = Balancer::load(&root, &plan)?;
-    info!(
-        node = %model.node.name,
-        object = &crate::dataplane::object::HASH[..12],
-        pins = %root.path().display(),
-        "{}",
-        if balancer.adopted { "took over the running data plane" } else { "loaded a new data plane" }
-    );
+    let balancer = load(&root, &model)?;
     let checks = health::start(&model, &args.state_dir)?;
     let mut controller = Controller::new(model, balancer, !args.no_attach, operator).await?;
     controller.health(checks.taken_over());
-    if let Err(e) = controller.start().await {
-        if !controller.balancer().adopted {
-            // Nothing is attached, and nobody is helped by maps that nothing uses.
-            root.remove()?;
-        }
-        return Err(e);
-    }
+    start(&mut controller, &root).await?;
     let mut tunnels = Tunnels::new(&root, controller.model().capacity);
     tunnels.follow(&controller, &checks).await;
     let _log = log::bridge(controller.balancer().ebpf());
@@ -131,6 +112,35 @@ pub async fn run(args: Args) -> Result<()> {
     }
     info!("stopped; the data plane goes on without me (`lbctl detach` takes it off)");
     Ok(())
+}
+
+/// Loads the program, or takes over the one that runs.
+fn load(root: &Root, model: &Model) -> Result<Balancer> {
+    let plan = Plan {
+        capacity: model.capacity,
+        key: model.group.key.as_ref(),
+        node: &model.node.name,
+        log_level: log::program_level(),
+    };
+    let balancer = Balancer::load(root, &plan)?;
+    info!(
+        node = %model.node.name,
+        object = &crate::dataplane::object::HASH[..12],
+        pins = %root.path().display(),
+        "{}",
+        if balancer.adopted { "took over the running data plane" } else { "loaded a new data plane" }
+    );
+    Ok(balancer)
+}
+
+/// Fills the maps and attaches.
+async fn start(controller: &mut Controller, root: &Root) -> Result<()> {
+    let started = controller.start().await;
+    if started.is_err() && !controller.balancer().adopted {
+        // Nothing is attached, and nobody is helped by maps that nothing uses.
+        root.remove()?;
+    }
+    started
 }
 
 struct Signals {
@@ -192,11 +202,12 @@ async fn serve(
             .unwrap_or(LOOK_AGAIN_EVERY)
             .min(LOOK_AGAIN_EVERY);
         let charter = desk.charter_due();
-        tokio::select! {
+        let went_well = tokio::select! {
             happened = happens(&mut side.group) => {
                 if let Some(group) = &mut side.group {
                     group.take(happened, controller);
                 }
+                true
             }
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
@@ -205,57 +216,63 @@ async fn serve(
                     group.peers().reload();
                 }
                 reload(desk, controller).await;
+                true
             }
-            Some(call) = inbox.recv() => match call.command {
-                Command::Ready(ask) => drop(ask.reply.send(Ok(readiness(side.group.as_ref())))),
-                Command::Leave(ask) => drop(ask.reply.send(leave(side.group.as_mut()))),
-                Command::Forget(ask) => {
-                    let done = forget(side.group.as_mut(), &ask.what);
-                    drop(ask.reply.send(done));
-                }
-                Command::Doctor(ask) => side.tunnels.doctor(controller, ask).await,
-                command => desk.call(controller, Call { command, ..call }).await,
-            },
+            Some(call) = inbox.recv() => {
+                called(desk, controller, side, call).await;
+                true
+            }
             update = side.checks.update() => {
                 desk.judged(controller, &update.events);
                 controller.health(&update.standings);
-                if !follow(desk, controller).await {
-                    again.reset_after(REOPEN_AFTER);
-                }
+                follow(desk, controller).await
             }
             () = sleep(due) => {
                 desk.time_passed(controller).await;
-                desk.look_for_drift();
+                true
             }
             () = sleep_until(charter.unwrap_or_else(Instant::now).into()), if charter.is_some() => {
                 desk.charter_tick(controller).await;
+                true
             }
             () = sleep_until(turn.unwrap_or_else(Instant::now).into()), if turn.is_some() => {
                 match controller.turn() {
-                    Ok(false) => {}
-                    Ok(true) => {
-                        if !follow(desk, controller).await {
-                            again.reset_after(REOPEN_AFTER);
-                        }
+                    Ok(false) => true,
+                    Ok(true) => follow(desk, controller).await,
+                    Err(e) => {
+                        error!("{e:#}");
+                        true
                     }
-                    Err(e) => error!("{e:#}"),
                 }
             }
             _ = refresh.tick() => survive(controller.refresh().await, controller).await,
             _ = again.tick() => {
-                if !follow(desk, controller).await {
-                    again.reset_after(REOPEN_AFTER);
-                }
+                desk.time_passed(controller).await;
+                desk.look_for_drift();
+                follow(desk, controller).await
             }
             changed = controller.changed() => match changed {
-                Ok(()) => {
-                    if !follow(desk, controller).await {
-                        again.reset_after(REOPEN_AFTER);
-                    }
-                }
+                Ok(()) => follow(desk, controller).await,
                 failed => survive(failed, controller).await,
             },
+        };
+        if !went_well {
+            again.reset_after(REOPEN_AFTER);
         }
+    }
+}
+
+/// Somebody asks.
+async fn called(desk: &mut Desk, controller: &mut Controller, side: &mut Side, call: Call) {
+    match call.command {
+        Command::Ready(ask) => drop(ask.reply.send(Ok(readiness(side.group.as_ref())))),
+        Command::Leave(ask) => drop(ask.reply.send(leave(side.group.as_mut()))),
+        Command::Forget(ask) => {
+            let done = forget(side.group.as_mut(), &ask.what);
+            drop(ask.reply.send(done));
+        }
+        Command::Doctor(ask) => side.tunnels.doctor(controller, ask).await,
+        command => desk.call(controller, Call { command, ..call }).await,
     }
 }
 
@@ -334,13 +351,15 @@ async fn follow(desk: &mut Desk, controller: &mut Controller) -> bool {
 }
 
 /// A netlink error is no reason to die: the data plane is fine, and new sockets see everything anew.
-async fn survive(result: Result<(), net::Error>, controller: &mut Controller) {
-    let Err(e) = result else { return };
+/// There is nothing that has to be done again soon.
+async fn survive(result: Result<(), net::Error>, controller: &mut Controller) -> bool {
+    let Err(e) = result else { return true };
     warn!("netlink: {e}; opening it anew");
     sleep(REOPEN_AFTER).await;
     if let Err(e) = controller.reopen().await {
         error!("netlink: {e}");
     }
+    true
 }
 
 async fn reload(desk: &mut Desk, controller: &mut Controller) {

@@ -133,10 +133,11 @@ impl World {
         Ok(())
     }
 
-    fn step(&mut self, n: u8, what: What) {
+    /// What happens to the world and not to a machine; the rest is given back.
+    fn befalls(&mut self, n: u8, what: What) -> Option<What> {
         let i = usize::from(n);
         match what {
-            What::Start => return self.start(n),
+            What::Start => self.start(n),
             What::Heal(peer) => {
                 if self
                     .net
@@ -147,12 +148,10 @@ impl World {
                     self.net.cut.remove(&pair(n, peer));
                     self.connect(n, peer);
                 }
-                return;
             }
             What::Charter(generation) => {
                 let node = &mut self.nodes[i];
                 node.engine.generation = node.engine.generation.max(generation);
-                return;
             }
             What::Truth => {
                 let dead = &self.dead;
@@ -164,11 +163,16 @@ impl World {
                     };
                     self.nodes[i].engine.views[usize::from(b)] = standing;
                 }
-                return;
             }
-            What::Engine(ticket) => return self.engine(n, ticket),
-            _ => {}
+            What::Engine(ticket) => self.engine(n, ticket),
+            other => return Some(other),
         }
+        None
+    }
+
+    fn step(&mut self, n: u8, what: What) {
+        let i = usize::from(n);
+        let Some(what) = self.befalls(n, what) else { return };
         let generation = self.generation;
         let now = self.now;
         let input = match what {

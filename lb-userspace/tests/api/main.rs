@@ -1,5 +1,7 @@
 //! The API over a real Unix socket, with an agent that notes what it is asked.
 
+mod group;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
@@ -288,32 +290,6 @@ async fn orders_reach_the_agent_with_who_gave_them() {
         asked.contains("lb.yaml") && asked.contains("Some(3)") && asked.contains("node: {}"),
         "{asked}"
     );
-}
-
-#[tokio::test]
-async fn a_node_that_is_not_ready_says_so_by_its_status_too() {
-    let served = Served::start();
-    let (status, json) = served.http("GET /v1/ready", b"").await;
-    assert_eq!(
-        (status, &json["ready"], &json["why"]),
-        (503, &false.into(), &"leaving".into())
-    );
-    let client = served.client();
-    let readiness: Readiness = client.get_either("/v1/ready").await.expect("an answer");
-    assert!(!readiness.ready);
-    let done: Done = client
-        .post("/v1/peers/lb2/forget", &Value::Null)
-        .await
-        .expect("it is silent");
-    assert!(done.done.contains("lb2"));
-    let refused = client.post::<Done>("/v1/peers/lb9/forget", &Value::Null).await;
-    let text = refused.expect_err("no such node").to_string();
-    assert!(
-        text.contains("no other node \"lb9\"") && text.contains("there are: lb2"),
-        "{text}"
-    );
-    let refused = client.post::<Done>("/v1/leave", &Value::Null).await;
-    assert!(refused.expect_err("no group").to_string().contains("no group"));
 }
 
 #[tokio::test]
