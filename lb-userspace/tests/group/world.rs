@@ -133,46 +133,9 @@ impl World {
         Ok(())
     }
 
-    /// What happens to the world and not to a machine; the rest is given back.
-    fn befalls(&mut self, n: u8, what: What) -> Option<What> {
-        let i = usize::from(n);
-        match what {
-            What::Start => self.start(n),
-            What::Heal(peer) => {
-                if self
-                    .net
-                    .cut
-                    .get(&pair(n, peer))
-                    .is_some_and(|until| *until <= self.now)
-                {
-                    self.net.cut.remove(&pair(n, peer));
-                    self.connect(n, peer);
-                }
-            }
-            What::Charter(generation) => {
-                let node = &mut self.nodes[i];
-                node.engine.generation = node.engine.generation.max(generation);
-            }
-            What::Truth => {
-                let dead = &self.dead;
-                for b in 1..=BACKENDS {
-                    let standing = if dead.contains(&b) {
-                        Standing::Dead
-                    } else {
-                        Standing::Up
-                    };
-                    self.nodes[i].engine.views[usize::from(b)] = standing;
-                }
-            }
-            What::Engine(ticket) => self.engine(n, ticket),
-            other => return Some(other),
-        }
-        None
-    }
-
     fn step(&mut self, n: u8, what: What) {
         let i = usize::from(n);
-        let Some(what) = self.befalls(n, what) else { return };
+        let Some(what) = self.around(n, what) else { return };
         let generation = self.generation;
         let now = self.now;
         let input = match what {
@@ -225,6 +188,43 @@ impl World {
                 self.drain(n);
             }
         }
+    }
+
+    /// What happens to the node, not to its machine.
+    fn around(&mut self, n: u8, what: What) -> Option<What> {
+        let i = usize::from(n);
+        match what {
+            What::Start => self.start(n),
+            What::Heal(peer) => {
+                if self
+                    .net
+                    .cut
+                    .get(&pair(n, peer))
+                    .is_some_and(|until| *until <= self.now)
+                {
+                    self.net.cut.remove(&pair(n, peer));
+                    self.connect(n, peer);
+                }
+            }
+            What::Charter(generation) => {
+                let node = &mut self.nodes[i];
+                node.engine.generation = node.engine.generation.max(generation);
+            }
+            What::Truth => {
+                let dead = &self.dead;
+                for b in 1..=BACKENDS {
+                    let standing = if dead.contains(&b) {
+                        Standing::Dead
+                    } else {
+                        Standing::Up
+                    };
+                    self.nodes[i].engine.views[usize::from(b)] = standing;
+                }
+            }
+            What::Engine(ticket) => self.engine(n, ticket),
+            other => return Some(other),
+        }
+        None
     }
 
     fn installed(&mut self, n: u8) -> Input {
