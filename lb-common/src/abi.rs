@@ -95,14 +95,17 @@ pub mod map {
     pub const DECAP_ALLOW: &str = "lb_decap_allow";
     /// PERCPU_ARRAY [`crate::stop::DecapStop`] → [`crate::stats::Counter`].
     pub const DECAP_STOPS: &str = "lb_decap_stops";
-    /// PERCPU_ARRAY of one [`crate::stats::Counter`]: packets whose outer header was removed.
+    /// PERCPU_ARRAY [`crate::stats::decap`] → [`crate::stats::Counter`]: what became of packets in tunnels.
     pub const DECAP_STATS: &str = "lb_decap_stats";
 
     /// PERCPU_ARRAY backend index → [`crate::stats::Counter`]: packets that `lb_probe` wrapped; beside [`BACKENDS`].
     pub const PROBE_STATS: &str = "lb_probe_stats";
 
+    /// ARRAY of one u32: the UDP port that `lb_decap` takes for GUE, 0 = none.
+    pub const DECAP_PORT: &str = "lb_decap_port";
+
     /// All of `lb_decap`'s pinned maps.
-    pub const DECAP: [&str; 3] = [DECAP_ALLOW, DECAP_STOPS, DECAP_STATS];
+    pub const DECAP: [&str; 4] = [DECAP_ALLOW, DECAP_STOPS, DECAP_STATS, DECAP_PORT];
 }
 
 /// The program's constant that holds the expanded key of the flow hash, [`crate::hash::Key`].

@@ -19,6 +19,12 @@ pub const fn update(csum: u16, old: u16, new: u16) -> u16 {
     !fold((!csum) as u32 + (!old) as u32 + new as u32)
 }
 
+/// The same for a 32-bit word.
+#[inline(always)]
+pub const fn update_word(csum: u16, old: u32, new: u32) -> u16 {
+    !fold((!csum) as u32 + halves(!old) + halves(new))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +55,20 @@ mod tests {
             let before = definition(&words);
             let old = std::mem::replace(&mut words[0], new);
             prop_assert!(same(update(before, old, new), definition(&words)));
+        }
+    }
+
+    #[test]
+    fn a_word_is_two_halves() {
+        let half = |word: u32, n: u32| (word >> (16 * n)) as u16;
+        for (csum, old, new) in [
+            (0x1234, 0x0a00_0105, 0x0a00_0207),
+            (0xffff, u32::MAX, 0),
+            (0, 0, u32::MAX),
+        ] {
+            let one = update(csum, half(old, 0), half(new, 0));
+            let two = update(one, half(old, 1), half(new, 1));
+            assert!(same(update_word(csum, old, new), two), "{csum:x} {old:x} {new:x}");
         }
     }
 

@@ -2,8 +2,8 @@
 
 use crate::backend::{Entry, OUTER_V6};
 use crate::be::{Be16, Be32};
-use crate::csum;
-use crate::header::{IPV4_DF, Ipv4, Ipv6};
+use crate::header::{IPV4_DF, Ipv4, Ipv6, proto};
+use crate::{csum, gue};
 
 /// Hop limit of every outer header.
 pub const TTL: u8 = 64;
@@ -19,14 +19,33 @@ pub struct Inner {
     pub proto: u8,
 }
 
-/// Length of the outer header, bytes.
+impl Inner {
+    /// What the outer IP header takes where UDP and GUE headers of `len` bytes follow it.
+    #[inline(always)]
+    pub const fn in_udp(&self, len: u16) -> Self {
+        Self {
+            len: self.len.wrapping_add(len),
+            class: self.class,
+            proto: proto::UDP,
+        }
+    }
+}
+
+/// Length of the outer IP header, bytes.
 #[inline(always)]
-pub const fn outer_len(entry: &Entry) -> u16 {
+pub const fn ip_len(entry: &Entry) -> u16 {
     if entry.flags & OUTER_V6 != 0 {
         size_of::<Ipv6>() as u16
     } else {
         size_of::<Ipv4>() as u16
     }
+}
+
+/// Length of all that comes before the longest packet to a backend, bytes: the same for each, or the MTU that clients
+/// learn would change with every change of a slot.
+#[inline(always)]
+pub const fn outer_len(entry: &Entry) -> u16 {
+    ip_len(entry) + gue::longest(entry)
 }
 
 /// Whether the encapsulated packet fits the next hop's MTU.
@@ -92,6 +111,7 @@ pub const fn ipv6(entry: &Entry, inner: &Inner, hash: u32) -> Ipv6 {
 mod tests {
     use super::*;
     use crate::addr::Addr;
+    use crate::backend::{CHANCE, GUE};
     use proptest::prelude::*;
 
     /// RFC 1071 word by word over the 20 bytes.
@@ -175,6 +195,32 @@ mod tests {
             [1, 2, 3, 0x0100_0000],
             "the last byte of the hash in the last byte of the address"
         );
+    }
+
+    #[test]
+    fn what_udp_and_gue_take() {
+        let entry = |flags| Entry {
+            mtu: 1500,
+            flags,
+            ..Entry::default()
+        };
+        let (plain, chance) = (GUE, GUE | CHANCE);
+        for (flags, most) in [
+            (plain, 1468),
+            (chance, 1460),
+            (plain | OUTER_V6, 1448),
+            (chance | OUTER_V6, 1428),
+        ] {
+            let fits = |len| {
+                let inner = Inner {
+                    len,
+                    class: 0,
+                    proto: 4,
+                };
+                fits(&entry(flags), &inner)
+            };
+            assert!(fits(most) && !fits(most + 1), "{flags}");
+        }
     }
 
     #[test]

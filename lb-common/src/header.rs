@@ -112,6 +112,12 @@ impl Ipv4 {
         (self.version_ihl & 0xf) as usize * 4
     }
 
+    /// Whether this is a fragment without the datagram's beginning.
+    #[inline(always)]
+    pub const fn is_later_fragment(&self) -> bool {
+        self.frag.get() & 0x1fff != 0
+    }
+
     /// Whether this is a fragment of a datagram.
     #[inline(always)]
     pub const fn is_fragment(&self) -> bool {
@@ -163,6 +169,46 @@ wire! {
     }
 }
 
+wire! {
+    /// A UDP header, 8 bytes (RFC 768).
+    #[repr(C)]
+    pub struct Udp {
+        /// Source port.
+        pub src: Be16,
+        /// Destination port.
+        pub dst: Be16,
+        /// Header and payload, bytes.
+        pub len: Be16,
+        /// Checksum as it lies in memory; 0: none.
+        pub csum: u16,
+    }
+}
+
+wire! {
+    /// A TCP header without options, 20 bytes (RFC 9293 section 3.1).
+    #[repr(C)]
+    pub struct Tcp {
+        /// The ports.
+        pub ports: Ports,
+        /// Sequence number.
+        pub seq: Be32,
+        /// Acknowledgement number.
+        pub ack: Be32,
+        /// Header length in 32-bit words, in the upper half.
+        pub offset: u8,
+        /// See [`crate::tcp`].
+        pub flags: u8,
+        /// Window.
+        pub window: Be16,
+        /// Checksum, as it lies in memory.
+        pub csum: u16,
+        /// Urgent pointer.
+        pub urgent: Be16,
+    }
+}
+
+/// Where the flags are in a TCP header, bytes.
+pub const TCP_FLAGS: usize = core::mem::offset_of!(Tcp, flags);
 /// The shortest TCP header, bytes.
 pub const TCP_MIN: usize = 20;
 /// A UDP header, bytes.
@@ -172,3 +218,5 @@ const _: () = assert!(size_of::<Ethernet>() == 14);
 const _: () = assert!(size_of::<Vlan>() == 4);
 const _: () = assert!(size_of::<Ipv4>() == 20);
 const _: () = assert!(size_of::<Ipv6>() == 40);
+const _: () = assert!(size_of::<Udp>() == UDP_MIN);
+const _: () = assert!(size_of::<Tcp>() == TCP_MIN);

@@ -30,6 +30,7 @@ pub mod backend;
 pub mod stats;
 pub mod stop;
 pub mod ecn;
+pub mod gue;
 pub mod encap;
 pub mod info;
 pub mod probe;

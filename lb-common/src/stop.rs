@@ -74,12 +74,13 @@ reasons! {
 reasons! {
     /// Reasons of `lb_decap`.
     DecapStop, DECAP_STOPS:
-    NotTunnel    Pass "not_tunnel"    "not IP in IP"
+    NotTunnel    Pass "not_tunnel"    "neither IP in IP nor UDP to the port of GUE"
     Malformed    Pass "malformed"     "shorter than its headers say, or a wrong IP version or length"
-    NotAllowed   Pass "not_allowed"   "IP in IP from a source that is not allowed"
+    NotAllowed   Pass "not_allowed"   "a tunnel's packet from a source that is not allowed"
     Fragment     Pass "fragment"      "a fragment of an outer packet"
     EcnDrop      Drop "ecn_drop"      "congestion was signalled to a flow that doesn't know ECN (RFC 6040)"
     NoRoom       Drop "no_room"       "the outer header could not be removed"
+    Gue          Pass "gue"           "GUE of another variant, with extension fields, or not around an IP packet"
 }
 
 #[cfg(test)]

@@ -8,7 +8,9 @@
 use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::helpers::generated::bpf_xdp_adjust_head;
 use aya_ebpf::programs::XdpContext;
-use lb_common::header::{Ethernet, Ipv4, Ipv6, Ports, Vlan};
+use lb_common::addr::Addr;
+use lb_common::gue;
+use lb_common::header::{Ethernet, Ipv4, Ipv6, Ports, Tcp, Udp, Vlan};
 
 /// A type that any bytes are a value of, without padding.
 ///
@@ -24,7 +26,22 @@ macro_rules! headers {
         )*
     };
 }
-headers!(Ethernet, Vlan, Ipv4, Ipv6, Ports, u8, u16, u32, u64);
+headers!(
+    Ethernet,
+    Vlan,
+    Ipv4,
+    Ipv6,
+    Ports,
+    Udp,
+    Tcp,
+    gue::Header,
+    gue::Chance,
+    Addr,
+    u8,
+    u16,
+    u32,
+    u64
+);
 
 /// The frame that the program was called for.
 pub struct Packet {
@@ -36,6 +53,12 @@ impl Packet {
     #[inline(always)]
     pub fn new(ctx: &XdpContext) -> Self {
         Self { ctx: ctx.ctx }
+    }
+
+    /// The program's context, for helpers that ask for it.
+    #[inline(always)]
+    pub fn context(&self) -> *mut xdp_md {
+        self.ctx
     }
 
     #[inline(always)]
@@ -55,6 +78,18 @@ impl Packet {
     #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(&self) -> usize {
         self.data_end() - self.data()
+    }
+
+    /// The same, of which the compiler knows nothing: with a length that it has compared with [`Packet::len`] it would leave
+    /// out bounds checks that the verifier wants to see.
+    #[inline(always)]
+    pub fn opaque_len(&self) -> usize {
+        // SAFETY: as in `data`.
+        unsafe {
+            let start = (&raw const (*self.ctx).data).read_volatile();
+            let end = (&raw const (*self.ctx).data_end).read_volatile();
+            end as usize - start as usize
+        }
     }
 
     /// The interface that the frame came in by.

@@ -63,6 +63,7 @@ impl Served {
             state_dir: Arc::new(dir.path().to_owned()),
             checks: checks.reader(),
             peers: lb_userspace::peer::Reader::nobody(),
+            records: lb_userspace::api::sync::Reader::nobody(),
         };
         let asked = Arc::new(Mutex::new(Vec::new()));
         let notes = Arc::clone(&asked);

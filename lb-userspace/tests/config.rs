@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use lb_userspace::config::{self, Error, KeyFileError, What};
 use lb_userspace::model::health::Probe;
-use lb_userspace::model::{Attach, Capacity, KeyError, Model, Peering, Protocol, Via};
+use lb_userspace::model::{Attach, Capacity, KeyError, Model, Peering, Protocol, Tunnel, Via};
 
 const NODE: &str = "node: {name: lb1, interfaces: [eth0]}\n";
 const KEY: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
@@ -65,6 +65,15 @@ fn accepted_files_are_accepted() {
         assert_eq!(model.path, file);
         assert_eq!(model.node.interfaces, ["eth0"]);
     }
+}
+
+#[test]
+fn tunnels_by_default_and_as_told() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config/accepted/gue.yaml");
+    let model = config::load(&file).unwrap();
+    let tunnels: Vec<Tunnel> = model.pools.iter().map(|pool| pool.tunnel).collect();
+    let gue = |port, second_chance| Tunnel::Gue { port, second_chance };
+    assert_eq!(tunnels, [gue(6080, true), gue(65_535, false), Tunnel::Ipip]);
 }
 
 #[test]

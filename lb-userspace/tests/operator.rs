@@ -40,6 +40,7 @@ fn model(weights: &[u16]) -> Model {
             name: "web".parse().expect("it is valid"),
             backends: weights.iter().enumerate().map(backend).collect(),
             health: None,
+            tunnel: lb_userspace::model::Tunnel::Ipip,
         }],
         vips: Vec::new(),
         metrics: None,

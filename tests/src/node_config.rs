@@ -99,9 +99,21 @@ pub struct PeeringSection {
 pub struct PoolSection {
     pub name: String,
     pub backends: Vec<BackendSection>,
+    #[serde(flatten)]
+    pub tunnel: TunnelSection,
     /// Any fields of `health:`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encap: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub second_chance: Option<bool>,
+}
+
+/// How a pool's packets are wrapped.
+#[derive(Clone, Debug, Default, Serialize)]
+#[expect(missing_docs, reason = "as above")]
+pub struct TunnelSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encap: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -223,6 +235,7 @@ fn pool(topology: &Topology, family: Family) -> PoolSection {
     PoolSection {
         name: pool_name(family),
         backends: topology.weights.iter().enumerate().map(backend).collect(),
+        tunnel: TunnelSection::default(),
         health: None,
         encap: None,
         second_chance: None,

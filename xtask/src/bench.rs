@@ -12,7 +12,7 @@ use std::process::Command;
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Args {
-    /// `xdp`, `lab` or `ring`, and options; `--help` lists them
+    /// `xdp`, `lab`, `ring` or `sync`, and options; `--help` lists them
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,
@@ -52,8 +52,12 @@ pub(crate) fn bench(root: &Path, args: &Args) -> Result<()> {
     if first == Some(OsStr::new("lab")) && !asks_help(&words) {
         host::need_root("bench lab")?;
     }
-    // Rings are built by this program; what XDP costs is the kernel's affair, so that needs no optimised build.
-    let profile = if first == Some(OsStr::new("ring")) {
+    if first == Some(OsStr::new("sync")) && !asks_help(&words) {
+        host::need_root("bench sync")?;
+    }
+    // Rings are built and records are sent by this program; what XDP costs is the kernel's affair, so that needs no
+    // optimised build.
+    let profile = if first.is_some_and(|first| first == "ring" || first == "sync") {
         Profile::Release
     } else {
         Profile::Dev

@@ -38,15 +38,18 @@ enum Target {
     Sync,
     /// What peers say about the group's configuration, and texts that are cut in two
     Charter,
+    /// What a peer's group machine may send
+    Group,
 }
 
 impl Target {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Config,
         Self::Balance,
         Self::Decap,
         Self::Sync,
         Self::Charter,
+        Self::Group,
     ];
 
     fn name(self) -> &'static str {
@@ -56,6 +59,7 @@ impl Target {
             Self::Decap => "decap",
             Self::Sync => "sync",
             Self::Charter => "charter",
+            Self::Group => "group",
         }
     }
 }

@@ -9,7 +9,7 @@ use lb_common::abi::budget;
 use lb_common::admit::{FULL, UDP_FULL};
 use lb_common::backend::DEAD;
 use lb_common::flow::{self, Entry, Key};
-use lb_common::header::{ethertype, proto};
+use lb_common::header::proto;
 use lb_common::pick::{self, Flows, Pick};
 use lb_common::retire::Uses;
 use lb_common::slot::{self, Slot, TRACKED, of_hash};
@@ -17,7 +17,6 @@ use lb_common::stop::Stop;
 use lb_common::tcp::Segment;
 use lb_common::tick::Tick;
 use lb_common::vip::{ALWAYS, OFF, Value};
-use lb_ebpf::link::Link;
 use lb_ebpf::packet::Packet;
 
 use crate::maps;
@@ -55,23 +54,14 @@ fn tracked(packet: &Packet, slot: u64, index: u32, flags: u16) -> u32 {
     if flags & OFF != 0 {
         return u32::from(pick::pick(slot).backend);
     }
-    match again(packet).and_then(|headers| decide(packet, &headers, slot, index, flags & ALWAYS != 0)) {
+    match parse::again(packet).and_then(|headers| decide(packet, &headers, slot, index, flags & ALWAYS != 0))
+    {
         Some(Ok(pick)) => {
             maps::count_pick(pick.by as u32, packet.len());
             u32::from(pick.backend)
         }
         Some(Err(pick::NoEntry)) => NO_ENTRY,
         None => MALFORMED,
-    }
-}
-
-#[inline(always)]
-fn again(packet: &Packet) -> Option<Headers> {
-    let (link, kind) = Link::read(packet)?;
-    if kind == ethertype::IPV6 {
-        parse::ipv6(packet, link).ok()
-    } else {
-        parse::ipv4(packet, link).ok()
     }
 }
 

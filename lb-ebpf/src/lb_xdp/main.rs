@@ -4,6 +4,7 @@
 
 mod backend;
 mod encap;
+mod gue;
 mod maps;
 mod parse;
 mod slot;
@@ -15,6 +16,7 @@ mod vip;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::debug;
+use lb_common::backend::GUE;
 use lb_common::header::ethertype;
 use lb_common::stop::Stop;
 use lb_ebpf::link::Link;
@@ -55,8 +57,12 @@ fn steer(headers: Headers, packet: Packet, bytes: usize) -> Result<u32, Stop> {
     let slot = slot::find(&vip, hash)?;
     let backend = flow::pick(&packet, &vip, hash, slot)?;
     let entry = backend::find(backend)?;
-    let packet = encap::encap(packet, &headers, entry, hash)?;
-    let verdict = tx::send(&packet, entry)?;
+    let verdict = if entry.flags & GUE == 0 {
+        let packet = encap::encap(packet, &headers, entry, hash)?;
+        tx::send(&packet, entry)?
+    } else {
+        gue::send(packet, entry, hash, slot, backend)?
+    };
     stats::forwarded(&vip, backend, bytes);
     Ok(verdict)
 }

@@ -3,7 +3,7 @@
 use lb_common::addr::Addr;
 use lb_common::be::Be16;
 use lb_common::encap::Inner;
-use lb_common::header::{Ipv4, Ipv6, Ports, TCP_MIN, UDP_MIN, proto};
+use lb_common::header::{Ipv4, Ipv6, Ports, TCP_MIN, UDP_MIN, ethertype, proto};
 use lb_common::stop::Stop;
 use lb_common::tuple::Tuple;
 use lb_ebpf::link::Link;
@@ -32,6 +32,17 @@ pub enum Kind {
     Fragment,
     /// An IPv6 packet with extension headers.
     Extension,
+}
+
+/// Parses a packet that was parsed before: out of line nothing is kept of it.
+#[inline(always)]
+pub fn again(packet: &Packet) -> Option<Headers> {
+    let (link, kind) = Link::read(packet)?;
+    if kind == ethertype::IPV6 {
+        ipv6(packet, link).ok()
+    } else {
+        ipv4(packet, link).ok()
+    }
 }
 
 /// Parses an IPv4 packet.

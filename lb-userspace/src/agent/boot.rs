@@ -24,6 +24,7 @@ use crate::api::group::{Done, Readiness};
 use crate::api::refusal::Refusal;
 use crate::api::routes::{Api, router};
 use crate::api::server::Listener;
+use crate::api::sync;
 use crate::config;
 use crate::dataplane::load::{Balancer, Plan};
 use crate::dataplane::pin::Root;
@@ -99,7 +100,8 @@ pub async fn run(args: Args) -> Result<()> {
     let nodes = group
         .as_ref()
         .map_or_else(peer::Reader::nobody, |group| group.peers().reader());
-    let readers = (checks.reader(), nodes.clone());
+    let records = group.as_ref().map_or_else(sync::Reader::nobody, Group::records);
+    let readers = (checks.reader(), nodes.clone(), records.clone());
     let teller = Teller::start(&mut desk, &controller, &root, readers, metrics_on).await?;
     desk.time_passed(&mut controller).await;
     let (calls, mut inbox) = call::channel();
@@ -108,6 +110,7 @@ pub async fn run(args: Args) -> Result<()> {
         state_dir: Arc::new(desk.state_dir().to_owned()),
         checks: checks.reader(),
         peers: nodes,
+        records,
     };
     let server = listener.map(|listener| tokio::spawn(listener.serve(teller.count(router(context.clone())))));
     notify(&[NotifyState::Ready, NotifyState::Status("forwarding")]);

@@ -243,6 +243,16 @@ impl Changes {
     pub(super) fn advance(&mut self, maps: &Maps, desired: &Contents) -> usize {
         self.commit = None;
         let pools: Vec<u16> = self.tracker.pools().collect();
+        self.lead(&pools, maps, desired)
+    }
+
+    /// The same with all pools, tracked or not: the group lets a planned change go on.
+    pub(super) fn advance_all(&mut self, maps: &Maps, desired: &Contents) -> usize {
+        let pools: Vec<u16> = desired.rings.keys().copied().collect();
+        self.lead(&pools, maps, desired)
+    }
+
+    fn lead(&mut self, pools: &[u16], maps: &Maps, desired: &Contents) -> usize {
         let rings = pools
             .iter()
             .filter_map(|pool| Some((*pool, desired.rings.get(pool)?)));

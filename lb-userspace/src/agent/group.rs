@@ -16,6 +16,7 @@ use super::change::is_peered;
 use super::controller::Controller;
 use super::member::Seen;
 use super::sync::{self, Command, Names, Notice, Report, Setup};
+use crate::api;
 use crate::api::group::{GroupState, Readiness};
 use crate::api::refusal::Refusal;
 use crate::dataplane::events::Events;
@@ -88,7 +89,6 @@ pub(super) struct Group {
     records: watch::Receiver<Arc<Report>>,
     /// The order under way.
     ticket: Option<u64>,
-    ready: watch::Sender<Result<(), String>>,
     looked: Instant,
     local: Local,
     views: Vec<View>,
@@ -161,7 +161,6 @@ impl Group {
             start,
         );
         drop(flows.send(Command::Joining(!controller.is_kept())));
-        let (ready, _) = watch::channel(Err(Why::Waiting.to_string()));
         Ok(Some(Self {
             machine,
             nodes: config.nodes.clone(),
@@ -175,7 +174,6 @@ impl Group {
             notices,
             records,
             ticket: None,
-            ready,
             looked: Instant::now(),
             local: Local::default(),
             views: Vec::new(),
@@ -191,19 +189,9 @@ impl Group {
         self.start + self.origin.elapsed()
     }
 
-    /// This node's place.
-    pub(super) fn own(&self) -> u8 {
-        self.own
-    }
-
     /// The way to the other nodes.
     pub(super) fn peers(&self) -> &Peers {
         &self.peers
-    }
-
-    /// Whether this node may attract traffic, and why not.
-    pub(super) fn ready(&self) -> watch::Receiver<Result<(), String>> {
-        self.ready.subscribe()
     }
 
     /// How the group runs.
@@ -212,8 +200,9 @@ impl Group {
     }
 
     /// What flow records are doing.
-    pub(super) fn records(&self) -> watch::Receiver<Arc<Report>> {
-        self.records.clone()
+    pub(super) fn records(&self) -> api::sync::Reader {
+        let names = self.nodes.iter().map(ToString::to_string);
+        api::sync::Reader::new(names, usize::from(self.own), self.records.clone())
     }
 
     /// Whether this node may attract traffic, and how the group runs.
@@ -487,7 +476,6 @@ impl Group {
             }
             Err(why) => info!("not ready for traffic: {}", self.why(why)),
         }
-        drop(self.ready.send_replace(ready.map_err(|why| why.to_string())));
     }
 
     fn members(&mut self, members: Nodes, controller: &mut Controller) {
@@ -527,7 +515,7 @@ impl Group {
                 warn!(node = self.name(*node), "no member any more: {how}");
             }
             Event::Committed(target) => {
-                info!(rings = target.rings, "change of slots committed by all members")
+                info!(rings = target.rings, "change of slots committed by all members");
             }
             Event::GivenUp(target) => info!(rings = target.rings, "change of slots given up for a newer one"),
             Event::Judged(verdict) => info!(

@@ -228,7 +228,11 @@ impl Controller {
     fn regate(&mut self) {
         let gate = self.member().gate();
         self.changes.set_gate(gate);
-        self.advance();
+        let slots = self.changes.advance_all(&self.balancer.maps, &self.target);
+        self.applied.rings = self.changes.rings(&self.balancer.maps, &self.target);
+        if slots > 0 {
+            info!(slots, gate = gate.name(), "slots changed");
+        }
     }
 
     fn bury(&mut self, cells: &[Cell]) -> Answer {

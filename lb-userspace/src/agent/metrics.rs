@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::controller::Controller;
 use super::desk::Desk;
+use crate::api::sync;
 use crate::dataplane::pin::Root;
 use crate::health::task::Reader;
 use crate::metrics::{Charter, Endpoint, Meters, Next, Sources, Told};
@@ -24,7 +25,7 @@ impl Teller {
         desk: &mut Desk,
         controller: &Controller,
         root: &Root,
-        (health, peers): (Reader, peer::Reader),
+        (health, peers, records): (Reader, peer::Reader, sync::Reader),
         bound: Next,
     ) -> Result<Self> {
         let (told, heard) = watch::channel(told(desk, controller));
@@ -34,6 +35,7 @@ impl Teller {
             root: root.clone(),
             health,
             peers,
+            records,
             told: heard,
             meters: meters.clone(),
         })?;

@@ -1,4 +1,4 @@
-//! What the API says of a group: whether this node may attract traffic, and what the group is doing.
+//! What the API says of a group: whether this node may attract traffic, what the group is doing.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

@@ -5,13 +5,14 @@
 //! ```
 //!
 //! Nothing here touches maps or files of the agent, the journal aside, which is read. What the routes take and give
-//! stands in [`dto`], [`health`], [`peers`] and [`tracked`], what they refuse in [`refusal`], and the OpenAPI document is made of both.
+//! stands in [`dto`], [`health`], [`peers`], [`sync`] and [`tracked`], what they refuse in [`refusal`], and the OpenAPI document is made of both.
 
 pub mod dto;
 pub mod group;
 pub mod health;
 pub mod tracked;
 pub mod peers;
+pub mod sync;
 pub mod refusal;
 pub mod call;
 pub mod routes;

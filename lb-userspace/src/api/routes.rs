@@ -26,6 +26,7 @@ use super::group::{Done, Readiness};
 use super::health::{self, Health, Whose};
 use super::peers::{self, Peers};
 use super::refusal::Refusal;
+use super::sync::{self, Sync};
 use super::tracked::{self, Tracked, Wanted};
 use crate::config::FILE_MAX;
 use crate::doctor::{Report, examine};
@@ -65,6 +66,8 @@ pub struct Api {
     pub checks: Reader,
     /// What is known of the other nodes.
     pub peers: peer::Reader,
+    /// What flow records are doing.
+    pub records: sync::Reader,
 }
 
 fn documented() -> OpenApiRouter<Api> {
@@ -78,6 +81,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(ramp))
         .routes(routes!(health_of))
         .routes(routes!(peers_of))
+        .routes(routes!(sync_of))
         .routes(routes!(tracked_slots))
         .routes(routes!(doctor))
         .routes(routes!(running))
@@ -292,6 +296,12 @@ async fn health_of(
 #[utoipa::path(get, path = "/v1/peers", tag = "group", responses((status = 200, body = Peers)))]
 async fn peers_of(State(context): State<Api>) -> Json<Peers> {
     Json(peers::peers(&context.peers.view()))
+}
+
+/// Flow records between this node and the others; none where the nodes don't talk.
+#[utoipa::path(get, path = "/v1/sync", tag = "group", responses((status = 200, body = Sync)))]
+async fn sync_of(State(context): State<Api>) -> Json<Sync> {
+    Json(sync::sync(&context.records))
 }
 
 /// The tracked slots, and what holds each.

@@ -148,7 +148,7 @@ fn cut_group(group: &Block, local: &mut Local) -> String {
             _ => shared.push_str(&ended(child.text)),
         }
     }
-    whole(inner.head, &shared, inner.tail)
+    whole(inner.head, &shared, &inner.tail)
 }
 
 fn cut_peering(peering: &Block, local: &mut Local) -> String {
@@ -163,15 +163,15 @@ fn cut_peering(peering: &Block, local: &mut Local) -> String {
             shared.push_str(&ended(child.text));
         }
     }
-    whole(inner.head, &shared, inner.tail)
+    whole(inner.head, &shared, &inner.tail)
 }
 
 /// A field with those in it; without any it would be nothing at all.
-fn whole(head: String, fields: &str, tail: String) -> String {
+fn whole(head: String, fields: &str, tail: &str) -> String {
     if fields.is_empty() {
         String::new()
     } else {
-        ended(head + fields + &tail)
+        ended(head + fields + tail)
     }
 }
 
@@ -208,7 +208,7 @@ impl Parts {
         let shared = value(&self.shared).map_err(|_| TextError::Uncut)?;
         if let Some(group) = shared.get(GROUP) {
             let of = GROUP;
-            for field in SECRET.into_iter().filter(|field| group.get(field).is_some()) {
+            if let Some(field) = SECRET.into_iter().find(|field| group.get(field).is_some()) {
                 return Err(TextError::Braces { field, of });
             }
             if group
@@ -274,7 +274,8 @@ pub fn merge(shared: &str, local: &Local) -> Result<String, TextError> {
         };
         sections.push((block.name, text));
     }
-    if !seen_group && !(local.group.is_empty() && local.peering.is_empty()) {
+    let has_own = !local.group.is_empty() || !local.peering.is_empty();
+    if !seen_group && has_own {
         let mut text = "group:\n".to_owned();
         text.push_str(&indented(&local.group, STEP));
         if !local.peering.is_empty() {

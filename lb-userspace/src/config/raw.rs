@@ -202,7 +202,23 @@ pub(super) struct Pool {
     /// How its backends are checked.
     #[schemars(with = "Option<Health>", extend("x-default" = "not at all: every backend counts as up"))]
     pub(super) health: Field<Health>,
+    /// How packets are wrapped: `ipip` puts an outer IP header before them; `gue` UDP, too, so that the backends' receive
+    /// queues share the work, and a packet can get a second chance. `lbctl decap` takes both.
+    #[schemars(with = "Option<String>", extend("enum" = words_or_null(&TUNNEL), "default" = TUNNEL[0].0))]
+    pub(super) encap: Field<String>,
+    /// With `encap: gue`: the UDP port of the backends.
+    #[schemars(with = "Option<u16>", range(min = 1, max = u16::MAX))]
+    #[schemars(extend("default" = model::Tunnel::DEFAULT_PORT))]
+    pub(super) gue_port: Field<String>,
+    /// With `encap: gue`: where a TCP connection may be at another backend, its packets name that one, and a backend that
+    /// doesn't know the connection sends them there, once. Needs `lbctl decap` on every backend, in the network namespace
+    /// of the service, that allows the other backends' addresses; 20 bytes more over IPv6, 8 over IPv4.
+    #[schemars(with = "Option<bool>", extend("x-default" = "true with `encap: gue`"))]
+    pub(super) second_chance: Field<String>,
 }
+
+/// The words of a pool's `encap`: whether it is GUE.
+pub(super) const TUNNEL: [(&str, bool); 2] = [("ipip", false), ("gue", true)];
 
 /// One of a pool's `backends:`
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -160,6 +160,9 @@ pub enum What {
         /// Line of the first backend.
         first: u32,
     },
+    /// A field that says something of GUE, in a pool without it.
+    #[error("`{0}` needs `encap: gue`, and this pool has `ipip`: set that, or remove the field")]
+    GueAlone(&'static str),
     /// A VIP's pool doesn't exist.
     #[error("there is no pool `{found}`")]
     UnknownPool {

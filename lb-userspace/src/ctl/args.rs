@@ -99,6 +99,8 @@ pub enum Command {
     },
     /// The other nodes of the group: which of them live, and what differs between them and this one. Asks the agent.
     Peers,
+    /// Flow records between this node and the others: how late they are, how many, what is missing. Asks the agent.
+    Sync,
     /// What becomes of a packet, stage by stage; changes nothing. Exit code 0 forwarded, 1 not forwarded, 2 an error.
     Trace(Trace),
     /// All counters: VIPs, backends, stop reasons; or their rates.

@@ -18,10 +18,12 @@ const VIP: [(u16, &str); 3] = [
 ];
 
 /// Flags of a backend's entry.
-const BACKEND: [(u16, &str); 3] = [
+const BACKEND: [(u16, &str); 5] = [
     (backend::READY, "ready"),
     (backend::OUTER_V6, "outer_v6"),
     (backend::DEAD, "dead"),
+    (backend::GUE, "gue"),
+    (backend::CHANCE, "second_chance"),
 ];
 
 /// Flags of the flow table's limits.

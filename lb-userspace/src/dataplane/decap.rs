@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{MapData, MapError, PerCpuArray};
+use aya::maps::{Array, MapData, MapError, PerCpuArray};
 use ipnet::IpNet;
 use lb_common::abi::{self, map};
 use lb_common::addr::Addr;
-use lb_common::stats::Counter;
+use lb_common::stats::{self, Counter};
 use lb_common::stop::DecapStop;
 
 use super::Error;
@@ -23,6 +23,7 @@ use crate::model::Attach;
 use crate::net::Link;
 
 type Allow = LpmTrie<MapData, Plain<Addr>, u32>;
+type Port = Array<MapData, u32>;
 type Counters = PerCpuArray<MapData, Plain<Counter>>;
 
 /// What is known of a running decapsulator.
@@ -32,16 +33,29 @@ pub struct Status {
     pub interfaces: Vec<String>,
     /// Outer sources that it takes packets from, with the IP version of their headers.
     pub allow: Vec<(IpNet, u32)>,
+    /// The UDP port that is taken for GUE; `None`: GUE is left alone.
+    pub gue_port: Option<u16>,
     /// Packets whose outer header was removed.
     pub removed: Counter,
+    /// Packets of connections that aren't here, sent on to the backend that they name.
+    pub second_chance: Counter,
+    /// Those that would have been sent on, but to no allowed source.
+    pub stranger: Counter,
     /// Packets that were left alone or dropped, by reason.
     pub stops: Vec<(DecapStop, Counter)>,
 }
 
 /// Attaches the decapsulator to an interface and allows exactly these outer sources, on all of its interfaces.
-/// Where it runs already the list and the program are replaced. The mode, see [`lb_common::info::mode`]; `None` where
+/// `gue_port` is the UDP port that is taken for GUE on all of them, 0 = none.
+/// Where it runs already list, port and program are replaced. The mode, see [`lb_common::info::mode`]; `None` where
 /// it was attached already.
-pub fn attach(root: &Root, link: &Link, allow: &[IpNet], want: Attach) -> Result<Option<u32>, Error> {
+pub fn attach(
+    root: &Root,
+    link: &Link,
+    allow: &[IpNet],
+    gue_port: u16,
+    want: Attach,
+) -> Result<Option<u32>, Error> {
     let allow: BTreeSet<IpNet> = allow.iter().map(IpNet::trunc).collect();
     if allow.len() > abi::MAX_DECAP_PREFIXES as usize {
         return Err(Error::Prefixes {
@@ -51,7 +65,7 @@ pub fn attach(root: &Root, link: &Link, allow: &[IpNet], want: Attach) -> Result
     }
     let root = root.decap();
     let _lock = root.create_and_lock()?;
-    let attached = attach_locked(&root, link, &allow, want);
+    let attached = attach_locked(&root, link, &allow, gue_port, want);
     if attached.is_err() && root.linked()?.is_empty() {
         root.remove()?;
     }
@@ -62,6 +76,7 @@ fn attach_locked(
     root: &Root,
     link: &Link,
     allow: &BTreeSet<IpNet>,
+    gue_port: u16,
     want: Attach,
 ) -> Result<Option<u32>, Error> {
     let shapes = shape::decap();
@@ -83,6 +98,9 @@ fn attach_locked(
     };
     // Last, so that a refused attach leaves the list of other interfaces alone.
     set_allowed(root, allow)?;
+    let mut port: Port = open(root, map::DECAP_PORT)?;
+    port.set(0, u32::from(gue_port), 0)
+        .map_err(Error::map(map::DECAP_PORT))?;
     Ok(mode)
 }
 
@@ -159,12 +177,15 @@ pub fn detach(root: &Root, interface: &str) -> Result<bool, Error> {
 pub fn status(root: &Root) -> Result<Status, Error> {
     let root = root.decap();
     let trie: Allow = open(&root, map::DECAP_ALLOW)?;
-    let stats: Counters = open(&root, map::DECAP_STATS)?;
+    let done: Counters = open(&root, map::DECAP_STATS)?;
     let stops: Counters = open(&root, map::DECAP_STOPS)?;
     let rows: Vec<_> = trie
         .iter()
         .collect::<Result<_, _>>()
         .map_err(Error::map(map::DECAP_ALLOW))?;
+    let port: Port = open(&root, map::DECAP_PORT)?;
+    let port = port.get(&0, 0).map_err(Error::map(map::DECAP_PORT))?;
+    let count = |what: u32| sum(&done, what).map_err(Error::map(map::DECAP_STATS));
     let stop = |&stop: &DecapStop| Ok((stop, sum(&stops, stop as u32)?));
     Ok(Status {
         interfaces: root.linked()?,
@@ -172,7 +193,10 @@ pub fn status(root: &Root) -> Result<Status, Error> {
             .iter()
             .filter_map(|(key, version)| Some((net(key)?, *version)))
             .collect(),
-        removed: sum(&stats, 0).map_err(Error::map(map::DECAP_STATS))?,
+        gue_port: u16::try_from(port).ok().filter(|port| *port != 0),
+        removed: count(stats::decap::REMOVED)?,
+        second_chance: count(stats::decap::SECOND_CHANCE)?,
+        stranger: count(stats::decap::STRANGER)?,
         stops: DecapStop::ALL
             .iter()
             .map(stop)

@@ -142,7 +142,14 @@ pub fn decap() -> Vec<Shape> {
             counter,
             DecapStop::ALL.len() as u32,
         ),
-        shape(map::DECAP_STATS, MapType::PerCpuArray, INDEX, counter, 1),
+        shape(
+            map::DECAP_STATS,
+            MapType::PerCpuArray,
+            INDEX,
+            counter,
+            stats::decap::COUNT,
+        ),
+        shape(map::DECAP_PORT, MapType::Array, INDEX, INDEX, 1),
     ]
 }
 

@@ -45,6 +45,8 @@ pub(super) struct Lead {
     /// Who wants to join, with which epoch.
     pub(super) joiners: BTreeMap<u8, u64>,
     pub(super) offers: u64,
+    /// Somebody may have buried these.
+    pub(super) plan: Vec<Cell>,
     /// No burial before.
     pub(super) bury_after: Mono,
     told_waits: Nodes,
@@ -97,6 +99,7 @@ impl Lead {
             held: BTreeMap::new(),
             joiners: BTreeMap::new(),
             offers: 0,
+            plan: Vec::new(),
             bury_after: now,
             told_waits: Nodes::default(),
             told_rings: BTreeMap::new(),
@@ -177,9 +180,11 @@ impl Machine {
         if needed.iter().all(|place| pending.answers.contains_key(&place)) {
             return lead.pending.take().map(|pending| pending.answers);
         }
-        let silent = (now.since(pending.began) >= WAITS)
-            .then_some(waits)
-            .unwrap_or_default();
+        let silent = if now.since(pending.began) >= WAITS {
+            waits
+        } else {
+            Nodes::default()
+        };
         if silent != lead.told_waits {
             lead.told_waits = silent;
             if !silent.is_empty() {

@@ -82,7 +82,7 @@ impl Machine {
         self.member.job = Some(job.clone());
         if !matches!(
             job,
-            Job::Plan(_) | Job::Admit { .. } | Job::Engine(Order::Bury(_) | Order::Report)
+            Job::Plan(_) | Job::Admit { .. } | Job::Engine(Order::Bury(_) | Order::Judge(_) | Order::Report)
         ) {
             self.member.plan.clear();
         }

@@ -92,6 +92,8 @@ impl Machine {
         let live: Vec<_> = self.live().iter().map(|place| self.opinions_of(place)).collect();
         let named = live.iter().flatten().flat_map(|opinions| opinions.keys());
         let backends: BTreeSet<u64> = named.chain(&old.dead).copied().collect();
+        // Half a burial: none of the dead is back before it is whole.
+        let stay = self.lead.as_ref().is_some_and(|lead| !lead.plan.is_empty());
         let mut new = Verdict {
             number: old.number,
             ..Verdict::default()
@@ -104,7 +106,8 @@ impl Machine {
             let count = |is: fn(Option<Opinion>) -> bool| votes.clone().filter(|vote| is(*vote)).count();
             let is_most = |votes: usize| 2 * votes > live.len();
             let answers = is_most(count(|vote| !vote.is_some_and(is_silent)));
-            if is_most(count(|vote| vote == Some(Opinion::Dead))) || (old.dead.contains(&backend) && !answers)
+            if is_most(count(|vote| vote == Some(Opinion::Dead)))
+                || (old.dead.contains(&backend) && (stay || !answers))
             {
                 new.dead.insert(backend);
             } else if is_most(count(|vote| {

@@ -177,7 +177,7 @@ impl Machine {
                 self.tell(Event::Committed(*target));
             }
             Step::Judge(verdict) => self.after_judge(verdict, answers),
-            Step::Bury(cells) => self.tell(Event::Buried(cells.len())),
+            Step::Bury(cells) => self.buried(cells),
             Step::Close(cells) => {
                 let (stay, go) = self.counted(cells, answers);
                 self.then([Step::Reopen(go), Step::Fence(stay.clone()), Step::Vote(stay)]);
@@ -191,6 +191,13 @@ impl Machine {
             Step::Admit(node, epoch) => self.welcome(*node, *epoch),
             _ => {}
         }
+    }
+
+    fn buried(&mut self, cells: &[Cell]) {
+        if let Some(lead) = &mut self.lead {
+            lead.plan.retain(|cell| !cells.contains(cell));
+        }
+        self.tell(Event::Buried(cells.len()));
     }
 
     /// Appends steps; those without slots are nothing.
@@ -233,11 +240,11 @@ impl Machine {
         let Some(lead) = &self.lead else { return };
         let changed = lead.crew != self.members || !self.silent().is_empty();
         match lead.step.clone() {
-            Step::Prepare(target) | Step::Pause(target, _) | Step::Commit(target) => {
-                if changed || target != self.local.target {
-                    self.tell(Event::GivenUp(target));
-                    self.abandon();
-                }
+            Step::Prepare(target) | Step::Pause(target, _) | Step::Commit(target)
+                if changed || target != self.local.target =>
+            {
+                self.tell(Event::GivenUp(target));
+                self.abandon();
             }
             Step::Close(cells) | Step::Fence(cells) | Step::Vote(cells) => {
                 let is_late = self.now.since(lead.since) >= PATIENCE;
@@ -251,13 +258,20 @@ impl Machine {
                 self.hold(&cells);
                 self.instead(vec![Step::Reopen(cells)]);
             }
-            Step::Judge(verdict) => {
-                if lead.recover || (!self.silent().is_empty() && self.live_have_answered()) {
-                    self.note_judged(&verdict);
-                    self.abandon();
-                }
+            Step::Judge(verdict)
+                if lead.recover || (!self.silent().is_empty() && self.live_have_answered()) =>
+            {
+                self.note_judged(&verdict);
+                self.abandon();
             }
-            Step::Plan(_) if changed => self.abandon(),
+            Step::Plan(_) if changed => {
+                if let Some(lead) = &mut self.lead {
+                    lead.recover = true;
+                }
+                self.abandon();
+            }
+            // Whoever started anew has forgotten the verdict: from there on.
+            Step::Bury(_) if lead.recover => self.abandon(),
             Step::Snapshot(..) | Step::Offer(..) | Step::Admit(..) => self.interrupt_admission(),
             _ => {}
         }
@@ -313,6 +327,7 @@ impl Machine {
             let lead = self.lead.as_mut()?;
             lead.bury_after = self.now + LOOK;
             lead.todo = [Step::Bury(cells.clone()), Step::Plan(vec![])].into();
+            lead.plan.clone_from(&cells);
             return Some(Step::Plan(cells));
         }
         if let Some((node, epoch)) = self.next_joiner() {

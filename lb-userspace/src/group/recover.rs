@@ -41,13 +41,19 @@ impl Machine {
             });
         }
         let plans: Vec<Cell> = plans.into_iter().collect();
+        let verdict = self.member.verdict.clone();
         let Some(lead) = &mut self.lead else { return };
+        lead.plan.clone_from(&plans);
         for cells in reopened.chunks(CELLS_MAX) {
             lead.todo.push_back(Step::Reopen(cells.to_vec()));
         }
         for cells in retired.chunks(CELLS_MAX) {
             lead.todo.push_back(Step::Complete(cells.to_vec()));
             lead.todo.push_back(Step::Finish(cells.to_vec()));
+        }
+        // A member that started anew has forgotten who is dead, and would bury nobody.
+        if !plans.is_empty() {
+            lead.todo.push_back(Step::Judge(verdict));
         }
         for cells in plans.chunks(CELLS_MAX) {
             lead.todo.push_back(Step::Bury(cells.to_vec()));

@@ -127,7 +127,7 @@ impl Machine {
                 }
             }
             Phase::Ready | Phase::Leaving if is_authority && self.members.has(from) => {
-                self.adopt(state.members)
+                self.adopt(state.members);
             }
             Phase::Joining if is_authority && state.members.has(me) => self.adopt(state.members),
             _ => {}

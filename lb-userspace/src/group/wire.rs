@@ -275,7 +275,10 @@ fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
         }
         Msg::Stale(term) => known(term.node < nodes),
         Msg::Offer { verdict, .. } => few(named(verdict), BACKENDS_MAX),
-        Msg::Image { image, .. } => few(image.slots.len().max(image.backends.len()), BACKENDS_MAX),
+        Msg::Image { image, .. } => {
+            let longest = image.slots.len().max(image.backends.len());
+            few(longest.max(image.leavers.len()), BACKENDS_MAX)
+        }
         Msg::Welcome { term, members, .. } => known(within(*members) && term.node < nodes),
         Msg::Forget(node) => known(*node < nodes),
         Msg::Join { .. } | Msg::Installed { .. } | Msg::Goodbye | Msg::Farewell => Ok(()),
@@ -306,5 +309,75 @@ fn cells(job: &Job) -> usize {
             | Order::Reopen(cells),
         ) => cells.len(),
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(job: Job, node: u8, members: Nodes) -> Msg {
+        let term = Term {
+            number: 3,
+            node,
+            epoch: 9,
+        };
+        Msg::Order(Numbered {
+            term,
+            number: 1,
+            members,
+            job,
+        })
+    }
+
+    fn close(count: usize) -> Job {
+        let cell = Cell {
+            pool: u64::MAX,
+            slot: u16::MAX,
+            backend: u64::MAX,
+        };
+        Job::Engine(Order::Close(vec![cell; count]))
+    }
+
+    #[test]
+    fn what_is_sent_is_read() {
+        let msg = order(close(CELLS_MAX), 2, Nodes(7));
+        let bytes = encode(&msg);
+        assert!(bytes.len() <= MESSAGE_MAX);
+        assert_eq!(decode(&bytes, 3), Ok(msg));
+        let image = SlotImage {
+            pool: u64::MAX,
+            backends: vec![u64::MAX; 4096],
+            slots: vec![u64::MAX; 65_536],
+            leavers: Vec::new(),
+        };
+        let bytes = encode(&Msg::Image {
+            offer: u64::MAX,
+            image,
+        });
+        assert!(bytes.len() <= MESSAGE_MAX, "a whole pool fits: {}", bytes.len());
+    }
+
+    #[test]
+    fn what_is_refused() {
+        let refused = |msg: &Msg| decode(&encode(msg), 3).err();
+        for (msg, why) in [
+            (order(close(CELLS_MAX + 1), 0, Nodes(1)), DecodeError::TooMany),
+            (order(close(1), 3, Nodes(1)), DecodeError::NoSuchNode),
+            (order(close(1), 0, Nodes(8)), DecodeError::NoSuchNode),
+            (
+                order(Job::Admit { node: 3, epoch: 1 }, 0, Nodes(1)),
+                DecodeError::NoSuchNode,
+            ),
+            (Msg::Forget(3), DecodeError::NoSuchNode),
+        ] {
+            assert_eq!(refused(&msg), Some(why), "{msg:?}");
+        }
+        let mut bytes = encode(&Msg::Goodbye);
+        bytes.push(0);
+        assert_eq!(decode(&bytes, 3), Err(DecodeError::Trailing));
+        assert_eq!(decode(&[], 3), Err(DecodeError::Malformed));
+        assert_eq!(decode(&[0xff; 9], 3), Err(DecodeError::Malformed));
+        assert_eq!(decode(&vec![0; MESSAGE_MAX + 1], 3), Err(DecodeError::TooLong));
     }
 }

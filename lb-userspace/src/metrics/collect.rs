@@ -15,6 +15,7 @@ use tracing::debug;
 
 use super::meters::Meters;
 use super::snapshot::{Backend, Build, Interface, Pool, Programmed, Slots, Snapshot, Told, Vip};
+use crate::api::sync;
 use crate::dataplane::maps::Maps;
 use crate::dataplane::object;
 use crate::dataplane::pin::Root;
@@ -38,6 +39,8 @@ pub struct Sources {
     pub health: Reader,
     /// The other nodes.
     pub peers: peer::Reader,
+    /// Flow records.
+    pub records: sync::Reader,
     /// What the agent's loop says.
     pub told: watch::Receiver<Told>,
     /// What the process counts.
@@ -73,6 +76,7 @@ impl Collector {
             interfaces,
             health,
             peers: self.sources.peers.view(),
+            records: self.sources.records.shown(),
             told,
             own: self.sources.meters.collect(),
             took: start.elapsed(),

@@ -7,6 +7,7 @@
 //! | `reason` | free text → a label with few values |
 //! | `render` | snapshot → text (Prometheus text format 0.0.4, by the crate `prometheus`) |
 //! | `peers` | the part of it that tells of the other nodes |
+//! | `sync` | the part of it that tells of flow records |
 //! | `meters` | what only this process counts: API requests, delays of its loop |
 //! | `collect` | maps, checks and the agent's own words → snapshot |
 //! | `endpoint` | the socket, and how a reload moves it |
@@ -19,6 +20,7 @@ mod reason;
 mod snapshot;
 mod render;
 mod peers;
+mod sync;
 mod meters;
 mod collect;
 mod endpoint;

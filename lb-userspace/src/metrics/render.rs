@@ -45,6 +45,9 @@ pub fn render(snapshot: &Snapshot) -> String {
         page.health(health);
     }
     page.peers(&snapshot.peers);
+    if let Some(records) = &snapshot.records {
+        page.sync(records);
+    }
     page.control(snapshot);
     page.charter(snapshot);
     page.agent(snapshot);

@@ -8,6 +8,7 @@ use lb_common::stats::Counter;
 use lb_common::stop::Stop;
 use prometheus::proto::MetricFamily;
 
+use crate::api::sync::Shown;
 use crate::health::task;
 use crate::net::Traffic;
 use crate::peer::View;
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub health: Option<task::Snapshot>,
     /// What is known of the other nodes.
     pub peers: Arc<View>,
+    /// What flow records are doing, where the nodes talk.
+    pub records: Option<Shown>,
     /// What the agent says.
     pub told: Told,
     /// What the process counts: families that are ready.

@@ -179,6 +179,32 @@ metrics! {
         CERTIFICATE_RELOAD Gauge "tandem_certificate_reload_successful" []
             "0 where the certificates' files hold something that can't be used, so that older ones are."
     }
+    "Flow records" "What this node and the others tell each other of flows, where they talk; else none of these. Totals of a peer start at 0 with each session." {
+        SYNC_EVENTS Counter "tandem_sync_events_total" [] "What the program told of its flows, since the agent started."
+        SYNC_LOST Counter "tandem_sync_events_lost_total" []
+            "What it could not tell since it was loaded, as the agent did not read fast enough: repaired within seconds."
+        SYNC_SESSION Gauge "tandem_sync_session" ["peer"] "1 where flow records can pass between this node and another one."
+        SYNC_LAG Gauge "tandem_sync_lag_seconds" ["peer", "quantile"]
+            "From an event here to its entry at another node and the answer, over the last minute at most; quantile: 0.5, 0.99."
+        SYNC_SENT Counter "tandem_sync_records_sent_total" ["peer"] "Records to another node."
+        SYNC_SENT_BYTES Counter "tandem_sync_sent_bytes_total" ["peer"] "Their bytes, before encryption."
+        SYNC_UNACKNOWLEDGED Gauge "tandem_sync_records_unacknowledged" ["peer"] "Records on the way to another node, or not merged there yet."
+        SYNC_SKIPPED Counter "tandem_sync_records_skipped_total" ["peer"]
+            "Records that another node was too slow for; it got everything afterwards."
+        SYNC_DEGRADED Gauge "tandem_sync_degraded" ["peer"] "1 while another node is too slow and gets no records."
+        SYNC_RESYNCS Counter "tandem_sync_resyncs_sent_total" ["peer"] "How often all entries were sent to another node."
+        SYNC_REPAIRS Counter "tandem_sync_repairs_sent_total" ["peer"] "Ranges of slots that another node asked for and got."
+        SYNC_RECEIVED Counter "tandem_sync_records_received_total" ["peer"] "Records from another node."
+        SYNC_RECEIVED_BYTES Counter "tandem_sync_received_bytes_total" ["peer"] "Bytes from it, before encryption."
+        SYNC_DROPPED Counter "tandem_sync_records_dropped_total" ["peer", "reason"]
+            "Records of another node that changed nothing here; reason: no_vip, no_backend, foreign_backend, dead_backend, not_owner, unyielding."
+        SYNC_REPAIRED Counter "tandem_sync_repairs_received_total" ["peer"] "Ranges of slots that another node has repaired here."
+        SYNC_FOUND Counter "tandem_sync_entries_found_total" ["peer"]
+            "Entries of another node that were missing here, and that refreshes, resyncs and repairs brought."
+        SYNC_DIFFERING Gauge "tandem_sync_ranges_differing" ["peer"]
+            "Ranges of slots, of 4096, in which another node's entries differed from those here when they were compared last; a few of them are noise."
+        SYNC_LASTING Gauge "tandem_sync_ranges_differing_long" ["peer"] "Of those, the ones that have differed for half a minute."
+    }
     "Configuration and programming" "Totals start at 0 with the agent; generations count on over restarts." {
         DESIRED Gauge "tandem_generation_desired" [] "Number of the configuration that the agent wants in force."
         APPLIED Gauge "tandem_generation_applied" [] "Number of the configuration that the pinned maps say they hold."

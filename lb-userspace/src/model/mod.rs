@@ -318,6 +318,43 @@ pub struct Pool {
     pub backends: Vec<Backend>,
     /// How its backends are checked; absent: not at all.
     pub health: Option<Health>,
+    /// What stands between the outer IP header and the packet.
+    pub tunnel: Tunnel,
+}
+
+/// What stands between the outer IP header and the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Tunnel {
+    /// Nothing (RFC 2003, RFC 2473).
+    #[default]
+    Ipip,
+    /// UDP and GUE (draft-ietf-intarea-gue).
+    Gue {
+        /// The UDP port of the backends; not 0.
+        port: u16,
+        /// Packets of TCP connections name another backend that may have them.
+        second_chance: bool,
+    },
+}
+
+impl Tunnel {
+    /// The port where the file doesn't say.
+    pub const DEFAULT_PORT: u16 = lb_common::gue::PORT;
+    /// Whether GUE packets name another backend, where the file doesn't say.
+    pub const DEFAULT_CHANCE: bool = true;
+}
+
+impl fmt::Display for Tunnel {
+    /// `ipip`, `gue to port 6080 with second chance`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ipip => f.pad("ipip"),
+            Self::Gue { port, second_chance } => {
+                let with = if *second_chance { "with" } else { "without" };
+                write!(f, "gue to port {port} {with} second chance")
+            }
+        }
+    }
 }
 
 /// One server address that takes encapsulated packets.

@@ -6,17 +6,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use quinn::{ConnectError, ConnectionError, Endpoint, Incoming};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::link::{Report, Reports};
 use super::status::Refusal;
 use super::tls;
 
-/// A call that isn't answered within this is made again.
-const CALL_WITHIN: Duration = Duration::from_millis(400);
+/// A call that isn't answered within this is made again beside it: the peer may have started after it, or it may be slow.
+const AGAIN_AFTER: Duration = Duration::from_millis(400);
+/// So many calls at once; then the oldest is given up.
+const CALLS: usize = 6;
 /// The shortest pause between two calls.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The longest.
@@ -46,10 +50,9 @@ impl Caller {
         let mut pause = PAUSE;
         loop {
             let start = Instant::now();
-            match timeout(CALL_WITHIN, self.call()).await {
-                Err(_) => self.failed(ConnectionError::TimedOut).await,
-                Ok(Err(error)) => self.failed(error).await,
-                Ok(Ok(connection)) => {
+            match self.connect().await {
+                Err(error) => self.failed(error).await,
+                Ok(connection) => {
                     let report = Report::Connected {
                         connection: connection.clone(),
                         called: Some(self.peer),
@@ -66,6 +69,23 @@ impl Caller {
                 PAUSE_MAX.min(pause * 2)
             };
             sleep(pause).await;
+        }
+    }
+
+    /// The first call that comes to something.
+    async fn connect(&self) -> Result<quinn::Connection, ConnectionError> {
+        let mut calls = FuturesUnordered::new();
+        let mut again = interval(AGAIN_AFTER);
+        loop {
+            tokio::select! {
+                Some(done) = calls.next() => return done,
+                _ = again.tick() => {
+                    if calls.len() == CALLS {
+                        return Err(ConnectionError::TimedOut);
+                    }
+                    calls.push(self.call());
+                }
+            }
         }
     }
 

@@ -52,6 +52,9 @@ pub struct PoolPlan {
     pub reweighted: Vec<Reweighted>,
     /// Backends with another address or next hop.
     pub readdressed: Vec<String>,
+    /// Another encapsulation: from now on all packets to the pool's backends are wrapped so.
+    #[serde(default)]
+    pub rewrapped: Option<Rewrapped>,
     /// VIPs whose flows in the slots that move stay where they are; none where no slot moves.
     #[serde(default)]
     pub vips_protected: Vec<String>,
@@ -81,6 +84,15 @@ pub struct Reweighted {
     pub from: u16,
     /// The new one.
     pub to: u16,
+}
+
+/// A pool with another encapsulation.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Rewrapped {
+    /// That of before.
+    pub from: String,
+    /// The new one.
+    pub to: String,
 }
 
 /// A VIP with another pool.
@@ -213,6 +225,7 @@ fn pools(old: &Model, new: &Model, before: &Contents, after: &Contents) -> Vec<P
             removed: Vec::new(),
             reweighted: Vec::new(),
             readdressed: Vec::new(),
+            rewrapped: rewrapped(here, there),
             vips_protected: Vec::new(),
             vips_unprotected: Vec::new(),
         };
@@ -230,6 +243,14 @@ fn pools(old: &Model, new: &Model, before: &Contents, after: &Contents) -> Vec<P
         }
     }
     plans
+}
+
+fn rewrapped(here: Option<&model::Pool>, there: Option<&model::Pool>) -> Option<Rewrapped> {
+    let (here, there) = (here?.tunnel, there?.tunnel);
+    (here != there).then(|| Rewrapped {
+        from: here.to_string(),
+        to: there.to_string(),
+    })
 }
 
 /// Which flows keep their backends while slots move: those of VIPs that are tracked. A VIP that is new has none.

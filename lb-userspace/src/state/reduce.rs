@@ -13,7 +13,7 @@ use super::contents::{Backend, Contents};
 use super::ids::{Ids, vip_key};
 use super::ring::{Cache, Place};
 use super::standing::{Standing, Standings};
-use crate::model::{self, Model, Tracking};
+use crate::model::{self, Model, Tracking, Tunnel};
 use crate::net::{Hop, NextHop, Target, Why};
 
 /// Everything that decides what the maps should hold.
@@ -73,7 +73,7 @@ pub fn reduce(world: &World<'_>, cache: &mut Cache) -> Contents {
         for configured in &pool.backends {
             let hop = hops.next().expect("one next hop for each backend");
             let local = world.ids.backends[&configured.id];
-            let backend = backend(world, configured, index, local, hop);
+            let backend = backend(world, pool, configured, (index, local), hop);
             let reachable = backend.info.next_hop == next_hop::RESOLVED;
             if reachable {
                 desired.devices.insert(backend.entry.ifindex);
@@ -109,7 +109,14 @@ pub fn reduce(world: &World<'_>, cache: &mut Cache) -> Contents {
     desired
 }
 
-fn backend(world: &World<'_>, configured: &model::Backend, pool: u16, index: u16, hop: &NextHop) -> Backend {
+/// `pool` and `index` are the local indexes.
+fn backend(
+    world: &World<'_>,
+    of: &model::Pool,
+    configured: &model::Backend,
+    (pool, index): (u16, u16),
+    hop: &NextHop,
+) -> Backend {
     let before = world
         .applied
         .backends
@@ -155,10 +162,23 @@ fn backend(world: &World<'_>, configured: &model::Backend, pool: u16, index: u16
         }
     };
     let is_dead = world.standings.of(configured.id) == Standing::Dead || world.barred.contains(&index);
-    let flags = entry.flags & !backend::DEAD | if is_dead { backend::DEAD } else { 0 };
-    Backend {
-        entry: backend::Entry { flags, ..entry },
-        info,
+    // An entry that was kept follows the configuration in this, too.
+    let (wrap, port) = tunnel(of.tunnel);
+    let flags = entry.flags & !(backend::DEAD | backend::GUE | backend::CHANCE)
+        | wrap
+        | if is_dead { backend::DEAD } else { 0 };
+    let entry = backend::Entry { flags, port, ..entry };
+    Backend { entry, info }
+}
+
+/// Flags and port of entries in a pool.
+fn tunnel(tunnel: Tunnel) -> (u16, Be16) {
+    match tunnel {
+        Tunnel::Ipip => (0, Be16::new(0)),
+        Tunnel::Gue { port, second_chance } => {
+            let chance = if second_chance { backend::CHANCE } else { 0 };
+            (backend::GUE | chance, Be16::new(port))
+        }
     }
 }
 
@@ -184,7 +204,8 @@ fn entry(model: &Model, address: IpAddr, hop: &Hop) -> backend::Entry {
         ifindex: hop.ifindex,
         entropy: entropy(host_bits),
         mtu: u16::try_from(hop.mtu).unwrap_or(u16::MAX),
-        pad: [0; 6],
+        port: Be16::new(0),
+        pad: [0; 4],
     }
 }
 

@@ -22,6 +22,8 @@ pub const SETTLED: u32 = tick::seconds(3);
 const NOISY: u8 = 8;
 /// Rounds until a range is asked for again, at most; doubles from two, since a full table stays different.
 const PATIENCE: u8 = 16;
+/// A range that differs for so many rounds in a row is neither noise nor about to be repaired.
+const LASTING: u8 = 30;
 /// Flows that one session's repairs may name before they have been used: 2 MiB.
 const REPAIR_ROOM: usize = 1 << 18;
 
@@ -215,6 +217,11 @@ impl Differences {
     /// How many ranges differed in the last round.
     pub fn count(&self) -> usize {
         self.0.iter().filter(|differs| differs.by != 0).count()
+    }
+
+    /// How many have done so for [`LASTING`] rounds in a row: what repairs could not settle.
+    pub fn lasting(&self) -> usize {
+        self.0.iter().filter(|differs| differs.rounds >= LASTING).count()
     }
 }
 

@@ -27,5 +27,5 @@ pub use outbox::{Batch, Flow, Outbox};
 pub use receive::{Inbound, Receiver};
 pub use record::{Kind, Names, Record};
 pub use send::{Limits, Sender};
-pub use status::{Lag, Received, Sent, Status};
+pub use status::{Lag, Rates, Received, Report, Sent, Status};
 pub use wire::{Digest, Frame, Hello, LONGEST, Scope, VERSION, Wrong};

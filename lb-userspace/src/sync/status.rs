@@ -1,5 +1,6 @@
 //! Counters of one peer's sessions, for `lbctl sync` and the metrics. Totals since the session began.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -84,6 +85,66 @@ pub struct Status {
     pub drops: Drops,
     /// Ranges that differed in the last comparison.
     pub differing: usize,
+    /// Of those, the ones that have done so for half a minute.
+    pub lasting: usize,
     /// Whether it is being told nothing until it has caught up.
     pub is_degraded: bool,
+}
+
+/// Records per second, over the last round.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub struct Rates {
+    /// To a peer.
+    pub sent: f64,
+    /// From it.
+    pub received: f64,
+}
+
+impl Rates {
+    /// What has passed since `before`, so long ago. Where a new session began meanwhile, since that.
+    pub fn between(before: &Status, now: &Status, time: Duration) -> Self {
+        let rate = |before: u64, now: u64| {
+            let passed = now.checked_sub(before).unwrap_or(now);
+            passed as f64 / time.as_secs_f64().max(1e-3)
+        };
+        Self {
+            sent: rate(before.sent.records, now.sent.records),
+            received: rate(before.received.records, now.received.records),
+        }
+    }
+}
+
+/// What is known of the replication, once a second.
+#[derive(Clone, Default, Debug)]
+pub struct Report {
+    /// By place; of sessions that have ended as they were. This node's own one is empty.
+    pub peers: Vec<Status>,
+    /// By place.
+    pub rates: Vec<Rates>,
+    /// Places of the peers that there are sessions with.
+    pub connected: BTreeSet<u8>,
+    /// Events that the program told since the agent began.
+    pub events: u64,
+    /// Events that were lost since the program was loaded.
+    pub lost: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_begin_anew_with_a_session() {
+        let status = |sent, received| {
+            let mut status = Status::default();
+            (status.sent.records, status.received.records) = (sent, received);
+            status
+        };
+        let rates = Rates::between(&status(100, 50), &status(300, 10), Duration::from_secs(2));
+        assert_eq!((rates.sent, rates.received), (100.0, 5.0));
+        assert_eq!(
+            Rates::between(&status(7, 7), &status(7, 7), Duration::ZERO),
+            Rates::default()
+        );
+    }
 }

@@ -1,13 +1,17 @@
 //! The decision, stage by stage.
 
-use lb_common::backend::{DEAD, Entry, OUTER_V6, READY};
+use std::net::IpAddr;
+
+use lb_common::addr::Addr;
+use lb_common::backend::{DEAD, Entry, GUE, OUTER_V6, READY};
 use lb_common::be::Be16;
 use lb_common::encap::{self, fits, outer_len};
-use lb_common::header::{Ipv6, ethertype, proto};
+use lb_common::gue::{self, ALTERNATIVE, Chance};
+use lb_common::header::{Ipv6, TCP_FLAGS, ethertype, proto};
 use lb_common::pick::{self, Pick};
 use lb_common::slot::{NO_BACKEND, Slot, of_hash};
 use lb_common::stop::{Action, Stop};
-use lb_common::tcp::Segment;
+use lb_common::tcp::{SYN, Segment};
 use lb_common::tick::Tick;
 use lb_common::{flow, hash, vip};
 use zerocopy::IntoBytes;
@@ -102,16 +106,21 @@ pub struct Steered {
     pub pick: Pick,
 }
 
-/// The outer header, also where the packet turns out to be too big.
+/// The outer headers, also where the packet turns out to be too big.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outer {
-    /// The header's bytes.
+    /// The headers' bytes.
     pub header: Vec<u8>,
+    /// UDP source and destination port, where it is GUE.
+    pub gue: Option<(u16, u16)>,
+    /// Index and address of the other backend that the packet names.
+    pub other: Option<(u16, IpAddr)>,
     /// IPv6 outside.
     pub v6: bool,
     /// IPv6 inside.
     pub inner_v6: bool,
-    /// Bytes of the outer packet.
+    /// Bytes of the outer packet; where it is GUE with a second chance, of one that names another backend: all have to have
+    /// room for that.
     pub len: u32,
     /// The most that the next hop takes.
     pub mtu: u16,
@@ -232,7 +241,8 @@ fn steer(
     if entry.flags & READY == 0 {
         return Err((Stage::Backend, Stop::NotReady));
     }
-    let outer = outer(&entry, &headers, hash);
+    let other = other(frame, &headers, &entry, (slot, pick.backend), tables);
+    let outer = outer(&entry, &headers, hash, other);
     let left = wrapped(frame, &headers.link, &entry, &outer);
     trace.outer = Some(outer);
     if !fits(&entry, &headers.inner) {
@@ -273,15 +283,24 @@ fn picked(
 
 /// What the TCP header says (RFC 9293 section 3.1).
 fn segment(frame: &[u8], headers: &Headers) -> Option<Segment> {
+    let tcp = tcp(frame, headers)?;
+    let seq = tcp.get(4..8)?.try_into().ok()?;
+    Some(Segment::new(*tcp.get(TCP_FLAGS)?, u32::from_be_bytes(seq)))
+}
+
+fn segment_flags(frame: &[u8], headers: &Headers) -> Option<u8> {
+    tcp(frame, headers)?.get(TCP_FLAGS).copied()
+}
+
+/// From the TCP header on.
+fn tcp<'f>(frame: &'f [u8], headers: &Headers) -> Option<&'f [u8]> {
     let start = headers.link.len;
     let header = if headers.inner.proto == proto::IPV6 {
         size_of::<Ipv6>()
     } else {
         usize::from(frame.get(start)? & 0xf) * 4
     };
-    let tcp = frame.get(start + header..)?;
-    let seq = tcp.get(4..8)?.try_into().ok()?;
-    Some(Segment::new(*tcp.get(13)?, u32::from_be_bytes(seq)))
+    frame.get(start + header..)
 }
 
 fn find(headers: &Headers, tables: &Tables<'_>) -> Result<Found, Stop> {
@@ -313,16 +332,56 @@ fn find(headers: &Headers, tables: &Tables<'_>) -> Result<Found, Stop> {
     Ok(Found { key, by, value })
 }
 
-fn outer(entry: &Entry, headers: &Headers, hash: u32) -> Outer {
+/// The other backend that the packet names, with its address: that of a TCP connection that doesn't begin.
+fn other(
+    frame: &[u8],
+    headers: &Headers,
+    entry: &Entry,
+    (slot, picked): (Slot, u16),
+    tables: &Tables<'_>,
+) -> Option<(u16, Addr)> {
+    if entry.flags & GUE == 0 || headers.tuple.proto != proto::TCP {
+        return None;
+    }
+    let starts = segment_flags(frame, headers)? & SYN != 0;
+    let index = gue::alternative(slot, picked);
+    if starts || index == NO_BACKEND {
+        return None;
+    }
+    let other = tables.contents.backends.get(&index)?;
+    Some((index, gue::address(entry, &other.entry)?))
+}
+
+fn outer(entry: &Entry, headers: &Headers, hash: u32, other: Option<(u16, Addr)>) -> Outer {
     let inner = &headers.inner;
     let v6 = entry.flags & OUTER_V6 != 0;
-    let header = if v6 {
-        encap::ipv6(entry, inner, hash).as_bytes().to_vec()
-    } else {
-        encap::ipv4(entry, inner, hash).as_bytes().to_vec()
+    let is_gue = entry.flags & GUE != 0;
+    let private = match other {
+        Some((_, address)) if v6 => [Chance::new(ALTERNATIVE).as_bytes(), &address.bytes()].concat(),
+        Some((_, address)) => [Chance::new(ALTERNATIVE).as_bytes(), &address.bytes()[12..]].concat(),
+        None => Vec::new(),
     };
+    let len = if is_gue {
+        gue::PLAIN + private.len() as u16
+    } else {
+        0
+    };
+    let carried = if is_gue { inner.in_udp(len) } else { *inner };
+    let mut header = if v6 {
+        encap::ipv6(entry, &carried, hash).as_bytes().to_vec()
+    } else {
+        encap::ipv4(entry, &carried, hash).as_bytes().to_vec()
+    };
+    let udp = gue::udp(entry, carried.len, hash);
+    if is_gue {
+        header.extend(udp.as_bytes());
+        header.extend(gue::header(inner.proto, private.len() as u16).as_bytes());
+        header.extend(private);
+    }
     Outer {
         header,
+        gue: is_gue.then_some((udp.src.get(), udp.dst.get())),
+        other: other.map(|(index, address)| (index, address.into())),
         v6,
         inner_v6: inner.proto == proto::IPV6,
         len: u32::from(inner.len) + u32::from(outer_len(entry)),

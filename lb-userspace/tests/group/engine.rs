@@ -72,12 +72,12 @@ impl Engine {
 
     fn first(&self, slot: u16, is_ok: impl Fn(u16) -> bool) -> u16 {
         let start = u64::from(slot) * 3 + self.generation;
-        let order =
-            (0..u64::from(BACKENDS)).map(|n| 1 + u16::try_from((start + n) % u64::from(BACKENDS)).unwrap());
+        let order = (0..u64::from(BACKENDS))
+            .map(|n| 1 + u16::try_from((start + n) % u64::from(BACKENDS)).expect("few of them"));
         order
             .clone()
             .find(|&b| is_ok(b))
-            .unwrap_or_else(|| order.clone().next().unwrap())
+            .unwrap_or_else(|| order.clone().next().expect("few of them"))
     }
 
     /// What all members want alike.
@@ -179,6 +179,7 @@ impl Engine {
             pool: POOL,
             backends: (0..=u64::from(BACKENDS)).collect(),
             slots: self.slots.iter().map(|slot| slot.0).collect(),
+            leavers: Vec::new(),
         }
     }
 
@@ -231,7 +232,7 @@ impl Engine {
         for slot in 0..SLOTS {
             let (n, to) = (usize::from(slot), self.lead(slot));
             for &backend in verdict.dead.union(&verdict.returning) {
-                match self.slots[n].dead(u16::try_from(backend).unwrap(), to) {
+                match self.slots[n].dead(u16::try_from(backend).expect("few of them"), to) {
                     Ok(next) => self.set(n, next, now),
                     Err(_) => return Answer::Later,
                 }
@@ -268,7 +269,10 @@ impl Engine {
     ) -> Answer {
         let mut refused = BTreeSet::new();
         for cell in cells {
-            let (n, to) = (usize::from(cell.slot), u16::try_from(cell.backend).unwrap());
+            let (n, to) = (
+                usize::from(cell.slot),
+                u16::try_from(cell.backend).expect("few of them"),
+            );
             let old = self.slots[n];
             let is_no = random >> cell.slot & 7 == 0 && self.noes > 0;
             let next = match order {

@@ -9,16 +9,16 @@ use crate::rules;
 use crate::world::{Broken, What, World};
 
 fn count(world: &World) -> u8 {
-    u8::try_from(world.nodes.len()).unwrap()
+    u8::try_from(world.nodes.len()).expect("few of them")
 }
 
 fn any_node(world: &mut World) -> u8 {
     let nodes = u64::from(count(world));
-    u8::try_from(world.chance.within(0, nodes)).unwrap()
+    u8::try_from(world.chance.within(0, nodes)).expect("few of them")
 }
 
 fn any_backend(world: &mut World) -> u16 {
-    u16::try_from(world.chance.within(1, u64::from(BACKENDS) + 1)).unwrap()
+    u16::try_from(world.chance.within(1, u64::from(BACKENDS) + 1)).expect("few of them")
 }
 
 fn cut(world: &mut World, a: u8, b: u8, length: u64) {
@@ -121,7 +121,7 @@ fn story(world: &World) {
 fn wild(nodes: u8, seed: u64, length: u64, broken: Option<Broken>) -> Result<World, (Box<World>, String)> {
     let mut world = World::new(nodes, seed);
     world.broken = broken;
-    let mut go = |world: &mut World| -> Result<(), String> {
+    let go = |world: &mut World| -> Result<(), String> {
         world.run(8_000)?;
         let end = world.now + length;
         while world.now < end {
@@ -186,6 +186,24 @@ fn a_group_is_founded_and_changes() {
     }
 }
 
+/// Three of four backends are suspect to node 1 alone: it withdraws, and comes back when it sees them again. Where all
+/// see the same nobody withdraws.
+#[test]
+fn who_is_alone_withdraws() {
+    let mut world = World::new(3, 3);
+    world.run(5_000).unwrap();
+    let ready = |world: &World| world.nodes.iter().map(|node| node.ready).collect::<Vec<_>>();
+    assert_eq!(ready(&world), [true; 3]);
+    let suspects = |world: &mut World, n: usize| world.nodes[n].engine.views[1..4].fill(Standing::Suspect);
+    suspects(&mut world, 1);
+    world.run(8_000).unwrap();
+    assert_eq!(ready(&world), [true, false, true]);
+    suspects(&mut world, 0);
+    suspects(&mut world, 2);
+    world.run(30_000).unwrap();
+    assert_eq!(ready(&world), [true; 3]);
+}
+
 #[test]
 fn two_nodes_hold() {
     must_hold(2, 0..60);
@@ -193,12 +211,12 @@ fn two_nodes_hold() {
 
 #[test]
 fn three_nodes_hold() {
-    must_hold(3, 0..80);
+    must_hold(3, 0..70);
 }
 
 #[test]
 fn four_nodes_hold() {
-    must_hold(4, 0..40);
+    must_hold(4, 0..25);
 }
 
 fn must_break(broken: Broken) {

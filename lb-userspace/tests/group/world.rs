@@ -121,7 +121,7 @@ impl World {
         while let Some(Reverse((at, ..))) = self.queue.peek()
             && *at <= until
         {
-            let Reverse((at, _, node, starts, what)) = self.queue.pop().unwrap();
+            let Reverse((at, _, node, starts, what)) = self.queue.pop().expect("few of them");
             self.now = self.now.max(at);
             let is_for_anyone = matches!(what, What::Start | What::Heal(_) | What::Charter(_) | What::Truth);
             if is_for_anyone || self.nodes[usize::from(node)].starts == starts {
@@ -339,7 +339,7 @@ impl World {
     }
 
     fn start(&mut self, n: u8) {
-        let nodes = u8::try_from(self.nodes.len()).unwrap();
+        let nodes = u8::try_from(self.nodes.len()).expect("few of them");
         let node = &mut self.nodes[usize::from(n)];
         if node.machine.is_some() {
             return;
@@ -383,7 +383,7 @@ impl World {
     }
 
     pub(crate) fn disconnect_all(&mut self, n: u8) {
-        for peer in (0..u8::try_from(self.nodes.len()).unwrap()).filter(|&peer| peer != n) {
+        for peer in (0..u8::try_from(self.nodes.len()).expect("few of them")).filter(|&peer| peer != n) {
             self.disconnect(n, peer, true);
         }
     }

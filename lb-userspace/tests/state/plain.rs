@@ -32,6 +32,7 @@ pub(super) fn pool(name: &str, backends: &[(&str, u16)]) -> Pool {
         name: name.parse().expect("it is valid"),
         backends: backends.iter().enumerate().map(backend).collect(),
         health: None,
+        tunnel: lb_userspace::model::Tunnel::Ipip,
     }
 }
 

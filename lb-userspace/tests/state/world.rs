@@ -216,6 +216,7 @@ pub(super) fn model_of(config: &Config) -> Model {
             .map(|(&b, &facts)| backend(pool, b, facts))
             .collect(),
         health: None,
+        tunnel: lb_userspace::model::Tunnel::Ipip,
     });
     let position = |name: &usize| config.pools.keys().position(|p| p == name).expect("it is there");
     let vips = config.vips.iter().map(|(&vip, pool)| Vip {

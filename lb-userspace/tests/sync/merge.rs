@@ -74,7 +74,7 @@ fn names() -> Names {
 }
 
 fn record(kind: Kind, entry: Entry) -> Record {
-    let vip = names().vip(0).unwrap();
+    let vip = names().vip(0).expect("declared");
     let key = flow::Key {
         src: vip.addr,
         dst: vip.addr,

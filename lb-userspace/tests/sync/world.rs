@@ -141,7 +141,7 @@ impl World {
     pub(crate) fn key(&mut self) -> Key {
         let n = self.random.below(self.keys);
         let vip = vips()[(n % 2) as usize];
-        let src = if n % 2 == 0 {
+        let src = if n.is_multiple_of(2) {
             std::net::IpAddr::from([10, 0, (n >> 8) as u8, n as u8]).into()
         } else {
             std::net::IpAddr::from([0x2001, 0xdb8, 1, 0, 0, 0, 0, n as u16]).into()
@@ -150,7 +150,7 @@ impl World {
             src,
             dst: vip.addr,
             sport: Be16::new(1_024 + n as u16),
-            dport: if n % 2 == 0 {
+            dport: if n.is_multiple_of(2) {
                 vip.port
             } else {
                 Be16::new(80 + n as u16 % 3)

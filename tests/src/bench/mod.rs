@@ -12,6 +12,7 @@ pub mod xdp;
 pub mod lab;
 pub mod ring;
 pub mod verify;
+pub mod sync;
 
 /// Release of the running kernel.
 fn kernel() -> anyhow::Result<String> {

@@ -91,7 +91,8 @@ fn backend(v6: bool, offset: u16, ifindex: u32) -> Backend {
         ifindex,
         entropy: 0,
         mtu: 1500,
-        pad: [0; 6],
+        port: Be16::new(0),
+        pad: [0; 4],
     };
     let name = format!("be{}-{offset}", u8::from(v6));
     let info = info::Backend {

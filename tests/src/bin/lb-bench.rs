@@ -11,7 +11,7 @@ use lb_tests::bench::against::Other;
 use lb_tests::bench::budget::{Budget, PATH};
 use lb_tests::bench::case::{self, Case};
 use lb_tests::bench::xdp::{self, Effort};
-use lb_tests::bench::{lab, ring, verify, world};
+use lb_tests::bench::{lab, ring, sync, verify, world};
 use lb_tests::claim;
 use lb_tests::wait::Interrupt;
 use serde::Serialize;
@@ -39,6 +39,8 @@ enum What {
         #[arg(long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Flow replication between two nodes: lag at rates, records per second and core, a join (needs root)
+    Sync(SyncArgs),
     /// Instructions and memory of each program, against the budget (needs root)
     Verify {
         /// Makes the budget what the programs cost now, and a tenth
@@ -99,6 +101,18 @@ struct LabArgs {
     cases: Vec<Case>,
 }
 
+#[derive(clap::Args)]
+struct SyncArgs {
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// At each rate
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    seconds: Duration,
+    /// Flows of the node that another one joins
+    #[arg(long, value_name = "N", default_value_t = sync::JOIN, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    join: u32,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Output {
     Table,
@@ -138,6 +152,7 @@ fn main() -> ExitCode {
             let report = ring::measure(rounds);
             print(output, &report, || report.table()).map(|()| true)
         }
+        What::Sync(args) => measure_sync(&args).map(|()| true),
         What::Verify {
             set_budget,
             output,
@@ -194,6 +209,16 @@ fn measure_lab(args: &LabArgs) -> Result<()> {
     let report = lab::measure(&contents, cases, effort, &interrupt, |case| {
         eprintln!("measuring {}", case.name);
     })?;
+    print(args.output, &report, || report.table())
+}
+
+fn measure_sync(args: &SyncArgs) -> Result<()> {
+    let interrupt = Interrupt::on_signals()?;
+    let effort = sync::Effort {
+        time: args.seconds,
+        join: args.join,
+    };
+    let report = sync::measure(effort, &interrupt, |what| eprintln!("measuring {what}"))?;
     print(args.output, &report, || report.table())
 }
 

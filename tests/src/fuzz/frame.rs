@@ -5,17 +5,17 @@ use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
 use lb_common::addr::Addr;
-use lb_common::backend::{Entry, OUTER_V6, READY};
+use lb_common::backend::{CHANCE, Entry, GUE, OUTER_V6, READY};
 use lb_common::be::Be16;
 use lb_common::header::proto;
 use lb_common::slot::SLOTS;
 use lb_common::stop::Action;
-use lb_common::{encap, hash, info, vip};
+use lb_common::{encap, gue, hash, info, vip};
 use lb_userspace::state::contents::{Backend, Contents};
 
 use crate::model::balance::{self, Tables};
 use crate::model::decap;
-use crate::model::ip::Packet;
+use crate::model::ip::{Packet, number};
 use crate::model::link::{IPV4, IPV6, Link, be16};
 use crate::model::{Arrival, Verdict};
 
@@ -25,13 +25,15 @@ const VIPS: [&str; 2] = ["192.0.2.10", "2001:db8:1::10"];
 /// Where packets come in; the other interface is 3.
 const INGRESS: u32 = 2;
 
-/// (outer source, outer destination, interface, MTU) of backends 1 to 5.
-const BACKENDS: [(&str, &str, u32, u16); 5] = [
+/// (outer source, outer destination, interface, MTU) of backends 1 to 7; the last two speak GUE.
+const BACKENDS: [(&str, &str, u32, u16); 7] = [
     ("10.0.0.0/24", "10.0.1.1", INGRESS, 1500),
     ("fd00::/96", "fd00:1::1", INGRESS, 1500),
     ("10.0.0.5/32", "10.0.1.2", 3, 1500),
     ("fd00::5/128", "fd00:1::2", 3, 9000),
     ("10.0.0.5/32", "10.0.1.3", INGRESS, 100),
+    ("10.0.0.0/28", "10.0.1.4", INGRESS, 1500),
+    ("fd00::5/128", "fd00:1::4", 3, 1500),
 ];
 
 static TABLES: LazyLock<Tables> = LazyLock::new(tables);
@@ -43,7 +45,11 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
 fn tables() -> Tables {
     let mut contents = Contents::default();
     for (index, (src, dst, ifindex, mtu)) in (1..).zip(BACKENDS) {
-        let entry = entry(parse(src), parse(dst), ifindex, mtu);
+        let mut entry = entry(parse(src), parse(dst), ifindex, mtu);
+        if index > 5 {
+            entry.flags |= GUE | CHANCE;
+            entry.port = Be16::new(gue::PORT);
+        }
         let info = info::Backend::default();
         contents.backends.insert(index, Backend { entry, info });
         contents.devices.insert(ifindex);
@@ -52,8 +58,8 @@ fn tables() -> Tables {
     let ring = |of: u16| Arc::new((0..SLOTS).map(|slot| slot as u16 % of).collect::<Vec<_>>());
     contents
         .rings
-        .insert(0, Arc::new(ring(5).iter().map(|n| n + 1).collect()));
-    contents.rings.insert(1, ring(7));
+        .insert(0, Arc::new(ring(7).iter().map(|n| n + 1).collect()));
+    contents.rings.insert(1, ring(9));
     for address in VIPS {
         for (proto, port, pool) in [
             (proto::TCP, 443, 0),
@@ -98,7 +104,8 @@ fn entry(src: IpNet, dst: IpAddr, ifindex: u32, mtu: u16) -> Entry {
             .map_or(u32::MAX, |net| !net)
             .to_be(),
         mtu,
-        pad: [0; 6],
+        port: Be16::new(0),
+        pad: [0; 4],
     }
 }
 
@@ -153,10 +160,16 @@ fn forwarded(arrival: &Arrival<'_>, decision: &balance::Decision) {
     let outer = Packet::read(left.kind, left.payload).expect("a whole outer packet");
     assert_eq!(left.kind == IPV6, entry.flags & OUTER_V6 != 0);
     assert_eq!(left.tag, link.tag);
-    assert_eq!(outer.payload(), inner.bytes, "the inner packet is another");
+    // No slot is tracked or has changed, so GUE is without private data.
+    let between = if entry.flags & GUE != 0 { 12 } else { 0 };
+    assert_eq!(
+        outer.payload()[between..],
+        *inner.bytes,
+        "the inner packet is another"
+    );
     assert_eq!(outer.class, inner.class);
     assert_eq!(outer.dst, parse::<IpAddr>(BACKENDS[usize::from(index) - 1].1));
-    assert!(outer.header <= arrival.headroom && outer.bytes.len() <= entry.mtu.into());
+    assert!(outer.header + between <= arrival.headroom && outer.bytes.len() <= entry.mtu.into());
     if left.kind == IPV4 {
         assert_eq!(checksum(&outer.bytes[..20]), 0xffff);
     }
@@ -182,7 +195,7 @@ fn forwarded(arrival: &Arrival<'_>, decision: &balance::Decision) {
     assert!(cut.stop.is_some(), "a packet that was cut off is forwarded");
 
     let allow = [parse(BACKENDS[usize::from(index) - 1].0)];
-    let back = decap::decap(&decision.frame, &allow);
+    let back = decap::decap(&decision.frame, &backend(&allow));
     assert_eq!((back.verdict, back.stop), (Verdict::Pass, None));
     assert_eq!(
         back.frame[12..],
@@ -198,7 +211,10 @@ fn forwarded(arrival: &Arrival<'_>, decision: &balance::Decision) {
 /// Where that is not so.
 pub fn decap(frame: &[u8]) {
     let everyone: [IpNet; 2] = ["0.0.0.0/0", "::/0"].map(parse);
-    let decision = decap::decap(frame, &everyone);
+    let decision = decap::decap(frame, &backend(&everyone));
+    if decision.verdict == Verdict::Tx {
+        return sent_on(frame, &decision.frame, &everyone);
+    }
     let Some(stop) = decision.stop else {
         return stripped(frame, &decision.frame);
     };
@@ -211,15 +227,48 @@ pub fn decap(frame: &[u8]) {
     }
 }
 
+/// A backend that has no connection.
+fn backend(allow: &[IpNet]) -> decap::Host<'_> {
+    decap::Host {
+        allow,
+        gue_port: gue::PORT,
+        knows: false,
+    }
+}
+
+/// A packet that was sent on is as long as it was, around the same packet, and is not sent on again.
+fn sent_on(frame: &[u8], next: &[u8], allow: &[IpNet]) {
+    assert_eq!(frame.len(), next.len());
+    let again = decap::decap(next, &backend(allow));
+    assert_ne!(again.verdict, Verdict::Tx, "it goes in circles");
+    let known = decap::Host {
+        knows: true,
+        ..backend(allow)
+    };
+    let (here, there) = (decap::decap(frame, &known), decap::decap(next, &known));
+    assert_eq!((here.verdict, here.stop), (there.verdict, there.stop));
+    assert_eq!(
+        here.frame.get(12..),
+        there.frame.get(12..),
+        "another packet inside"
+    );
+}
+
 fn stripped(frame: &[u8], left: &[u8]) {
-    let refused = decap::decap(frame, &[]);
+    let refused = decap::decap(frame, &backend(&[]));
     assert!(refused.stop.is_some(), "taken from a source that is not allowed");
     let link = Link::split(frame).expect("a frame");
     let outer = Packet::read(link.kind, link.payload).expect("a whole outer packet");
     let inside = Link::split(left).expect("a frame");
-    let was = Packet::read(inside.kind, outer.payload()).expect("a whole inner packet");
+    let gone = frame.len() - left.len();
+    let between = gone - outer.header;
+    let was = Packet::read(inside.kind, &outer.payload()[between..]).expect("a whole inner packet");
     let is = Packet::read(inside.kind, inside.payload).expect("a whole packet");
-    assert_eq!(frame.len() - left.len(), outer.header);
+    assert!(if outer.proto == number::UDP {
+        between >= 12
+    } else {
+        between == 0
+    });
     assert_eq!((&frame[..12], link.tag), (&left[..12], inside.tag));
     assert_eq!(is.class & !3, was.class & !3, "only the ECN field may change");
     // A mark that a router on the way has made gets through, and none is invented.

@@ -7,10 +7,12 @@ mod charter;
 mod config;
 mod frame;
 mod sync;
+mod group;
 
 pub use charter::charter;
 pub use config::config;
 pub use frame::{balance, decap};
+pub use group::group;
 pub use sync::sync;
 
 #[cfg(test)]
@@ -49,6 +51,11 @@ mod tests {
     fn messages_of_the_corpus() {
         run("tests/fuzz/corpus/charter", super::charter);
         run("lb-userspace/tests/fixtures/config/accepted", super::charter);
+    }
+
+    #[test]
+    fn group_messages_of_the_corpus() {
+        run("tests/fuzz/corpus/group", super::group);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::process::Process;
 use crate::serve;
 use crate::topo::{VIP4, VIP6};
 
-/// All of the lab's hosts may encapsulate.
+/// All of the lab's hosts may encapsulate: nodes, and backends that send packets on to each other.
 const ALLOW: [&str; 2] = ["10.9.0.0/16", "fd00:9::/32"];
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
 
@@ -69,6 +69,11 @@ impl Backend {
     /// `be1`, `be2` and so on; what its servers call themselves.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its folder on bpffs.
+    pub fn pin_root(&self) -> &Path {
+        &self.pins
     }
 
     /// Its weight in the pools at the lab's start.

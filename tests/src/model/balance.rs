@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 
 use lb_common::addr::Addr;
-use lb_common::backend::{DEAD, Entry, OUTER_V6, READY};
+use lb_common::backend::{CHANCE, DEAD, Entry, GUE, OUTER_V6, READY};
 use lb_common::be::Be16;
 use lb_common::encap::{self, Inner};
 use lb_common::pick::NoEntry;
 use lb_common::slot::{NO_BACKEND, Slot, of_hash};
 use lb_common::stop::{Action, Stop};
 use lb_common::tuple::Tuple;
-use lb_common::{hash, vip};
+use lb_common::{gue, hash, vip};
 use lb_userspace::state::contents::Contents;
 use zerocopy::IntoBytes;
 
@@ -97,7 +97,8 @@ fn steer(arrival: &Arrival<'_>, tables: &Tables, memory: &mut Memory) -> Result<
         Some(backend) if backend.entry.flags & READY != 0 => &backend.entry,
         _ => return Err(Stop::NotReady),
     };
-    let frame = encapsulate(arrival, &link, &packet, entry, hash)?;
+    let other = alternative(&packet, place.slot, index, entry, tables);
+    let frame = encapsulate(arrival, &link, &packet, entry, (hash, other))?;
     let verdict = if entry.ifindex == arrival.ingress {
         Verdict::Tx
     } else if tables.contents.devices.contains(&entry.ifindex) {
@@ -159,15 +160,47 @@ fn find_vip(packet: &Packet<'_>, tables: &Tables) -> Result<(Tuple, vip::Value),
     Ok((flow, vip))
 }
 
-/// The frame with its outer header.
+/// The address of the other backend that a packet names: GUE alone, of TCP, and no SYN.
+fn alternative(packet: &Packet<'_>, slot: Slot, picked: u16, entry: &Entry, tables: &Tables) -> Option<Addr> {
+    const SYN: u8 = 2;
+    let begins = packet.payload().get(13)? & SYN != 0;
+    if packet.proto != number::TCP || begins {
+        return None;
+    }
+    let other = tables.contents.backends.get(&gue::alternative(slot, picked))?;
+    gue::address(entry, &other.entry)
+}
+
+/// UDP, GUE and private data (draft-ietf-intarea-gue-09 sections 3.1 and 3.5) before `inner` bytes of a packet.
+fn gue_headers(proto: u8, inner: u16, entry: &Entry, hash: u32, other: Option<Addr>) -> Vec<u8> {
+    let v6 = entry.flags & OUTER_V6 != 0;
+    let private = other.map_or(Vec::new(), |address| {
+        let bytes = address.bytes();
+        let address = if v6 { &bytes[..] } else { &bytes[12..] };
+        [&[0x7a, 0x1d, 1, 0], address].concat()
+    });
+    let len = 8 + 4 + private.len() as u16 + inner;
+    let source = 0xc000 | hash as u16 & 0x3fff;
+    [
+        &source.to_be_bytes()[..],
+        &entry.port.get().to_be_bytes(),
+        &len.to_be_bytes(),
+        &[0, 0],
+        &[(private.len() / 4) as u8, proto, 0, 0],
+        &private,
+    ]
+    .concat()
+}
+
+/// The frame with its outer headers.
 fn encapsulate(
     arrival: &Arrival<'_>,
     link: &Link<'_>,
     packet: &Packet<'_>,
     entry: &Entry,
-    hash: u32,
+    (hash, other): (u32, Option<Addr>),
 ) -> Result<Vec<u8>, Stop> {
-    let inner = Inner {
+    let mut inner = Inner {
         len: u16::try_from(packet.bytes.len()).map_err(|_| Stop::Malformed)?,
         class: packet.class,
         proto: if link.kind == IPV4 {
@@ -176,14 +209,31 @@ fn encapsulate(
             number::IPV6
         },
     };
-    let (kind, outer) = if entry.flags & OUTER_V6 != 0 {
+    let v6 = entry.flags & OUTER_V6 != 0;
+    let is_gue = entry.flags & GUE != 0;
+    // All packets have room for the name of another backend, whether they name one or not.
+    let longest = match (is_gue, entry.flags & CHANCE != 0, v6) {
+        (false, _, _) => 0,
+        (true, false, _) => 12,
+        (true, true, false) => 20,
+        (true, true, true) => 32,
+    };
+    let longest = longest + if v6 { 40 } else { 20 };
+    if longest + packet.bytes.len() > entry.mtu.into() {
+        return Err(Stop::TooBig);
+    }
+    let mut between = Vec::new();
+    if is_gue {
+        between = gue_headers(inner.proto, inner.len, entry, hash, other);
+        inner.len += between.len() as u16;
+        inner.proto = number::UDP;
+    }
+    let (kind, mut outer) = if entry.flags & OUTER_V6 != 0 {
         (IPV6, encap::ipv6(entry, &inner, hash).as_bytes().to_vec())
     } else {
         (IPV4, encap::ipv4(entry, &inner, hash).as_bytes().to_vec())
     };
-    if outer.len() + packet.bytes.len() > entry.mtu.into() {
-        return Err(Stop::TooBig);
-    }
+    outer.extend(between);
     if outer.len() > arrival.headroom {
         return Err(Stop::NoRoom);
     }

@@ -66,7 +66,7 @@ async fn drive(runner: Runner, job: Job) {
             lives,
         } => runner.churn(per_second, every, lives).await,
         Pace::Beat { every } => {
-            beat::run(runner.index, runner.exchange, every, runner.events, runner.stop).await
+            beat::run(runner.index, runner.exchange, every, runner.events, runner.stop).await;
         }
     }
 }

@@ -8,6 +8,7 @@ use lb_tests::bench::against::Other;
 use lb_tests::bench::case::{ALL, Case};
 use lb_tests::bench::lab;
 use lb_tests::bench::programs::{Callee, Programs};
+use lb_tests::bench::sync;
 use lb_tests::bench::world;
 use lb_tests::model::{Arrival, Verdict};
 use lb_tests::netns;
@@ -209,4 +210,26 @@ fn left_behind() -> Vec<String> {
     let own = format!("tandem.{}", std::process::id());
     let mine = netns::list(|name| name.starts_with(&own));
     mine.iter().map(|n| n.name().to_owned()).collect()
+}
+
+#[test]
+fn a_bench_of_replication_loses_nothing() {
+    let effort = sync::Effort {
+        time: Duration::from_millis(400),
+        join: 20_000,
+    };
+    let report = sync::measure(effort, &Interrupt::default(), |_| {}).expect("root");
+    assert_eq!(report.join.flows, 20_000);
+    let rates = report.rates.iter().map(|rate| rate.wanted);
+    assert_eq!(rates.collect::<Vec<_>>(), sync::RATES);
+    for rate in &report.rates {
+        assert_eq!((rate.missing, rate.lost), (0, 0), "{rate:?}");
+        assert!(
+            0.0 < rate.p50_ms && rate.p50_ms <= rate.p99_ms && rate.p99_ms <= rate.max_ms,
+            "{rate:?}"
+        );
+    }
+    for bytes in [report.bytes_per_record, report.join.bytes_per_record] {
+        assert!((9.0..=20.0).contains(&bytes), "{bytes} bytes for an IPv4 record");
+    }
 }

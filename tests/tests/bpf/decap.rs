@@ -1,5 +1,6 @@
 //! `lb_decap`: what it takes off, what it leaves alone.
 
+use lb_common::gue;
 use lb_common::stats::Counter;
 use lb_common::stop::{Action, DecapStop};
 use lb_tests::model::{Arrival, Verdict};
@@ -25,6 +26,10 @@ pub(crate) struct Decap {
 pub(crate) enum Want {
     Stop(DecapStop),
     Removed(Vec<u8>),
+    /// Sent on to another backend.
+    SentOn(Vec<u8>),
+    /// The same, but that backend is no allowed source.
+    Stranger(Vec<u8>),
 }
 
 impl Decap {
@@ -40,8 +45,8 @@ impl Decap {
             up: false,
         };
         let allow: Vec<ipnet::IpNet> = allow.iter().map(|p| parse(p)).collect();
-        decap::attach(&pins.0, &link, &allow, Attach::Generic).unwrap_or_else(|e| {
-            panic!("lb_decap can't be attached (CAP_BPF, CAP_NET_ADMIN are needed): {e}")
+        decap::attach(&pins.0, &link, &allow, gue::PORT, Attach::Generic).unwrap_or_else(|e| {
+            panic!("lb_decap can't be attached (CAP_BPF, CAP_NET_ADMIN are needed): {e:?}")
         });
         Self {
             program: Program::open(&pins.0.decap().program()),
@@ -74,6 +79,15 @@ impl Decap {
                 expected.removed += one;
                 (Verdict::Pass, Some(bytes.as_slice()))
             }
+            Want::SentOn(bytes) => {
+                expected.second_chance += one;
+                (Verdict::Tx, Some(bytes.as_slice()))
+            }
+            Want::Stranger(bytes) => {
+                expected.removed += one;
+                expected.stranger += one;
+                (Verdict::Pass, Some(bytes.as_slice()))
+            }
             Want::Stop(stop) => {
                 expected.stops[*stop as usize].1 += one;
                 match stop.action() {
@@ -87,6 +101,12 @@ impl Decap {
             status.removed,
             expected.removed,
             "{what}: removed, of\n{}",
+            hex(frame)
+        );
+        assert_eq!(
+            (status.second_chance, status.stranger),
+            (expected.second_chance, expected.stranger),
+            "{what}: sent on, of\n{}",
             hex(frame)
         );
         assert_eq!(status.stops, expected.stops, "{what}: stops, of\n{}", hex(frame));

@@ -5,18 +5,17 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Display, Formatter};
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Instant;
 
 use ipnet::IpNet;
-use lb_common::backend::{DEAD, READY};
+use lb_common::backend::{CHANCE, DEAD, GUE, READY};
 use lb_common::be::Be16;
 use lb_common::stats::Counter;
 use lb_common::stop::{DecapStop, Stop};
-use lb_common::{addr::Addr, vip};
+use lb_common::{addr::Addr, gue, vip};
 use lb_tests::model::balance::balance;
-use lb_tests::model::decap::decap;
+use lb_tests::model::decap::{Host, decap};
 use lb_tests::model::{Arrival, Verdict};
 use lb_userspace::model::Capacity;
 
@@ -148,6 +147,10 @@ pub(crate) fn random_world(generator: &mut Generator, [ingress, other]: [u32; 2]
         } else if index % 40 == 9 {
             entry.flags |= DEAD;
         }
+        if index % 4 >= 2 {
+            entry.flags |= if index % 8 < 6 { GUE | CHANCE } else { GUE };
+            entry.port = Be16::new(if index % 16 == 3 { 6081 } else { gue::PORT });
+        }
         world.backend(index, entry);
     }
     // Indexes over 1,000 are never written, those over 1,004 lie beyond the map; pool 3 has no ring at all.
@@ -256,6 +259,21 @@ fn every_vip_and_most_backends(world: &World, vips: &[Counter], backends: &[Coun
     assert!(reached > 500, "{run}: only {reached} backends were reached");
 }
 
+/// Outer sources in [`decapsulator`], allowed and not.
+const SOURCES: [&str; 11] = [
+    "10.0.0.5",
+    "10.0.0.255",
+    "10.0.1.0",
+    "10.1.255.3",
+    "172.16.9.9",
+    "172.16.9.8",
+    "fd00::5",
+    "fd00::1:5",
+    "fd01:0:0:77::1",
+    "fd02::7",
+    "fd02::6",
+];
+
 #[test]
 fn decapsulator() {
     let run = Run::new("decapsulator");
@@ -269,27 +287,19 @@ fn decapsulator() {
     ];
     let kernel = Decap::new(&prefixes);
     let allow: Vec<IpNet> = prefixes.iter().map(|p| parse(p)).collect();
-    let sources: Vec<IpAddr> = [
-        "10.0.0.5",
-        "10.0.0.255",
-        "10.0.1.0",
-        "10.1.255.3",
-        "172.16.9.9",
-        "172.16.9.8",
-        "fd00::5",
-        "fd00::1:5",
-        "fd01:0:0:77::1",
-        "fd02::7",
-        "fd02::6",
-    ]
-    .map(ip)
-    .to_vec();
+    // No socket is in the test's namespace.
+    let host = Host {
+        allow: &allow,
+        gue_port: gue::PORT,
+        knows: false,
+    };
+    let sources = SOURCES.map(ip).to_vec();
     let mut generator = Generator::new(run.seed, services());
     let mut expected = kernel.status();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
     for number in run.numbers() {
         let frame = generator.tunnel(&sources);
-        let want = decap(&frame, &allow);
+        let want = decap(&frame, &host);
         let (verdict, left) = kernel.run(&frame);
         let same_bytes = verdict == Verdict::Drop || left == want.frame;
         assert!(
@@ -307,13 +317,20 @@ fn decapsulator() {
             bytes: frame.len() as u64,
         };
         match want.stop {
+            None if want.verdict == Verdict::Tx => expected.second_chance += one,
             None => expected.removed += one,
             Some(stop) => expected.stops[stop as usize].1 += one,
+        }
+        if want.stranger {
+            expected.stranger += one;
+            *seen.entry("stranger".to_owned()).or_default() += 1;
         }
         let outcome = want.stop.map_or(format!("{verdict:?}"), |s| format!("{s:?}"));
         *seen.entry(outcome).or_default() += 1;
     }
     let status = kernel.status();
+    assert_eq!(status.second_chance, expected.second_chance, "{run}: sent on");
+    assert_eq!(status.stranger, expected.stranger, "{run}: not sent on");
     assert_eq!(status.removed, expected.removed, "{run}: removed");
     assert_eq!(status.stops, expected.stops, "{run}: stops");
     // A whole inner packet is never shorter than an Ethernet header, so removing the outer one can't fail.
@@ -322,5 +339,6 @@ fn decapsulator() {
         .copied()
         .filter(|s| *s != DecapStop::NoRoom)
         .collect();
-    assert_coverage(&seen, &reachable, &[Verdict::Pass], &run);
+    assert_coverage(&seen, &reachable, &[Verdict::Pass, Verdict::Tx], &run);
+    assert!(seen.get("stranger").is_some_and(|n| *n > 0), "{run}: {seen:?}");
 }

@@ -273,6 +273,7 @@ fn agents_model() -> Model {
             via: None,
         }],
         health: None,
+        tunnel: model::Tunnel::Ipip,
     };
     let vip = |address: &str, port, protocol, pool| model::Vip {
         address: ip(address),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use lb_common::addr::Addr;
-use lb_common::backend::{Entry, OUTER_V6};
+use lb_common::backend::{Entry, GUE, OUTER_V6};
 use lb_common::be::Be16;
 use lb_common::hash;
 use lb_common::stop::{Action, Stop};
@@ -193,8 +193,28 @@ pub(crate) fn flow_hash(packet: &Ip) -> u32 {
     .hash(&hash::Key::expand(&GROUP_KEY))
 }
 
+/// Private data that names another backend, by an outer header of this family.
+pub(crate) fn private(other: Option<IpAddr>, v6: bool) -> Vec<u8> {
+    let Some(other) = other else { return Vec::new() };
+    assert_eq!(other.is_ipv6(), v6);
+    let address = Addr::from(other).bytes();
+    let address = if v6 { &address[..] } else { &address[12..] };
+    [&[0x7a, 0x1d, 1, 0], address].concat()
+}
+
 /// The frame that a backend's entry makes of a packet, written from the RFCs.
 pub(crate) fn wrapped(packet: &Ip, tags: &[(u16, u16)], padding: &[u8], entry: &Entry) -> Vec<u8> {
+    wrapped_with(packet, tags, padding, entry, None)
+}
+
+/// The same, naming another backend.
+pub(crate) fn wrapped_with(
+    packet: &Ip,
+    tags: &[(u16, u16)],
+    padding: &[u8],
+    entry: &Entry,
+    other: Option<IpAddr>,
+) -> Vec<u8> {
     let hash = flow_hash(packet);
     // The host bits of the source's last four bytes, in the order in which they lie in memory.
     let mut src = entry.src.bytes();
@@ -212,17 +232,28 @@ pub(crate) fn wrapped(packet: &Ip, tags: &[(u16, u16)], padding: &[u8], entry: &
         let last = |b: [u8; 16]| IpAddr::from([b[12], b[13], b[14], b[15]]);
         (last(src), last(dst))
     };
+    let mut proto = if packet.kind() == IPV4 { 4 } else { 41 };
+    let mut payload = packet.bytes();
+    if entry.flags & GUE != 0 {
+        let private = private(other, v6);
+        let len = (12 + private.len() + payload.len()) as u16;
+        let source = 49_152 + (hash % 16_384) as u16;
+        let udp = [source, entry.port.get(), len, 0].map(u16::to_be_bytes).concat();
+        let header = [(private.len() / 4) as u8, proto, 0, 0];
+        payload = [&udp[..], &header, &private, &payload].concat();
+        proto = UDP;
+    }
     let outer = Ip {
         src,
         dst,
         class: packet.class,
         ttl: 64,
-        proto: if packet.kind() == IPV4 { 4 } else { 41 },
+        proto,
         id: 0,
         frag: 0x4000,
         options: Vec::new(),
         label: hash & 0xf_ffff,
-        payload: packet.bytes(),
+        payload,
     };
     let mut frame = [entry.destination_mac, entry.source_mac].concat();
     for (tpid, tci) in tags {

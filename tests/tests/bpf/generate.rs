@@ -178,7 +178,14 @@ impl Generator {
             proto = self.pick(&[4, 41, TCP, UDP, 47, 44]);
         }
         let dst = self.address(src.is_ipv6());
+        if self.one_in(2) {
+            bytes = self.gue(proto, &bytes, src, sources);
+            proto = UDP;
+        }
         let mut outer = Ip::new(src, dst, proto, bytes);
+        if self.one_in(10) {
+            outer.ttl = self.pick(&[0, 1, 2]);
+        }
         outer.class = self.rng.random();
         if self.one_in(12) {
             outer.frag = self.rng.random();
@@ -191,6 +198,41 @@ impl Generator {
             mutate(&mut self.rng, &mut frame);
         }
         frame
+    }
+
+    /// UDP and GUE around a packet, with private data of all kinds.
+    fn gue(&mut self, proto: u8, inner: &[u8], src: IpAddr, sources: &[IpAddr]) -> Vec<u8> {
+        let mut alike: Vec<IpAddr> = sources.to_vec();
+        alike.retain(|other| other.is_ipv4() == src.is_ipv4());
+        let other = if self.one_in(6) {
+            self.address(src.is_ipv6())
+        } else {
+            self.pick(&alike)
+        };
+        let mut private = match other {
+            IpAddr::V4(other) => [&[0x7a, 0x1d, 1, 0], &other.octets()[..]].concat(),
+            IpAddr::V6(other) => [&[0x7a, 0x1d, 1, 0], &other.octets()[..]].concat(),
+        };
+        match self.rng.random_range(0..12) {
+            0..3 => private.clear(),
+            3 => private[2] = 2,
+            4 => private[self.rng.random_range(0..4)] ^= 1,
+            5 => private.extend([0; 4]),
+            _ => {}
+        }
+        let mut header = vec![(private.len() / 4) as u8, proto, 0, 0];
+        if self.one_in(10) {
+            header[self.rng.random_range(0..4)] = self.rng.random();
+        }
+        let port = if self.one_in(15) { 6081 } else { 6080 };
+        let mut len = 8 + header.len() + private.len() + inner.len();
+        if self.one_in(10) {
+            len = self.rng.random_range(0..len + 4);
+        }
+        let (source, len) = (self.rng.random::<u16>(), len as u16);
+        let csum: u16 = self.pick(&[0, 0, 0x1234]);
+        let udp = [source, port, len, csum].map(u16::to_be_bytes).concat();
+        [&udp, &header, &private, inner].concat()
     }
 
     /// Room in front of a frame: nearly always all of it.

@@ -96,7 +96,7 @@ impl Program {
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let context = [meta as u32, input.len() as u32, 0, ingress, 0, 0];
         let context: Vec<u8> = context.into_iter().flat_map(u32::to_ne_bytes).collect();
-        let mut output = vec![0; input.len() + 64];
+        let mut output = vec![0; input.len() + 128];
         let result = self.0.test_run(TestRunOptions {
             data_in: Some(&input),
             data_out: Some(&mut output),

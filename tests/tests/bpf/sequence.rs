@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use lb_common::addr::Addr;
 use lb_common::admit::{FULL, Limits, UDP_FULL};
-use lb_common::backend::{DEAD, READY};
+use lb_common::backend::{CHANCE, DEAD, GUE, READY};
 use lb_common::be::Be16;
 use lb_common::flow::{CLOSED, CONFIRMED, Entry, Key, PROBATION};
 use lb_common::pick::By;
@@ -20,7 +20,7 @@ use lb_common::slot::{CLOSING, NO_BACKEND, Slot, TRACKED, UDP_LEARN, of_hash};
 use lb_common::stop::Stop;
 use lb_common::tick::Tick;
 use lb_common::tuple::Tuple;
-use lb_common::{hash, vip};
+use lb_common::{gue, hash, vip};
 use lb_tests::model::balance::{Tables, remember};
 use lb_tests::model::flow::Memory;
 use lb_tests::model::{Arrival, Verdict};
@@ -42,7 +42,7 @@ const CAPACITY: Capacity = Capacity {
     flows: 1 << 16,
     ..differential::CAPACITY
 };
-const BACKENDS: u16 = 6;
+const BACKENDS: u16 = 7;
 const FLOWS: usize = 96;
 
 /// Budgets that nothing uses up.
@@ -64,12 +64,25 @@ const VIPS: [(&str, u16); 6] = [
 fn world(ingress: u32) -> World {
     let mut world = World::default();
     for index in 1..=BACKENDS {
-        let mut entry = entry(
-            parse("10.0.0.5/32"),
-            ip(&format!("10.0.3.{index}")),
-            ingress,
-            1500,
-        );
+        // Two by two they can name each other.
+        let mut entry = match index {
+            3 | 4 => entry(
+                parse("fd00::5/128"),
+                ip(&format!("fd00:3::{index}")),
+                ingress,
+                1500,
+            ),
+            _ => entry(
+                parse("10.0.0.5/32"),
+                ip(&format!("10.0.3.{index}")),
+                ingress,
+                1500,
+            ),
+        };
+        if index != 7 {
+            entry.flags |= GUE | CHANCE;
+            entry.port = Be16::new(gue::PORT);
+        }
         match index {
             5 => entry.flags &= !READY,
             6 => entry.flags |= DEAD,
@@ -97,6 +110,8 @@ struct Pair {
     generator: Generator,
     flows: Vec<(IpAddr, IpAddr, Key)>,
     ingress: u32,
+    /// Packets that named another backend.
+    named: usize,
 }
 
 impl Pair {
@@ -128,6 +143,7 @@ impl Pair {
             generator,
             flows,
             ingress,
+            named: 0,
         };
         pair.limit(OPEN);
         for flow in 0..FLOWS {
@@ -143,7 +159,8 @@ impl Pair {
 
     fn backend(&mut self) -> u16 {
         // The last one lies beyond the map.
-        self.generator.pick(&[NO_BACKEND, 1, 2, 3, 4, 5, 6, 7, u16::MAX])
+        self.generator
+            .pick(&[NO_BACKEND, 1, 2, 3, 4, 5, 6, 7, 8, u16::MAX])
     }
 
     fn change_slot(&mut self, flow: usize) {
@@ -312,6 +329,7 @@ impl Pair {
             want.backend,
             hex(&want.frame),
         );
+        self.named += usize::from(want.frame.windows(4).any(|bytes| bytes == [0x7a, 0x1d, 1, 0]));
         Some((verdict, want.stop))
     }
 
@@ -429,6 +447,7 @@ fn flows() {
     for (by, counter) in By::ALL.iter().zip(pair.memory.picks) {
         seen.insert(format!("by {}", by.name()), counter.packets as usize);
     }
+    seen.insert("named another backend".to_owned(), pair.named);
     println!("{seen:#?}, {unsure} at the end of a tick, {:?}", start.elapsed());
     for stop in Stop::ALL {
         let of = |counters: &crate::kernel::Counters| counters.stops[*stop as usize].packets;
@@ -455,6 +474,7 @@ fn flows() {
             "by refused",
             "by origin",
             "by rehomed",
+            "named another backend",
         ] {
             let times = seen.get(name).copied().unwrap_or(0);
             assert!(times >= least, "{run}: {name} {times} times");

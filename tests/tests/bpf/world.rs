@@ -109,7 +109,8 @@ pub(crate) fn entry(src: IpNet, dst: IpAddr, ifindex: u32, mtu: u16) -> Entry {
         ifindex,
         entropy: mask.to_be(),
         mtu,
-        pad: [0; 6],
+        port: Be16::new(0),
+        pad: [0; 4],
     }
 }
 

@@ -25,6 +25,7 @@ mod overlay;
 mod peers;
 mod readdress;
 mod restart;
+mod second_chance;
 mod slots;
 mod steady;
 mod protect;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use aya::programs::{SchedClassifier, TcAttachType};
-use lb_tests::node_config::{NodeConfig, PoolSection, VipSection};
+use lb_tests::node_config::{NodeConfig, PoolSection, TunnelSection, VipSection};
 use lb_tests::serve::HEALTH_PATH;
 use lb_tests::topo::{HTTP_PORT, VIP4, VIP6};
 use lb_tests::{Family, Lab, LabError, wait};
@@ -236,6 +236,7 @@ fn mixed(config: &NodeConfig) -> Result<String, LabError> {
             encap: None,
             second_chance: None,
             health: Some(check(&json!({"through_tunnel": true}))),
+            tunnel: TunnelSection::default(),
         });
         config.vips.push(VipSection {
             address: vip.parse().expect("an address"),

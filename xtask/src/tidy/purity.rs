@@ -4,7 +4,7 @@ use super::rust;
 use super::tree::{Finding, Tree};
 
 /// Files and folders that are pure.
-const PURE: [&str; 9] = [
+const PURE: [&str; 14] = [
     "lb-common/src/",
     "lb-userspace/src/model/",
     "lb-userspace/src/state/",
@@ -12,6 +12,10 @@ const PURE: [&str; 9] = [
     "lb-userspace/src/net/",
     "lb-userspace/src/health/",
     "lb-userspace/src/charter/",
+    "lb-userspace/src/group/",
+    "lb-userspace/src/peer/facts.rs",
+    "lb-userspace/src/peer/fsm.rs",
+    "lb-userspace/src/peer/wire.rs",
     "lb-userspace/src/rate.rs",
     "lb-userspace/src/sync/",
     "lb-userspace/src/ctl/top/model.rs",

@@ -17,7 +17,7 @@ use super::{Notice, Report};
 use crate::dataplane::Error;
 use crate::dataplane::flows::{Table, now};
 use crate::dataplane::maps::Maps;
-use crate::sync::{Flow, Kind, Outbox, Plan, Range, Status};
+use crate::sync::{Flow, Kind, Outbox, Plan, Range, Rates, Status};
 
 /// Events of VIPs or backends that have no name here yet, at most: the maps know them a moment earlier.
 const UNNAMED: usize = 4096;
@@ -58,6 +58,8 @@ pub(super) struct Core {
     is_broken: bool,
     notices: mpsc::UnboundedSender<Notice>,
     start: Instant,
+    /// When the last report was made.
+    reported: Instant,
 }
 
 impl Core {
@@ -86,6 +88,7 @@ impl Core {
             is_broken: false,
             notices,
             start: Instant::now(),
+            reported: Instant::now(),
         }
     }
 
@@ -288,12 +291,20 @@ impl Core {
 
     /// What `lbctl sync` and the metrics show.
     pub(super) fn report(&mut self) -> Report {
+        let (time, now) = (self.reported.elapsed(), Instant::now());
+        let mut rates = vec![Rates::default(); self.names.nodes().into()];
         for (&peer, link) in &self.links {
-            self.past.insert(peer, link.status());
+            let status = link.status();
+            let before = self.past.insert(peer, status.clone()).unwrap_or_default();
+            if let Some(rate) = rates.get_mut(usize::from(peer)) {
+                *rate = Rates::between(&before, &status, time);
+            }
         }
+        self.reported = now;
         let place = |place: u8| self.past.get(&place).cloned().unwrap_or_default();
         Report {
             peers: (0..self.names.nodes()).map(place).collect(),
+            rates,
             connected: self.links.keys().copied().collect(),
             events: self.events,
             lost: self.lost + self.dropped,

@@ -167,6 +167,7 @@ impl Link {
             received: self.received.clone(),
             drops: self.drops,
             differing: self.differences.count(),
+            lasting: self.differences.lasting(),
             is_degraded: self.sender.is_degraded(),
         }
     }

@@ -35,9 +35,9 @@ use crate::dataplane::events::{Events, Reader};
 use crate::dataplane::maps::Maps;
 use crate::peer::wire::RECORDS;
 use crate::peer::{LinkEvent, Links};
-use crate::sync::Status;
 
 pub use self::names::Names;
+pub use crate::sync::Report;
 
 /// So long one thing is done before others have a turn.
 const PIECE: Duration = Duration::from_millis(1);
@@ -103,19 +103,6 @@ pub enum Notice {
         /// Its place.
         peer: u8,
     },
-}
-
-/// What is known of the replication, once a second.
-#[derive(Clone, Default, Debug)]
-pub struct Report {
-    /// By place; of sessions that have ended as they were. This node's own one is empty.
-    pub peers: Vec<Status>,
-    /// Places of the peers that there are sessions with.
-    pub connected: BTreeSet<u8>,
-    /// Events that the program told since this task began.
-    pub events: u64,
-    /// Events that were lost since the program was loaded.
-    pub lost: u64,
 }
 
 /// Everything that the task needs.

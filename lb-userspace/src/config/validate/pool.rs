@@ -8,10 +8,10 @@ use serde_yaml::Spanned;
 
 use super::{Check, Duplicate, Trail, address, health, place};
 use crate::config::error::Place;
-use crate::config::raw;
+use crate::config::raw::{self, TRUTH, TUNNEL};
 use crate::config::source::Excerpt;
 use crate::config::what::{Family, Kind, What};
-use crate::model::{self, Backend, Capacity, Encap, Name, Pool, Via};
+use crate::model::{self, Backend, Capacity, Encap, Name, Pool, Tunnel, Via};
 
 /// All pools; those with problems are left out or incomplete. `path` is the configuration's.
 pub(super) fn pools(
@@ -43,10 +43,12 @@ pub(super) fn pools(
         let family = backends.first().map(|backend| Family::of(backend.address));
         let health = item.value.health.as_ref();
         let health = health.and_then(|item| health::health(check, item, trail.field("health"), family, path));
+        let tunnel = tunnel(check, &item.value, trail);
         pools.extend(name.map(|name| Pool {
             name,
             backends,
             health,
+            tunnel,
         }));
     }
     let over = |room: u32| usize::try_from(room).unwrap_or(usize::MAX);
@@ -66,6 +68,34 @@ pub(super) fn pools(
         room,
     );
     pools
+}
+
+/// How a pool's packets are wrapped; what is wrong is as if it were left out.
+fn tunnel(check: &mut Check<'_>, pool: &raw::Pool, trail: Trail<'_>) -> Tunnel {
+    let gue = match &pool.encap {
+        Some(text) => check.choice(text, trail.field("encap"), &TUNNEL),
+        None => Some(false),
+    };
+    let port = pool.gue_port.as_ref();
+    let port_number = port.and_then(|text| check.number(text, trail.field("gue_port"), (1, u16::MAX.into())));
+    let chance = pool.second_chance.as_ref();
+    let second_chance = chance.and_then(|text| check.choice(text, trail.field("second_chance"), &TRUTH));
+    if gue == Some(false) {
+        for (name, text) in [("gue_port", port), ("second_chance", chance)] {
+            if let Some(text) = text {
+                check.report(place(text), trail.field(name), What::GueAlone(name));
+            }
+        }
+    }
+    if gue != Some(true) {
+        return Tunnel::Ipip;
+    }
+    Tunnel::Gue {
+        port: port_number
+            .and_then(|port| u16::try_from(port).ok())
+            .unwrap_or(Tunnel::DEFAULT_PORT),
+        second_chance: second_chance.unwrap_or(Tunnel::DEFAULT_CHANCE),
+    }
 }
 
 /// What the backends of one pool are checked against.

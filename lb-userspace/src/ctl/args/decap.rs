@@ -13,9 +13,13 @@ pub enum Decap {
         /// The interface that encapsulated packets come in by.
         #[arg(long)]
         interface: String,
-        /// Addresses or prefixes of the nodes' outer sources, at most 1,024; repeatable.
+        /// Addresses or prefixes of the nodes' outer sources, at most 1,024; repeatable. For the second chance those of the
+        /// other backends as well.
         #[arg(long, required = true, num_args = 1.., value_name = "PREFIX", value_parser = prefix)]
         allow: Vec<IpNet>,
+        /// The UDP port that is taken for GUE, as `gue_port` of the pool; 0: GUE is left alone.
+        #[arg(long, value_name = "PORT", default_value_t = lb_common::gue::PORT)]
+        gue_port: u16,
         /// Native or generic mode; auto falls back to generic.
         #[arg(long, value_enum, default_value_t = Mode::Auto)]
         attach: Mode,

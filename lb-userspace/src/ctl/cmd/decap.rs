@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use lb_common::info::mode;
+use lb_common::stats::Counter;
 use lb_common::stop::DecapStop;
 use serde_json::json;
 
@@ -16,6 +17,7 @@ pub(super) fn run(root: &Root, command: &Decap) -> Result<Output> {
         Decap::Attach {
             interface,
             allow,
+            gue_port,
             attach,
         } => {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -27,12 +29,14 @@ pub(super) fn run(root: &Root, command: &Decap) -> Result<Output> {
             let link = links
                 .get(interface)
                 .ok_or_else(|| Error::NoInterface(interface.clone()))?;
-            let mode = decap::attach(root, link, allow, (*attach).into())?;
+            let mode = decap::attach(root, link, allow, *gue_port, (*attach).into())?;
             let how = match mode {
                 Some(mode) => mode::name(mode),
-                None => "attached already, in the mode that it has; program and allowed sources replaced",
+                None => {
+                    "attached already, in the mode that it has; program, allowed sources and port replaced"
+                }
             };
-            let json = json!({ "interface": interface, "allow": allow, "mode": how });
+            let json = json!({ "interface": interface, "allow": allow, "gue_port": gue_port, "mode": how });
             Ok(Output::yes(json, format!("lb_decap on {interface} ({how})")))
         }
         Decap::Detach { interface } => {
@@ -58,13 +62,17 @@ pub(super) fn run(root: &Root, command: &Decap) -> Result<Output> {
 }
 
 fn show(status: &decap::Status) -> Output {
-    let stop = |(stop, counter): &(DecapStop, lb_common::stats::Counter)| json!({ "reason": stop.row().name, "packets": counter.packets, "bytes": counter.bytes });
+    let stop = |(stop, counter): &(DecapStop, Counter)| json!({ "reason": stop.row().name, "packets": counter.packets, "bytes": counter.bytes });
     let allow: Vec<String> = status.allow.iter().map(|(net, _)| net.to_string()).collect();
+    let counter = |counter: Counter| json!({ "packets": counter.packets, "bytes": counter.bytes });
     let json = json!({
         "loaded": true,
         "interfaces": status.interfaces,
         "allow": allow,
-        "decapsulated": { "packets": status.removed.packets, "bytes": status.removed.bytes },
+        "gue_port": status.gue_port,
+        "decapsulated": counter(status.removed),
+        "second_chance": counter(status.second_chance),
+        "second_chance_refused": counter(status.stranger),
         "stops": status.stops.iter().map(stop).collect::<Vec<_>>(),
     });
     let facts = table(
@@ -73,8 +81,28 @@ fn show(status: &decap::Status) -> Output {
             ["attached to".to_owned(), status.interfaces.join(", ")],
             ["allowed sources".to_owned(), allow.join(", ")],
             [
+                "GUE".to_owned(),
+                status
+                    .gue_port
+                    .map_or("left alone".to_owned(), |port| format!("UDP port {port}")),
+            ],
+            [
                 "decapsulated".to_owned(),
                 format!("{} packets", status.removed.packets),
+            ],
+            [
+                "second chance".to_owned(),
+                format!(
+                    "{} packets sent on to another backend",
+                    status.second_chance.packets
+                ),
+            ],
+            [
+                "".to_owned(),
+                format!(
+                    "{} not sent on, since that backend is no allowed source",
+                    status.stranger.packets
+                ),
             ],
         ],
     );

@@ -78,9 +78,18 @@ pub(super) fn of_decap(status: &Status, name: &str) -> Vec<Value> {
             };
             status.allow.iter().map(row).collect()
         }
-        map::DECAP_STATS => vec![pair(
-            json!({ "index": 0, "counts": "decapsulated" }),
-            counter(status.removed),
+        map::DECAP_STATS => [
+            ("decapsulated", status.removed),
+            ("second_chance", status.second_chance),
+            ("second_chance_refused", status.stranger),
+        ]
+        .into_iter()
+        .enumerate()
+        .map(|(index, (counts, c))| pair(json!({ "index": index, "counts": counts }), counter(c)))
+        .collect(),
+        map::DECAP_PORT => vec![pair(
+            json!({ "index": 0 }),
+            json!({ "gue_port": status.gue_port }),
         )],
         map::DECAP_STOPS => {
             let stops = status.stops.iter();

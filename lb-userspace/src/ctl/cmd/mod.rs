@@ -21,6 +21,7 @@ mod ring;
 mod states;
 mod stats;
 mod status;
+mod sync;
 mod trace;
 mod view;
 mod vips;
@@ -62,6 +63,7 @@ pub fn run(args: Args) -> Result<Output> {
         | Command::Down { .. }
         | Command::Up { .. } => order::run(&args.api_socket, &args.command),
         Command::Ready { wait } => group::ready(&args.api_socket, wait.unwrap_or_default()),
+        Command::Sync => sync::run(&args.api_socket),
         Command::Leave => group::leave(&args.api_socket),
         Command::Forget { node } => group::forget(&args.api_socket, node),
         Command::Doctor { backend } => doctor::run(&args.api_socket, backend),

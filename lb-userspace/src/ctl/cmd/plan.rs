@@ -172,6 +172,11 @@ fn pool(plan: &PoolPlan, leaving: &[Leaving]) -> Vec<String> {
             .iter()
             .map(|name| format!("    ~ {name}: another address or next hop")),
     );
+    lines.extend(
+        plan.rewrapped
+            .iter()
+            .map(|r| format!("    ~ encap: {} instead of {}", r.to, r.from)),
+    );
     if !plan.vips_protected.is_empty() {
         let vips = plan.vips_protected.join(", ");
         lines.push(format!(
@@ -208,6 +213,8 @@ fn removed(pool: &str, name: &str, leaving: &[Leaving]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Tunnel;
+    use crate::state::plan::Rewrapped;
 
     #[test]
     fn a_plan_says_whose_flows_break() {
@@ -220,6 +227,14 @@ mod tests {
             removed: text(&["be1", "be2"]),
             reweighted: Vec::new(),
             readdressed: Vec::new(),
+            rewrapped: Some(Rewrapped {
+                from: Tunnel::Ipip.to_string(),
+                to: Tunnel::Gue {
+                    port: 6080,
+                    second_chance: true,
+                }
+                .to_string(),
+            }),
             vips_protected: text(&["192.0.2.1:80/tcp"]),
             vips_unprotected: text(&["192.0.2.1:53/udp", "192.0.2.2:53/udp"]),
         };
@@ -233,6 +248,7 @@ mod tests {
             "    + be3",
             "    - be1: 7 entries of the flow table name it, whose flows stay there until they end",
             "    - be2",
+            "    ~ encap: gue to port 6080 with second chance instead of ipip",
             "    flows of 192.0.2.1:80/tcp are protected: they stay where they are",
             "    ! flows of 192.0.2.1:53/udp, 192.0.2.2:53/udp in the slots that move go to other backends and break \
              (`tracking: off`)",

@@ -28,6 +28,7 @@ impl Bench {
             root: Root::new(folder.path()),
             health: checks.reader(),
             peers: crate::peer::Reader::nobody(),
+            records: crate::api::sync::Reader::nobody(),
             told: heard,
             meters: Meters::default(),
         };

@@ -6,6 +6,7 @@ use lb_common::stats::Counter as Count;
 use lb_common::stop::Stop;
 
 use super::*;
+use crate::api::sync::Shown;
 use crate::health::Mono;
 use crate::health::fail_open::FailOpen;
 use crate::health::monitor::{Counts, Last};
@@ -17,6 +18,7 @@ use crate::peer::{Facts, Life, Own, Refusal, Status, View};
 use crate::state::standing::Standings;
 use crate::state::track::Census;
 use crate::state::wall::Wall;
+use crate::sync::{self, Rates, Report};
 
 /// An answer as a scraper takes it in: strictly by the text format, or not at all.
 #[derive(Debug, Default)]
@@ -200,6 +202,25 @@ fn peers() -> View {
     }
 }
 
+fn records() -> Shown {
+    let mut status = sync::Status::default();
+    (status.sent.records, status.sent.acknowledged) = (500, 480);
+    status.sent.lag.add(Duration::from_millis(2), 10);
+    (status.drops.dead, status.drops.found, status.lasting) = (5, 6, 7);
+    let report = Report {
+        peers: vec![sync::Status::default(), status],
+        rates: vec![Rates::default(); 2],
+        connected: BTreeSet::from([1]),
+        events: 9,
+        lost: 3,
+    };
+    Shown {
+        nodes: ["lb1", "lb2"].map(str::to_owned).into(),
+        own: 0,
+        report: Arc::new(report),
+    }
+}
+
 fn full() -> Snapshot {
     let told = Told {
         node: "lb1".into(),
@@ -264,6 +285,7 @@ fn full() -> Snapshot {
             open: vec![("web".into(), FailOpen::Silent)],
         }),
         peers: Arc::new(peers()),
+        records: Some(records()),
         told,
         own: Meters::default().collect(),
         took: Duration::from_millis(3),
@@ -276,6 +298,16 @@ const TOLD: &[(&str, f64)] = &[
     ("tandem_charter_drift", 1.0),
     ("tandem_charter_pending", 0.0),
     ("tandem_charter_malformed_messages_total", 3.0),
+    ("tandem_sync_events_total", 9.0),
+    ("tandem_sync_events_lost_total", 3.0),
+    ("tandem_sync_session{peer=\"lb2\"}", 1.0),
+    ("tandem_sync_records_unacknowledged{peer=\"lb2\"}", 20.0),
+    (
+        "tandem_sync_records_dropped_total{peer=\"lb2\",reason=\"dead_backend\"}",
+        5.0,
+    ),
+    ("tandem_sync_entries_found_total{peer=\"lb2\"}", 6.0),
+    ("tandem_sync_ranges_differing_long{peer=\"lb2\"}", 7.0),
     ("tandem_peer_state{peer=\"lb2\",state=\"alive\"}", 1.0),
     ("tandem_peer_state{peer=\"lb3\",state=\"alive\"}", 0.0),
     ("tandem_peer_rtt_seconds{peer=\"lb2\"}", 0.00025),

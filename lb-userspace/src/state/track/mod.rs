@@ -49,6 +49,8 @@ pub struct Steered {
 #[derive(Clone, Default, Debug)]
 pub struct Tracker {
     pools: BTreeMap<u16, Pool>,
+    /// Pools in which a change waits, tracked slots or not.
+    waiting: BTreeSet<u16>,
     /// Backends by verdict dead.
     dead: BTreeMap<u16, Dead>,
     lifted: bool,
@@ -74,7 +76,6 @@ struct Dead {
 struct Pool {
     marks: Vec<Marks>,
     tracked: u32,
-    waiting: u32,
 }
 
 impl Pool {
@@ -82,7 +83,6 @@ impl Pool {
         Self {
             marks: vec![Marks::default(); SLOTS],
             tracked: 0,
-            waiting: 0,
         }
     }
 }
@@ -169,7 +169,12 @@ impl Tracker {
             tracked += u32::from(slots.slot(place).is_tracked());
             steered.waiting += u32::from(after.current() != wants[i]);
         }
-        (pool.tracked, pool.waiting) = (tracked, steered.waiting);
+        pool.tracked = tracked;
+        if steered.waiting > 0 {
+            self.waiting.insert(number);
+        } else {
+            self.waiting.remove(&number);
+        }
         self.census.tracked.remove(&number);
         if pool.tracked > 0 {
             self.census.tracked.insert(number, pool.tracked);
@@ -181,6 +186,7 @@ impl Tracker {
     /// Forgets a pool that is gone.
     pub fn drop_pool(&mut self, number: u16, slots: &impl Slots) {
         self.pools.remove(&number);
+        self.waiting.remove(&number);
         self.census.tracked.remove(&number);
         self.held.retain(|held| held.pool != number);
         places(number).for_each(|(_, place)| slots.clear_uses(place));
@@ -193,12 +199,12 @@ impl Tracker {
 
     /// Whether a change of this pool waits for its time.
     pub fn waits(&self, number: u16) -> bool {
-        self.pools.get(&number).is_some_and(|pool| pool.waiting > 0)
+        self.waiting.contains(&number)
     }
 
     /// Whether a prepared change waits for its time.
     pub fn is_waiting(&self) -> bool {
-        self.pools.values().any(|pool| pool.waiting > 0)
+        !self.waiting.is_empty()
     }
 
     /// Whether any slot is tracked, or a sweep is needed for another reason.

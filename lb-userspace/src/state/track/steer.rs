@@ -73,6 +73,18 @@ pub enum Gate {
     Committed,
 }
 
+impl Gate {
+    /// In a word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Shut => "shut",
+            Self::Prepared => "prepared",
+            Self::Committed => "committed",
+        }
+    }
+}
+
 /// What holds for all slots of a pool.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Terms {

@@ -102,6 +102,8 @@ fn encap(report: &Report<'_>) -> Value {
         json!({
             "kind": kind(outer), "source": source, "destination": destination, "dscp": class >> 2, "ecn": ecn(class),
             "bytes": outer.len, "mtu": outer.mtu,
+            "gue": outer.gue.map(|(from, to)| json!({ "source_port": from, "port": to })),
+            "second_chance": outer.other.map(|(index, address)| json!({ "backend": super::text::name(report, index), "address": address })),
         })
     });
     one.into()

@@ -187,8 +187,17 @@ fn encap(report: &Report<'_>, outer: &Outer) -> String {
     } else {
         "but the MTU is"
     };
+    let udp = outer.gue.map_or(String::new(), |(from, to)| {
+        let other = outer
+            .other
+            .map_or("no other backend".to_owned(), |(index, address)| {
+                format!("{} ({address}) as second chance", name(report, index))
+            });
+        format!(", GUE from UDP port {from} to {to} that names {other}")
+    });
+    let most = if outer.gue.is_some() { "at most " } else { "" };
     format!(
-        "{}: {src} → {dst}, {}, {} bytes {room} {}",
+        "{}: {src} → {dst}{udp}, {}, {most}{} bytes {room} {}",
         kind(outer),
         class(report.trace.parsed.ip.map_or(0, |ip| ip.class)),
         outer.len,

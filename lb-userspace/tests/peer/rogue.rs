@@ -1,0 +1,205 @@
+//! Those who should not be there, and members that break the rules.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use lb_userspace::peer::{self, Event, Life, Refusal, no_streams, pki};
+use tokio::time::{sleep, timeout};
+
+use crate::kit::*;
+
+/// Node 1 with the certificates in `pki`, seen by an honest node 0, which calls, and an honest node 2, which answers: nobody of
+/// them ever has a session with it, and both count why.
+async fn intruder(world: &World, by_caller: Refusal, by_answerer: Refusal) {
+    let mut caller = world.start(0);
+    let mut answerer = world.start(2);
+    let mut bad = peer::start(&world.group("bad"), 1, no_streams()).expect("it works");
+    refused(&caller, by_caller, 2).await;
+    refused(&answerer, by_answerer, 2).await;
+    assert!(!bad.send(0, 0, vec![]) && !caller.send(1, 0, vec![]) && !answerer.send(1, 0, vec![]));
+    let silent = timeout(Duration::from_millis(100), async {
+        wait(&mut bad, |event| {
+            matches!(event, Event::Up { .. } | Event::Facts { .. }).then_some(())
+        })
+        .await;
+    });
+    assert!(silent.await.is_err(), "it gets nothing");
+    for good in [&mut caller, &mut answerer] {
+        assert!(
+            good.status()
+                .peers
+                .iter()
+                .all(|peer| peer.place != 1 || peer.facts.is_none())
+        );
+        up(good).await;
+    }
+    assert!(
+        caller
+            .status()
+            .peers
+            .iter()
+            .any(|peer| peer.place == 1 && peer.trouble.is_some())
+    );
+}
+
+#[tokio::test]
+async fn another_authority_gets_nothing() {
+    let world = World::new(3);
+    pki::init(&world.path("other"), "blue", false).unwrap();
+    world.issue("other", "lb1", "bad");
+    // It trusts everybody, and nobody trusts it.
+    fs::copy(world.path("ca/ca.pem"), world.path("bad/ca.pem")).unwrap();
+    intruder(&world, Refusal::Authority, Refusal::Authority).await;
+}
+
+#[tokio::test]
+async fn names_that_should_not_be_there_get_nothing() {
+    let world = World::new(3);
+    let good = world.start(1);
+    let call = async |name: &str| {
+        forge(&world, name, 10);
+        let call = Stranger::new(&world, Some("bad")).call(world.addresses[1]).await;
+        assert!(call.is_err(), "{name}: {call:?}");
+    };
+    // Another group, a node that isn't configured, this node itself.
+    for (count, name) in (1..).zip(["lb0.green.tandem", "lb7.blue.tandem", "lb1.blue.tandem", "lb0"]) {
+        call(name).await;
+        refused(&good, Refusal::Name, count).await;
+    }
+    // A node that should be called instead.
+    call("lb2.blue.tandem").await;
+    refused(&good, Refusal::Protocol, 1).await;
+    assert!(
+        good.status()
+            .peers
+            .iter()
+            .all(|peer| peer.session.is_none() && peer.facts.is_none())
+    );
+    // And who calls finds out, too: what answers at lb1's address is of another group.
+    drop(good);
+    forge(&world, "lb1.green.tandem", 10);
+    let caller = world.start(0);
+    let _bad = peer::start(&world.group("bad"), 1, no_streams()).unwrap();
+    refused(&caller, Refusal::Name, 2).await;
+    assert!(!caller.send(1, 0, vec![]));
+}
+
+#[tokio::test]
+async fn an_expired_certificate_gets_nothing() {
+    let world = World::new(3);
+    forge(&world, "lb1.blue.tandem", -1);
+    intruder(&world, Refusal::Expired, Refusal::Expired).await;
+}
+
+#[tokio::test]
+async fn a_node_can_not_pass_for_another() {
+    // Node 2's certificate at node 1's address, and node 2 is away.
+    let world = World::new(3);
+    let mut caller = world.start(0);
+    let mut group = world.group("lb2");
+    let peering = group.peering.as_mut().unwrap();
+    peering.addresses.swap(1, 2);
+    let bad = peer::start(&group, 2, no_streams()).unwrap();
+    refused(&caller, Refusal::Name, 2).await;
+    let silent = timeout(Duration::from_millis(100), up(&mut caller));
+    assert!(silent.await.is_err());
+    assert!(!bad.send(0, 0, vec![]));
+}
+
+#[tokio::test]
+async fn without_a_certificate_nobody_gets_in() {
+    let world = World::new(2);
+    let good = world.start(1);
+    let call = Stranger::new(&world, None).call(world.addresses[1]).await;
+    assert!(call.is_err(), "{call:?}");
+    refused(&good, Refusal::NoCertificate, 1).await;
+}
+
+#[tokio::test]
+async fn a_member_that_breaks_the_rules_is_cut_off() {
+    let world = World::new(2);
+    let good = world.start(1);
+    let stranger = Stranger::new(&world, Some("lb0"));
+    let address = world.addresses[1];
+    let cut = |connection: quinn::Connection| async move {
+        timeout(PATIENCE, connection.closed()).await.expect("cut off");
+    };
+    // A length beyond every frame; nothing of it is sent.
+    let connection = stranger.call(address).await.unwrap();
+    let mut stream = connection.open_uni().await.unwrap();
+    stream.write_all(&[1, 1, 0, 0x80, 0, 1, 5]).await.unwrap();
+    cut(connection).await;
+    refused(&good, Refusal::Oversize, 1).await;
+    // Another version of the protocol.
+    let connection = stranger.call(address).await.unwrap();
+    connection
+        .open_uni()
+        .await
+        .unwrap()
+        .write_all(&[1, 9])
+        .await
+        .unwrap();
+    cut(connection).await;
+    refused(&good, Refusal::Protocol, 1).await;
+    // A second control stream.
+    let connection = stranger.call(address).await.unwrap();
+    let mut first = connection.open_uni().await.unwrap();
+    first.write_all(&[1, 1]).await.unwrap();
+    let mut second = connection.open_uni().await.unwrap();
+    second.write_all(&[1, 1]).await.unwrap();
+    cut(connection).await;
+    refused(&good, Refusal::Protocol, 2).await;
+    // Datagrams that are no heartbeats: counted, and no sign of life.
+    let connection = stranger.call(address).await.unwrap();
+    for byte in 0..50u8 {
+        connection
+            .send_datagram(vec![byte; usize::from(byte)].into())
+            .unwrap();
+    }
+    refused(&good, Refusal::Heartbeat, 40).await;
+    assert!(!good.status().peers[0].life.is_heard());
+    // More streams than it may have open.
+    for _ in 0..16 {
+        connection
+            .open_uni()
+            .await
+            .unwrap()
+            .write_all(&[2])
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn garbage_changes_nothing() {
+    let world = World::new(2);
+    let (mut a, mut b) = (world.start(0), world.start(1));
+    a.update(ready(1));
+    b.update(ready(2));
+    life(&mut a, Life::Alive).await;
+    life(&mut b, Life::Alive).await;
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let mut state = 1u32;
+    for round in 0..5000u32 {
+        let bytes: Vec<u8> = (0..round % 1400)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            })
+            .collect();
+        for address in &world.addresses {
+            socket.send_to(&bytes, address).unwrap();
+        }
+    }
+    // From an address that no node has not even a handshake is answered.
+    let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();
+    let mut initial = vec![0; 1200];
+    initial[..6].copy_from_slice(&[0xc3, 0, 0, 0, 1, 8]);
+    stranger.send_to(&initial, world.addresses[0]).unwrap();
+    sleep(Duration::from_millis(300)).await;
+    for peers in [&a, &b] {
+        let status = peers.status();
+        assert_eq!((status.peers[0].life, status.peers[0].sessions), (Life::Alive, 1));
+    }
+}

@@ -1,0 +1,4 @@
+//! What a peer's group machine may send: see `lb_tests::fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lb_tests::fuzz::group(data));

@@ -1,0 +1,36 @@
+//! A thread's time on a CPU, seen from another thread.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
+
+/// A thread of this process.
+pub(super) struct Thread {
+    statistics: PathBuf,
+}
+
+impl Thread {
+    /// The one that calls this, which stays on the CPU of this number from now on, if it may.
+    pub(super) fn this(core: usize) -> Result<Self> {
+        let id = gettid();
+        let allowed = sched_getaffinity(None)?;
+        if allowed.is_set(core) {
+            let mut only = CpuSet::new();
+            only.set(core);
+            sched_setaffinity(None, &only)?;
+        }
+        let statistics = PathBuf::from(format!("/proc/self/task/{}/schedstat", id.as_raw_nonzero()));
+        Ok(Self { statistics })
+    }
+}
+
+/// What a thread has had so far.
+pub(super) fn time(thread: &Thread) -> Result<Duration> {
+    let path = &thread.statistics;
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let nanos = text.split(' ').next().and_then(|nanos| nanos.parse().ok());
+    nanos.map(Duration::from_nanos).context("nanoseconds on a CPU")
+}
