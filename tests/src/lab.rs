@@ -292,35 +292,39 @@ impl Lab {
         &mut self.router
     }
 
-    /// Node `index` loses its power: from one moment on nothing comes from it any more; then its agent is killed, its
-    /// program and its maps are gone. The router notices after `detection` and moves the traffic to the nodes `rest`. At the
-    /// end the links go down.
+    /// Node `index` loses its power at the moment `at`, now if that is over: from then on nothing comes from it any more;
+    /// then its agent is killed, its program and its maps are gone. The router notices after `detection` and moves the
+    /// traffic to the nodes `rest`. At the end the links go down.
     pub fn power_loss(
         &mut self,
         index: usize,
+        at: Instant,
         detection: Duration,
         rest: &[usize],
     ) -> Result<PowerLoss, LabError> {
-        self.router.silence(index, true)?;
+        let silence = self.router.prepare_silence(index, true)?;
+        let mover = self.router.prepare_move(rest)?;
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        silence.run()?;
         let death = Instant::now();
-        let (router, node) = (&self.router, &mut self.nodes[index]);
-        let moved = std::thread::scope(|scope| {
-            let mover = scope.spawn(|| router.move_to(rest, death + detection).map(|()| death.elapsed()));
-            let fallen = node.fall();
-            let moved = mover
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            fallen.and(moved)
-        })?;
-        node.unplug(&self.topology.node_links(index))?;
-        Ok(PowerLoss { death, moved })
+        let mover = std::thread::spawn(move || {
+            std::thread::sleep((death + detection).saturating_duration_since(Instant::now()));
+            mover.run().map(|()| death.elapsed())
+        });
+        let fallen = self.nodes[index].fall();
+        let moved = mover
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        fallen?;
+        self.nodes[index].unplug(&self.topology.node_links(index))?;
+        Ok(PowerLoss { death, moved: moved? })
     }
 
     /// Gives node `index` its power back: it starts with new maps. [`Node::wait_in_service`] says when it may be sent traffic.
     pub fn power_on(&mut self, index: usize) -> Result<(), LabError> {
         let links = self.topology.node_links(index);
         self.nodes[index].rise(&self.topology, &links)?;
-        self.router.silence(index, false)
+        self.router.prepare_silence(index, false)?.run()
     }
 
     /// Nodes `a` and `b` can't reach each other until [`Lab::heal`]. Clients' traffic goes on.

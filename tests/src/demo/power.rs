@@ -1,6 +1,6 @@
 //! Nodes that lose their power at a key and get it back at the next.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::LabError;
 use crate::lab::Lab;
@@ -57,7 +57,7 @@ impl Power {
                 self.news = format!("{name} is the last one: it stays");
             }
             State::Serves => {
-                let loss = lab.power_loss(index, DETECTION, &rest)?;
+                let loss = lab.power_loss(index, Instant::now(), DETECTION, &rest)?;
                 self.states[index] = State::Dead;
                 let ms = loss.moved.as_millis();
                 self.news =

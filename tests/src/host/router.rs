@@ -1,7 +1,6 @@
 //! The router between all others.
 
 use std::path::Path;
-use std::time::Instant;
 
 use super::spread::{self, Path as Way, Spread};
 use crate::command::{self, IpBatch};
@@ -99,12 +98,12 @@ impl Router {
         self.namespace.ip(&lines)
     }
 
-    /// Takes the traffic off all nodes but these at the moment `at`, which may be over.
-    pub(crate) fn move_to(&self, nodes: &[usize], at: Instant) -> Result<(), LabError> {
-        let lines = spread::move_lines(&self.topology, self.spread, nodes);
-        let ip = IpBatch::prepare(Some(self.namespace.name()), None)?;
-        std::thread::sleep(at.saturating_duration_since(Instant::now()));
-        ip.run(&lines)
+    /// Prepares to take the traffic off all nodes but these.
+    pub(crate) fn prepare_move(&self, nodes: &[usize]) -> Result<Prepared, LabError> {
+        Ok(Prepared(vec![(
+            IpBatch::prepare(Some(self.namespace.name()), None)?,
+            spread::move_lines(&self.topology, self.spread, nodes),
+        )]))
     }
 
     /// Sends IPv4 to IPv6's router and the other way round: most flows come to another node. Only with nexthop groups.
@@ -116,9 +115,9 @@ impl Router {
         }
     }
 
-    /// From now on nothing that node `index` sends arrives anywhere, and what is sent to it is as good as lost: the moment
-    /// of its death for all others. Its link stays up, so that the router learns of it no sooner than by [`Router::route_to`].
-    pub(crate) fn silence(&self, index: usize, silent: bool) -> Result<(), LabError> {
+    /// Prepares that nothing that node `index` sends arrives anywhere, while what is sent to it is as good as lost: the
+    /// moment of its death for all others. Its link stays up, so that the router learns of it no sooner than it is told.
+    pub(crate) fn prepare_silence(&self, index: usize, silent: bool) -> Result<Prepared, LabError> {
         let far = Topology::node_far(index);
         let rules = Family::BOTH.map(|family| (family, format!("iif {far}")));
         self.rules(&rules, silent)
@@ -133,28 +132,36 @@ impl Router {
                 rules.push((family, format!("iif {} to {to}", Topology::node_far(from))));
             }
         }
-        self.rules(&rules, apart)
+        self.rules(&rules, apart)?.run()
     }
 
-    /// Both IP versions at the same time. A rule that there is already isn't added again, and one that there isn't can't
-    /// be removed: the caller knows.
-    fn rules(&self, rules: &[(Family, String)], add: bool) -> Result<(), LabError> {
+    /// A rule that there is already isn't added again, and one that there isn't can't be removed: the caller knows.
+    fn rules(&self, rules: &[(Family, String)], add: bool) -> Result<Prepared, LabError> {
         let verb = if add { "add" } else { "del" };
-        let lines = |wanted: Family| -> Vec<String> {
+        let of = |wanted: Family| {
             let own = rules.iter().filter(|(family, _)| *family == wanted);
             // Silently, unlike `unreachable` and `prohibit`.
-            own.map(|(_, rule)| format!("rule {verb} pref {FAULT_PRIORITY} {rule} blackhole"))
-                .collect()
+            let lines = own.map(|(_, rule)| format!("rule {verb} pref {FAULT_PRIORITY} {rule} blackhole"));
+            let batch = IpBatch::prepare(Some(self.namespace.name()), Some(wanted))?;
+            Ok((batch, lines.collect()))
         };
-        let prepare = |family| IpBatch::prepare(Some(self.namespace.name()), Some(family));
-        let (four, six) = (prepare(Family::V4)?, prepare(Family::V6)?);
-        let six = std::thread::spawn({
-            let lines = lines(Family::V6);
-            move || six.run(&lines)
-        });
-        four.run(&lines(Family::V4)).and(
-            six.join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-        )
+        Family::BOTH.into_iter().map(of).collect::<Result<_, LabError>>().map(Prepared)
+    }
+}
+
+/// Commands that wait for their moment.
+#[derive(Debug)]
+pub(crate) struct Prepared(Vec<(IpBatch, Vec<String>)>);
+
+impl Prepared {
+    /// All of them at the same time.
+    pub(crate) fn run(self) -> Result<(), LabError> {
+        let start = |(batch, lines): (IpBatch, Vec<String>)| std::thread::spawn(move || batch.run(&lines));
+        let running: Vec<_> = self.0.into_iter().map(start).collect();
+        running.into_iter().try_for_each(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 }

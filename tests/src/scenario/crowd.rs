@@ -164,10 +164,12 @@ impl Running {
         held.fold((0, 0), |sum, held| (sum.0 + held.broken, sum.1 + held.moved))
     }
 
-    /// Ends everything. What is held ends before new connections do.
+    /// Ends everything.
     pub fn stop(self) -> Result<Outcome, LabError> {
         let loads = [self.probe.load].into_iter().chain(self.held).chain(self.new);
-        let reports = loads.map(Load::stop).collect::<Result<Vec<_>, _>>()?;
+        let mut loads: Vec<Load> = loads.collect();
+        loads.iter_mut().for_each(Load::end);
+        let reports = loads.into_iter().map(Load::stop).collect::<Result<Vec<_>, _>>()?;
         Ok(Outcome::of(&reports[0], &reports[1..]))
     }
 }

@@ -167,9 +167,9 @@ impl Setting {
 }
 
 impl Operator {
-    /// Begins 'drain 1, add 2 backends': on the first of `live` in a group, on each of them where nodes act alone. Whoever is not
+    /// Begins 'drain 1, add 2 backends' at this moment, or now if it is over: on the first of `live` in a group, on each of them where nodes act alone. Whoever is not
     /// among them has it in its file when it comes back, if it acts alone.
-    pub fn drain_and_add(&mut self, lab: &Lab, live: &[usize]) -> Result<Change, LabError> {
+    pub fn drain_and_add(&mut self, lab: &Lab, live: &[usize], at: Instant) -> Result<Change, LabError> {
         self.fleet
             .add((AT_FIRST..BACKENDS).map(Topology::backend_name).collect());
         let told = if self.together { &live[..1] } else { live };
@@ -183,7 +183,7 @@ impl Operator {
                 node.write_config(&yaml)?;
             }
         }
-        let begun = Instant::now();
+        let begun = at.max(Instant::now());
         let start = |(node, commands): (usize, Vec<Command>)| {
             let moot = Arc::new(AtomicBool::new(false));
             let thread = thread::spawn({
@@ -192,6 +192,7 @@ impl Operator {
                     commands
                         .into_iter()
                         .try_for_each(|command| patiently(command, &moot))
+                }
                 }
             });
             Given { node, moot, thread }

@@ -15,6 +15,8 @@ use crate::wait::Interrupt;
 const DETECTION: Duration = Duration::from_millis(30);
 /// From the connections' standing to the first event.
 const CALM: Duration = Duration::from_secs(1);
+/// Files are written and programs that do the rest have started.
+const PREPARED_WITHIN: Duration = Duration::from_millis(300);
 /// Each connection has a line within its period, and then some.
 const SAY: Duration = Duration::from_secs(1);
 /// From a change to a node that joins, restarts or is cut off.
@@ -162,7 +164,7 @@ impl Stage<'_> {
     fn play(mut self, event: Event) -> Result<(Told, Outcome), LabError> {
         let spare = (event == Event::Join).then_some(3);
         if let Some(spare) = spare {
-            self.lab.power_loss(spare, Duration::ZERO, &[0, 1, 2])?;
+            self.lab.power_loss(spare, Instant::now(), Duration::ZERO, &[0, 1, 2])?;
         }
         let probe = Probe::start(self.lab)?;
         let traffic = self.crowd.start(self.lab, probe)?;
@@ -194,16 +196,15 @@ impl Stage<'_> {
         let rest = self.others(victim);
         let wait = Duration::from_millis(offset.unsigned_abs());
         let (loss, change) = if offset < 0 {
-            let loss = self.lab.power_loss(victim, DETECTION, &rest)?;
-            let due = loss.death + wait;
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            (loss, self.operator.drain_and_add(self.lab, &rest)?)
+            let loss = self.lab.power_loss(victim, Instant::now(), DETECTION, &rest)?;
+            (loss, self.operator.drain_and_add(self.lab, &rest, loss.death + wait)?)
         } else {
             // In a group the first of them is told.
             let live: Vec<usize> = rest.iter().copied().chain([victim]).collect();
-            let change = self.operator.drain_and_add(self.lab, &live)?;
-            std::thread::sleep((change.begun + wait).saturating_duration_since(Instant::now()));
-            (self.lab.power_loss(victim, DETECTION, &rest)?, change)
+            let soon = Instant::now() + PREPARED_WITHIN;
+            let change = self.operator.drain_and_add(self.lab, &live, soon)?;
+            let at = change.begun + wait;
+            (self.lab.power_loss(victim, at, DETECTION, &rest)?, change)
         };
         let since = |later: Instant, earlier: Instant| {
             i64::try_from(later.saturating_duration_since(earlier).as_millis()).unwrap_or(i64::MAX)
@@ -225,7 +226,7 @@ impl Stage<'_> {
         }
         self.sleep(UNDER_WAY)?;
         let live: Vec<usize> = rest.iter().copied().chain([cut]).collect();
-        let change = self.operator.drain_and_add(self.lab, &live)?;
+        let change = self.operator.drain_and_add(self.lab, &live, Instant::now())?;
         self.sleep(time)?;
         for other in &rest {
             self.lab.heal(cut, *other)?;
@@ -239,7 +240,7 @@ impl Stage<'_> {
     }
 
     fn change(&mut self, live: &[usize]) -> Result<Told, LabError> {
-        let change = self.operator.drain_and_add(self.lab, live)?;
+        let change = self.operator.drain_and_add(self.lab, live, Instant::now())?;
         let changed = change.wait(&[])?;
         self.sleep(BETWEEN)?;
         Ok(Told {
@@ -261,7 +262,8 @@ impl Stage<'_> {
             let rest = self.others(*index);
             self.lab.router().route_to(&rest)?;
             self.sleep(UNDER_WAY)?;
-            self.lab.power_loss(*index, Duration::ZERO, &rest)?;
+            self.lab
+                .power_loss(*index, Instant::now(), Duration::ZERO, &rest)?;
             self.lab.power_on(*index)?;
             told.joined = told.joined.max(Some(self.lab.node(*index).wait_in_service()?));
             self.lab.router().route_to(&all)?;

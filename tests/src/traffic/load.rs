@@ -20,6 +20,9 @@ use crate::limit;
 use crate::netns::Netns;
 use crate::wait;
 
+/// After the last request's timeout, however busy the machine.
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
+
 /// A line of the child's standard output.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -129,11 +132,16 @@ impl Load {
         })
     }
 
+    /// Sends nothing new. Where several loads are to end at the same time, each hears of it before one is waited for.
+    pub fn end(&mut self) {
+        self.stdin = None;
+    }
+
     /// Sends nothing new, waits for the requests under way and returns all figures.
     pub fn stop(mut self) -> Result<Report, LabError> {
-        self.stdin = None;
+        self.end();
         let timeout = self.timeout;
-        self.finish(timeout + Duration::from_secs(5))
+        self.finish(timeout + ENDS_WITHIN)
     }
 
     /// Waits until all jobs are done (they must be of a kind that ends) and returns all figures.

@@ -1,7 +1,7 @@
 //! The kit's faults do what they say.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_tests::host::Spread;
 use lb_tests::{Family, Job, Lab, LabError, Pace};
@@ -51,7 +51,7 @@ fn dies_and_returns(name: &str, spread: Spread) -> Result<bool, LabError> {
         let ports = 30_000..30_024;
         let at_first = node_of_ports(lab, ports.clone())?;
 
-        let moved = lab.power_loss(0, DETECTION, &[1, 2])?.moved;
+        let moved = lab.power_loss(0, Instant::now(), DETECTION, &[1, 2])?.moved;
         // Within 50 ms where nothing else wants the CPUs.
         assert!(moved < Duration::from_millis(200), "moved only after {moved:?}");
         assert!(!lab.nodes()[0].pin_root().exists());
