@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use super::args::Args;
@@ -30,7 +30,7 @@ use crate::dataplane::load::{Balancer, Plan};
 use crate::dataplane::pin::Root;
 use crate::health::task::Checks;
 use crate::metrics;
-use crate::model::{GroupKey, Model};
+use crate::model::{GroupKey, Model, Pool};
 use crate::net::{self, REFRESH_EVERY};
 use crate::peer;
 
@@ -169,6 +169,24 @@ struct Side {
     group: Option<Group>,
 }
 
+impl Side {
+    /// Has everybody know what the controller does now; `checked` are the pools that the checks know of.
+    async fn follow(&mut self, desk: &Desk, controller: &Controller, checked: &mut Vec<Pool>) {
+        if controller.effective().pools != *checked {
+            checked.clone_from(&controller.effective().pools);
+            self.checks.configure(controller.effective());
+        }
+        self.tunnels.follow(controller, &self.checks).await;
+        self.teller.tell(desk, controller);
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
 async fn serve(
     desk: &mut Desk,
     controller: &mut Controller,
@@ -176,10 +194,8 @@ async fn serve(
     signals: &mut Signals,
     inbox: &mut mpsc::Receiver<Call>,
 ) {
-    let mut refresh = interval(REFRESH_EVERY);
-    refresh.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut again = interval(LOOK_AGAIN_EVERY);
-    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut refresh = every(REFRESH_EVERY);
+    let mut again = every(LOOK_AGAIN_EVERY);
     again.reset();
     let mut checked = controller.effective().pools.clone();
     side.checks.configure(controller.effective());
@@ -189,12 +205,7 @@ async fn serve(
         {
             return;
         }
-        if controller.effective().pools != checked {
-            checked.clone_from(&controller.effective().pools);
-            side.checks.configure(controller.effective());
-        }
-        side.tunnels.follow(controller, &side.checks).await;
-        side.teller.tell(desk, controller);
+        side.follow(desk, controller, &mut checked).await;
         let turn = controller.due();
         // The wall's clock may be set, so it is looked at again now and then.
         let due = desk

@@ -184,7 +184,7 @@ metrics! {
         SYNC_LOST Counter "tandem_sync_events_lost_total" []
             "What it could not tell since it was loaded, as the agent did not read fast enough: repaired within seconds."
         SYNC_SESSION Gauge "tandem_sync_session" ["peer"] "1 where flow records can pass between this node and another one."
-        SYNC_LAG Gauge "tandem_sync_lag_seconds" ["peer", "quantile"]
+        SYNC_LAG Gauge "tandem_sync_lag_seconds" ["peer", "share"]
             "From an event here to its entry at another node and the answer, over the last minute at most; quantile: 0.5, 0.99."
         SYNC_SENT Counter "tandem_sync_records_sent_total" ["peer"] "Records to another node."
         SYNC_SENT_BYTES Counter "tandem_sync_sent_bytes_total" ["peer"] "Their bytes, before encryption."

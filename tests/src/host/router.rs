@@ -145,7 +145,11 @@ impl Router {
             let batch = IpBatch::prepare(Some(self.namespace.name()), Some(wanted))?;
             Ok((batch, lines.collect()))
         };
-        Family::BOTH.into_iter().map(of).collect::<Result<_, LabError>>().map(Prepared)
+        Family::BOTH
+            .into_iter()
+            .map(of)
+            .collect::<Result<_, LabError>>()
+            .map(Prepared)
     }
 }
 

@@ -189,10 +189,10 @@ impl Operator {
             let thread = thread::spawn({
                 let moot = Arc::clone(&moot);
                 move || {
+                    thread::sleep(begun.saturating_duration_since(Instant::now()));
                     commands
                         .into_iter()
                         .try_for_each(|command| patiently(command, &moot))
-                }
                 }
             });
             Given { node, moot, thread }

@@ -164,7 +164,8 @@ impl Stage<'_> {
     fn play(mut self, event: Event) -> Result<(Told, Outcome), LabError> {
         let spare = (event == Event::Join).then_some(3);
         if let Some(spare) = spare {
-            self.lab.power_loss(spare, Instant::now(), Duration::ZERO, &[0, 1, 2])?;
+            self.lab
+                .power_loss(spare, Instant::now(), Duration::ZERO, &[0, 1, 2])?;
         }
         let probe = Probe::start(self.lab)?;
         let traffic = self.crowd.start(self.lab, probe)?;
@@ -197,7 +198,10 @@ impl Stage<'_> {
         let wait = Duration::from_millis(offset.unsigned_abs());
         let (loss, change) = if offset < 0 {
             let loss = self.lab.power_loss(victim, Instant::now(), DETECTION, &rest)?;
-            (loss, self.operator.drain_and_add(self.lab, &rest, loss.death + wait)?)
+            (
+                loss,
+                self.operator.drain_and_add(self.lab, &rest, loss.death + wait)?,
+            )
         } else {
             // In a group the first of them is told.
             let live: Vec<usize> = rest.iter().copied().chain([victim]).collect();

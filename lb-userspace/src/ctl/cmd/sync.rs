@@ -141,7 +141,7 @@ mod tests {
             peers: vec![peer, slow, gone],
         });
         for words in [
-            "lb2   in sync     0.81 ms  4.05 ms   50000",
+            "lb2   in sync     0.81 ms  4.05 ms  50000",
             "lb3   too slow",
             "lb4   no session",
             "events: 5; 6 were lost",
