@@ -247,14 +247,7 @@ async fn serve(
                 true
             }
             () = sleep_until(turn.unwrap_or_else(Instant::now).into()), if turn.is_some() => {
-                match controller.turn() {
-                    Ok(false) => true,
-                    Ok(true) => follow(desk, controller).await,
-                    Err(e) => {
-                        error!("{e:#}");
-                        true
-                    }
-                }
+                turned(desk, controller).await
             }
             _ = refresh.tick() => survive(controller.refresh().await, controller).await,
             _ = again.tick() => {
@@ -269,6 +262,18 @@ async fn serve(
         };
         if !went_well {
             again.reset_after(REOPEN_AFTER);
+        }
+    }
+}
+
+/// Slots are moved on. Whether whatever followed from that worked.
+async fn turned(desk: &mut Desk, controller: &mut Controller) -> bool {
+    match controller.turn() {
+        Ok(false) => true,
+        Ok(true) => follow(desk, controller).await,
+        Err(e) => {
+            error!("{e:#}");
+            true
         }
     }
 }
