@@ -1,6 +1,7 @@
 //! `lb_probe`: what it wraps, what it leaves alone, how it comes to an interface and goes.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use aya::programs::{SchedClassifier, TcAttachType, TestRun, TestRunOptions};
 use lb_common::backend::{DEAD, READY};
@@ -213,6 +214,11 @@ fn comes_and_goes(hook: Hook, attached: impl Fn(&str) -> usize) {
     assert_eq!(count(), [1, 1]);
     assert_eq!(tunnel::interfaces(root).expect("a list"), [a.clone(), b.clone()]);
     second.attach(std::slice::from_ref(&b)).expect("it detaches");
+    // The kernel ends links in a work queue.
+    let until = Instant::now() + Duration::from_secs(5);
+    while count() != [0, 1] && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     assert_eq!(count(), [0, 1]);
 
     assert!(second.attach(&["nope0".to_owned()]).is_err());
