@@ -9,7 +9,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use lb_userspace::model::{Group, Peering};
-use lb_userspace::peer::{self, Event, Life, Peers, Phase, no_streams, pki};
+use lb_userspace::peer::{self, Event, Life, Peers, Phase, Status, no_streams, pki};
 use tokio::time::sleep;
 
 use kit::*;
@@ -63,6 +63,13 @@ async fn three_nodes_find_each_other_and_talk() {
         !all[2].send(2, 0, vec![]) && !all[2].send(9, 0, vec![]),
         "nobody there"
     );
+    // What is shown is a moment old.
+    let start = Instant::now();
+    let is_told = |peer: &Status| peer.rtt.is_some() && peer.heard > 0 && peer.sent > 0;
+    while !all[0].status().peers.iter().all(is_told) {
+        assert!(start.elapsed() < PATIENCE);
+        sleep(Duration::from_millis(10)).await;
+    }
     let status = all[0].status();
     assert_eq!(status.own.as_ref().unwrap().group, "blue");
     for peer in &status.peers {
@@ -188,6 +195,11 @@ async fn renewed_certificates_are_taken_and_connections_stay() {
     let mut a = world.start(0);
     up(&mut a).await;
     let until = b.status().own.as_ref().unwrap().certificate_until;
+    let start = Instant::now();
+    while a.status().peers[0].certificate_until.is_none() {
+        assert!(start.elapsed() < PATIENCE);
+        sleep(Duration::from_millis(10)).await;
+    }
     assert_eq!(a.status().peers[0].certificate_until, Some(until));
     // Broken files change nothing.
     fs::write(world.path("lb1/node.pem"), "-----BEGIN").unwrap();
