@@ -206,17 +206,17 @@ fn who_is_alone_withdraws() {
 
 #[test]
 fn two_nodes_hold() {
-    must_hold(2, 0..60);
+    must_hold(2, 0..40);
 }
 
 #[test]
 fn three_nodes_hold() {
-    must_hold(3, 0..70);
+    must_hold(3, 0..40);
 }
 
 #[test]
 fn four_nodes_hold() {
-    must_hold(4, 0..25);
+    must_hold(4, 0..12);
 }
 
 fn must_break(broken: Broken) {
