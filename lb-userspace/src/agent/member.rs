@@ -106,8 +106,25 @@ impl Controller {
         if verdict.number < self.member().verdict.number {
             return Ok(());
         }
-        self.member().verdict = verdict;
+        let old = std::mem::replace(&mut self.member().verdict, verdict);
+        self.purge_missed(&old);
         self.follow().await
+    }
+
+    /// Backends that were dead while this node didn't hear of it: their entries have to go here, too.
+    fn purge_missed(&mut self, old: &Verdict) {
+        let returning = self.member().verdict.returning.clone();
+        let missed = returning
+            .iter()
+            .filter(|&id| !old.dead.contains(id) && !old.returning.contains(id));
+        let names = Names::of(&self.applied);
+        let missed: Vec<u16> = missed
+            .map(|&id| names.index(id))
+            .filter(|&i| i != NO_BACKEND)
+            .collect();
+        if !missed.is_empty() {
+            self.changes.tracker.bury(missed, now());
+        }
     }
 
     /// The members have changed.
