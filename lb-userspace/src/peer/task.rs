@@ -410,6 +410,8 @@ impl Task {
         current.up = true;
         let (connection, waiting) = (current.connection.clone(), std::mem::take(&mut current.waiting));
         info!(peer = name, %address, session, "connected");
+        // Whoever is told and looks finds it so.
+        self.show();
         self.tell(Event::Up { peer, session });
         self.link(LinkEvent::Up {
             peer,
@@ -424,7 +426,6 @@ impl Task {
                 stream,
             });
         }
-        self.show();
     }
 
     /// A session gives way to another one of the same peer, which lives.
@@ -492,8 +493,8 @@ impl Task {
         if change.life {
             let (peer, life, name) = (peer.place, peer.liveness.life(), peer.name.clone());
             info!(peer = name, "{}", life.name());
-            self.tell(Event::Life { peer, life });
             self.show();
+            self.tell(Event::Life { peer, life });
         }
     }
 
