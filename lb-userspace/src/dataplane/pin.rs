@@ -176,10 +176,16 @@ impl Root {
     }
 
     /// Whether an agent lives over this folder. Many may look at once.
+    ///
+    /// # Errors
+    /// [`Error::NotLoaded`] where there is no folder, maybe since a moment ago.
     pub fn is_locked(&self) -> Result<bool, Error> {
         match self.try_lock(FlockOperation::NonBlockingLockShared) {
             Ok(_) => Ok(false),
             Err(Error::Locked(_)) => Ok(true),
+            Err(Error::Path { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Err(Error::NotLoaded(self.0.clone()))
+            }
             Err(e) => Err(e),
         }
     }

@@ -173,13 +173,17 @@ impl Machine {
         if self.founder() != self.settings.me || self.lacks().is_some() {
             return;
         }
-        let seen = 1 + self.others().filter(|(_, p)| p.is_reachable()).count();
+        // In sight, or known to forward nothing.
+        let seen = 1 + self
+            .others()
+            .filter(|(_, p)| p.is_reachable() || p.is_gone)
+            .count();
         let all = usize::from(self.settings.nodes);
         let wait = if seen >= all {
             SETTLE
         } else if !self.start.kept {
             // Whoever is silent may forward by slots that aren't what this node would make up.
-            self.settings.withdraw_after
+            self.settings.withdraw_after.max(self.settings.join_within)
         } else if 2 * seen > all {
             MOST
         } else {
@@ -191,11 +195,13 @@ impl Machine {
         // A node that is silent may forward by slots that it has kept.
         let is_member = |p: &super::machine::Peer| match p.reached() {
             Some(state) => state.kept || state.phase == Phase::Leaving,
-            None => true,
+            None => !p.is_gone,
         };
         let others = self.others().filter(|(_, p)| is_member(p) && p.left.is_none());
         let members: Nodes = others.map(|(place, _)| place).collect();
         let members = members.with(self.settings.me);
+        // Until now nobody could be heard as a member.
+        self.vouch(members);
         self.phase = Phase::Ready;
         self.set_members(members);
         self.tell(Event::Founded(members));

@@ -41,6 +41,8 @@ pub(super) struct Peer {
     pub(super) admitted: Option<u64>,
     /// With which epoch it left, or was forgotten.
     pub(super) left: Option<u64>,
+    /// It said good-bye or was forgotten, and has not been heard since.
+    pub(super) is_gone: bool,
     /// What it was told of this node, and when.
     told: Option<(State, Mono)>,
     /// It knows this node's opinions.
@@ -262,6 +264,7 @@ impl Machine {
         if peer.alive || alive {
             peer.heard = now;
         }
+        peer.is_gone &= !alive;
         peer.alive = alive;
     }
 

@@ -136,13 +136,18 @@ impl Machine {
 
     /// As [`Machine::set_members`], from the coordinator.
     pub(super) fn adopt(&mut self, members: Nodes) {
+        self.vouch(members);
+        self.set_members(members);
+    }
+
+    /// From now on their silence counts.
+    pub(super) fn vouch(&mut self, members: Nodes) {
         let now = self.now;
         for place in members.iter() {
             if let Some(peer) = self.peer_mut(place) {
                 peer.vouched = now;
             }
         }
-        self.set_members(members);
     }
 
     /// This half changed its slots, or may have, while the other did: the other's count.
@@ -183,6 +188,7 @@ impl Machine {
     pub(super) fn on_goodbye(&mut self, from: u8) {
         if let Some(peer) = self.peer_mut(from) {
             peer.left = peer.state.map(|s| s.epoch);
+            peer.is_gone = true;
         }
         self.drop_member(from, Gone::Left);
         self.send(from, &Msg::Farewell);
@@ -198,6 +204,7 @@ impl Machine {
             return;
         }
         peer.left = peer.admitted.or(peer.state.map(|s| s.epoch));
+        peer.is_gone = true;
         self.drop_member(node, Gone::Forgotten);
         if asked {
             let told: Vec<u8> = self.others().map(|(place, _)| place).collect();

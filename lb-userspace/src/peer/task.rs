@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use quinn::{Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Endpoint, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
@@ -157,7 +157,7 @@ impl Task {
         let peering = group.peering.clone().ok_or(io::ErrorKind::InvalidInput)?;
         let transport = transport(&peering);
         let endpoint = Endpoint::new(
-            EndpointConfig::default(),
+            certs.ends.endpoint(),
             Some(server(&certs, &transport)),
             socket,
             Arc::new(TokioRuntime),

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use ::ring::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ConnectionError, TransportErrorCode};
+use quinn::{ConnectionError, EndpointConfig, TransportErrorCode};
+use quinn_proto::HashedConnectionIdGenerator;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::CertificateDer;
@@ -15,6 +17,10 @@ use super::status::Refusal;
 
 /// What both ends speak.
 const ALPN: &[u8] = b"tandem/1";
+/// What stateless resets are made with, beside the node's private key.
+const RESET: &[u8] = b"tandem stateless reset";
+/// The same for connection IDs.
+const IDS: &[u8] = b"tandem connection id";
 
 /// Alerts that say why a certificate was refused (RFC 8446, section 6.2).
 mod alert {
@@ -27,11 +33,29 @@ mod alert {
 pub(super) struct Ends {
     pub(super) client: Arc<QuicClientConfig>,
     pub(super) server: Arc<QuicServerConfig>,
+    reset: Arc<hmac::Key>,
+    ids: u64,
+}
+
+impl Ends {
+    /// Of the socket. An agent that has started anew answers packets of its predecessor's connections by a reset that the
+    /// peer believes (RFC 9000, section 10.3), so the peer calls at once, not when its connection is idle for too long.
+    pub(super) fn endpoint(&self) -> EndpointConfig {
+        let mut config = EndpointConfig::new(Arc::clone(&self.reset) as _);
+        // The same key with each start: what isn't recognised is thrown away and not reset.
+        let ids = self.ids;
+        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+        config
+    }
 }
 
 /// # Errors
 /// A key that isn't the certificate's, authorities that are none.
 pub(super) fn ends(material: Material) -> Result<Ends, pki::Error> {
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, material.key.secret_der());
+    let reset = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&secret, RESET).as_ref());
+    let mut ids = [0; 8];
+    ids.copy_from_slice(&hmac::sign(&secret, IDS).as_ref()[..8]);
     let provider: Arc<CryptoProvider> = Arc::new(ring::default_provider());
     let mut roots = RootCertStore::empty();
     for root in material.roots {
@@ -58,6 +82,8 @@ pub(super) fn ends(material: Material) -> Result<Ends, pki::Error> {
     Ok(Ends {
         client: Arc::new(QuicClientConfig::try_from(client).map_err(no_suite)?),
         server: Arc::new(QuicServerConfig::try_from(server).map_err(no_suite)?),
+        reset: Arc::new(reset),
+        ids: u64::from_le_bytes(ids),
     })
 }
 

@@ -25,13 +25,14 @@ fn is_dead(engine: &Engine, backend: u16) -> bool {
     engine.verdict.dead.contains(&id) || engine.verdict.returning.contains(&id)
 }
 
-/// One origin per slot; but while all are closing, or while it is dead.
+/// One origin per slot on all members, and on all nodes that attract traffic; but while all are closing, or while it is dead.
 pub(crate) fn check(world: &World) -> Result<(), String> {
     if world.split {
         return Ok(());
     }
     for (n, a) in world.nodes.iter().enumerate() {
-        for b in world.nodes[..n].iter().filter(|b| are_members(a, b)) {
+        let agree = |b: &&Node| are_members(a, b) || (a.ready && b.ready);
+        for b in world.nodes[..n].iter().filter(agree) {
             for slot in 0..usize::from(SLOTS) {
                 let (x, y) = (a.engine.slots[slot], b.engine.slots[slot]);
                 if x.origin() == y.origin() {

@@ -350,7 +350,15 @@ impl World {
         }
         node.start(nodes, self.generation, self.now);
         self.after(n, 1, What::Tick);
+        // Who forwards nothing may be out of reach for longer than `withdraw_after`, and founds no group of its own.
+        let is_lost = !self.nodes[usize::from(n)].forwards && self.chance.within(0, 4) == 0;
         for peer in (0..nodes).filter(|&peer| peer != n) {
+            if is_lost && self.now > 1_000 {
+                let length = self.chance.within(3_000, 5_500);
+                let until = self.net.cut.entry(pair(n, peer)).or_default();
+                *until = (*until).max(self.now + length);
+                self.after(n, length, What::Heal(peer));
+            }
             self.connect(n, peer);
         }
     }
