@@ -95,6 +95,8 @@ pub(super) struct Group {
     named: Arc<Names>,
     live: BTreeSet<u8>,
     charter: bool,
+    /// A peer's records have made slots tracked.
+    held: bool,
     /// What the slots were like when they were looked at.
     seen: Seen,
     outcomes: Vec<Outcome>,
@@ -180,6 +182,7 @@ impl Group {
             named: names,
             live: BTreeSet::new(),
             charter: false,
+            held: false,
             seen: Seen::default(),
             outcomes: Vec::new(),
         }))
@@ -367,7 +370,7 @@ impl Group {
                 self.synced.insert(peer, session);
                 self.is_synced(peer);
             }
-            Notice::Held => controller.slots_held(),
+            Notice::Held => self.held = true,
             Notice::HandedOver => self.input(Input::HandedOver),
             Notice::Lost { .. } => {}
         }
@@ -386,6 +389,10 @@ impl Group {
     /// Has the machine and the peers know what this node's slots and backends are like.
     fn look(&mut self, controller: &mut Controller) {
         self.looked = Instant::now();
+        // All slots are counted for it, so not with each batch of records.
+        if std::mem::take(&mut self.held) {
+            controller.slots_held();
+        }
         let deleted = controller.changes.take_deleted();
         if !deleted.is_empty() {
             self.command(Command::Deleted(deleted));

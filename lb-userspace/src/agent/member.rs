@@ -4,18 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use lb_common::id::stable;
-use lb_common::info::untext;
 use lb_common::slot::{NO_BACKEND, SLOTS, Slot, index};
 use lb_common::tick::Tick;
 use tracing::{error, info};
 
+use super::cells::Names;
 use super::controller::Controller;
 use super::sync::Names as FlowNames;
 use crate::dataplane::flows::now;
 use crate::dataplane::maps::Maps;
 use crate::group::{self, Answer, Cell, Leaver, Local, Order, Progress, SlotImage, Target, Verdict, View};
 use crate::model::{self, Model};
-use crate::state::contents::Contents;
 use crate::state::standing::{Standing, Standings, merge};
 use crate::state::track::{Gate, Ordered, Slots};
 
@@ -38,6 +37,16 @@ pub(super) struct Member {
     others: BTreeSet<u8>,
     /// Fences that peers have sent.
     fences: Vec<(u8, u64)>,
+    /// The last digest of origins, and what it was computed from: all slots are looked at for it.
+    origins: Option<(Origins, u64)>,
+}
+
+/// What origins can't have changed without: slots that were written here (a peer's records change marks alone), and names.
+#[derive(PartialEq, Eq)]
+struct Origins {
+    slots: u64,
+    pools: BTreeMap<u64, u16>,
+    ids: BTreeMap<u16, u64>,
 }
 
 /// How far slots were when they were looked at.
@@ -353,13 +362,14 @@ impl Controller {
     }
 
     /// What the group's machine has to know of the slots.
-    pub(super) fn local(&self) -> Local {
+    pub(super) fn local(&mut self) -> Local {
+        let origins = self.origins();
         let names = Names::of(&self.applied);
         let cells = |all: &[Ordered]| all.iter().filter_map(|&one| names.cell(one)).collect();
         let maps = &self.balancer.maps;
         Local {
             target: self.rings_wanted(),
-            origins: self.origins(),
+            origins,
             candidates: cells(self.changes.tracker.candidates()),
             buriable: cells(&self.changes.tracker.homeless(&self.changes.fits, maps)),
         }
@@ -390,31 +400,43 @@ impl Controller {
         views
     }
 
-    fn origins(&self) -> u64 {
-        let names = Names::of(&self.applied);
+    fn origins(&mut self) -> u64 {
+        let Names { pools, ids, .. } = Names::of(&self.applied);
+        let slots = self.balancer.maps.slots_changed();
+        let of = Origins { slots, pools, ids };
+        if let Some((known, digest)) = &self.member().origins
+            && *known == of
+        {
+            return *digest;
+        }
+        let mut table = vec![0; usize::from(u16::MAX) + 1];
+        of.ids.iter().for_each(|(&i, &id)| table[usize::from(i)] = id);
         let maps = &self.balancer.maps;
-        let of = |(&id, &pool): (&u64, &u16)| {
-            let origin = |i: usize| names.id(at(maps, index(pool, i as u32)).origin());
-            (id, (0..SLOTS).map(origin).collect())
-        };
-        group::origins(names.pools.iter().map(of).collect())
+        let origin = |pool: u16, i: usize| table[usize::from(at(maps, index(pool, i as u32)).origin())];
+        let ring = |(&id, &pool): (&u64, &u16)| (id, (0..SLOTS).map(|i| origin(pool, i)).collect());
+        let digest = group::origins(of.pools.iter().map(ring).collect());
+        self.member().origins = Some((of, digest));
+        digest
     }
 
     /// All slots, for a node that joins.
-    pub(super) fn images(&self) -> (Vec<SlotImage>, u64) {
+    pub(super) fn images(&mut self) -> (Vec<SlotImage>, u64) {
+        let origins = self.origins();
         let names = Names::of(&self.applied);
         let images = names
             .pools
             .iter()
             .map(|(&id, &pool)| self.image(id, pool, &names));
-        (images.collect(), self.origins())
+        (images.collect(), origins)
     }
 
     fn image(&self, id: u64, pool: u16, names: &Names) -> SlotImage {
-        let mut numbers: BTreeMap<u16, u64> = BTreeMap::from([(NO_BACKEND, 0)]);
+        // By index: there are three for each slot.
+        let mut numbers = vec![None; usize::from(u16::MAX) + 1];
+        numbers[usize::from(NO_BACKEND)] = Some(0);
         let mut backends = vec![0];
         let mut number = |index: u16| {
-            *numbers.entry(index).or_insert_with(|| {
+            *numbers[usize::from(index)].get_or_insert_with(|| {
                 backends.push(names.id(index));
                 backends.len() as u64 - 1
             })
@@ -523,58 +545,4 @@ fn cells_of(known: &[(Cell, Ordered)], which: &[Ordered]) -> Vec<Cell> {
     let which: BTreeSet<u32> = which.iter().map(|ordered| ordered.place).collect();
     let named = known.iter().filter(|(_, ordered)| which.contains(&ordered.place));
     named.map(|&(cell, _)| cell).collect()
-}
-
-/// Stable identities and indexes.
-struct Names {
-    pools: BTreeMap<u64, u16>,
-    names_of_pools: BTreeMap<u16, u64>,
-    ids: BTreeMap<u16, u64>,
-    indexes: BTreeMap<u64, u16>,
-}
-
-impl Names {
-    fn of(applied: &Contents) -> Self {
-        let pools = applied.pools.iter();
-        let pools: BTreeMap<u64, u16> = pools
-            .map(|(&i, pool)| (stable(untext(&pool.name), ""), i))
-            .collect();
-        let backends = applied.backends.iter();
-        let ids: BTreeMap<u16, u64> = backends.map(|(&i, backend)| (i, backend.info.id)).collect();
-        Self {
-            names_of_pools: pools.iter().map(|(&id, &pool)| (pool, id)).collect(),
-            pools,
-            indexes: ids.iter().map(|(&i, &id)| (id, i)).collect(),
-            ids,
-        }
-    }
-
-    /// The identity of a backend; 0 where nobody has the index.
-    fn id(&self, index: u16) -> u64 {
-        self.ids.get(&index).copied().unwrap_or(0)
-    }
-
-    fn index(&self, id: u64) -> u16 {
-        self.indexes.get(&id).copied().unwrap_or(NO_BACKEND)
-    }
-
-    fn cell(&self, ordered: Ordered) -> Option<Cell> {
-        Some(Cell {
-            pool: *self.names_of_pools.get(&((ordered.place >> 16) as u16))?,
-            slot: (ordered.place & 0xffff) as u16,
-            backend: self.id(ordered.to),
-        })
-    }
-
-    fn place(&self, cell: Cell) -> Option<Ordered> {
-        let pool = *self.pools.get(&cell.pool)?;
-        let to = match cell.backend {
-            0 => NO_BACKEND,
-            id => *self.indexes.get(&id)?,
-        };
-        Some(Ordered {
-            place: index(pool, cell.slot.into()),
-            to,
-        })
-    }
 }

@@ -2,6 +2,7 @@
 
 pub mod args;
 mod boot;
+mod cells;
 mod command;
 mod change;
 mod charter;

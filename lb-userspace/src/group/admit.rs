@@ -83,6 +83,7 @@ impl Machine {
         if let Some(peer) = self.peer_mut(node) {
             peer.admitted = Some(epoch);
             peer.left = None;
+            peer.is_dropped = false;
         }
         let recover = self.lead.as_ref().is_some_and(|lead| lead.recover);
         self.set_members(self.members.with(node));

@@ -43,6 +43,8 @@ pub(super) struct Peer {
     pub(super) left: Option<u64>,
     /// It said good-bye or was forgotten, and has not been heard since.
     pub(super) is_gone: bool,
+    /// This node has dropped it, and has not heard it since: older news than that don't count.
+    pub(super) is_dropped: bool,
     /// What it was told of this node, and when.
     told: Option<(State, Mono)>,
     /// It knows this node's opinions.
@@ -265,6 +267,7 @@ impl Machine {
             peer.heard = now;
         }
         peer.is_gone &= !alive;
+        peer.is_dropped &= !alive;
         peer.alive = alive;
     }
 

@@ -64,6 +64,7 @@ impl Machine {
         if self.members.has(node) {
             if let Some(peer) = self.peer_mut(node) {
                 peer.admitted = None;
+                peer.is_dropped = true;
             }
             self.set_members(self.members.without(node));
             self.tell(Event::Gone { node, how });
@@ -146,6 +147,7 @@ impl Machine {
         for place in members.iter() {
             if let Some(peer) = self.peer_mut(place) {
                 peer.vouched = now;
+                peer.is_dropped = false;
             }
         }
     }
@@ -166,11 +168,12 @@ impl Machine {
         let is_one = |&place: &u8| {
             self.peer(place).is_some_and(|p| match p.reached() {
                 Some(state) => state.phase == Phase::Ready && state.members.has(me),
-                None => true,
+                None => !p.is_dropped,
             })
         };
         let missed: Nodes = named.minus(self.members).iter().filter(is_one).collect();
         if !missed.is_empty() {
+            self.vouch(missed);
             self.set_members(self.members.or(missed));
         }
     }

@@ -1,8 +1,11 @@
 //! One node: what survives its agent, and the agent.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lb_userspace::group::{Action, Input, Local, Machine, Nodes, Settings, SlotImage, Start, View};
+use lb_userspace::group::{
+    Action, Event, Gone, Input, Local, Machine, Nodes, Settings, SlotImage, Start, View,
+};
 use lb_userspace::health::Mono;
 
 use crate::engine::Engine;
@@ -27,6 +30,8 @@ pub(crate) struct Node {
     pub(crate) views: Option<Vec<View>>,
     pub(crate) charter: Option<bool>,
     pub(crate) members: Nodes,
+    /// How often this agent has dropped others for their silence since it heard them.
+    pub(crate) dropped: BTreeMap<u8, u32>,
     pub(crate) log: Vec<(u64, String)>,
 }
 
@@ -57,6 +62,7 @@ impl Node {
             views: None,
             charter: None,
             members: Nodes::default(),
+            dropped: BTreeMap::new(),
             log: Vec::new(),
         }
     }
@@ -79,6 +85,7 @@ impl Node {
         (self.ready, self.left, self.ticket) = (false, false, 0);
         (self.local, self.views, self.charter) = (None, None, None);
         self.members = Nodes::default();
+        self.dropped.clear();
         self.log.push((now, format!("agent starts, kept {kept}")));
     }
 
@@ -133,6 +140,10 @@ impl Node {
                 self.forwards |= self.ready;
             }
             Action::Left => self.left = true,
+            Action::Told(Event::Gone {
+                node,
+                how: Gone::Silent,
+            }) => *self.dropped.entry(*node).or_default() += 1,
             _ => {}
         }
     }

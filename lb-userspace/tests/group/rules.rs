@@ -27,6 +27,16 @@ fn is_dead(engine: &Engine, backend: u16) -> bool {
 
 /// One origin per slot on all members, and on all nodes that attract traffic; but while all are closing, or while it is dead.
 pub(crate) fn check(world: &World) -> Result<(), String> {
+    for node in &world.nodes {
+        // Once, and once more for each other coordinator that still counted it.
+        if node.dropped.values().any(|&times| times > 3) {
+            let (now, place) = (world.now, node.place);
+            return Err(format!(
+                "at {now}: node {place} drops silent nodes again and again: {:?}",
+                node.dropped
+            ));
+        }
+    }
     if world.split {
         return Ok(());
     }

@@ -157,7 +157,10 @@ impl World {
                 Some(Input::Up { peer, session })
             }
             What::Down { peer, session } => Some(Input::Down { peer, session }),
-            What::Alive { peer } => Some(Input::Alive { peer }),
+            What::Alive { peer } => {
+                self.nodes[i].dropped.remove(&peer);
+                Some(Input::Alive { peer })
+            }
             What::Dead { peer } => self
                 .net
                 .session(n, peer)

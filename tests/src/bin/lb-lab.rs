@@ -196,7 +196,7 @@ fn campaign(args: &RunArgs, scenario: Scenario, interrupt: &Interrupt) -> anyhow
     let campaign = match scenario {
         Scenario::NodeDeath if args.matrix => Campaign::death_matrix(connections, args.runs),
         Scenario::NodeDeath => Campaign::death(connections),
-        Scenario::Partition => Campaign::partition(connections),
+        Scenario::Partition => Campaign::partition(connections, scenario::APART),
         Scenario::RollingRestart => Campaign::rolling(connections),
         Scenario::AddNode => Campaign::join(connections),
         Scenario::Changes => unreachable!("it is no campaign"),

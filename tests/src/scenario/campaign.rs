@@ -16,7 +16,7 @@ use crate::wait::Interrupt;
 /// Milliseconds from the change's begin to a node's death.
 pub const OFFSETS: [i64; 6] = [-100, 0, 5, 50, 500, 5000];
 /// How long peers are apart in the whole scenario.
-const APART: Duration = Duration::from_secs(30);
+pub const APART: Duration = Duration::from_secs(30);
 
 /// Trials with everything on, and controls.
 #[derive(Clone, Debug)]
@@ -91,9 +91,9 @@ impl Campaign {
         }
     }
 
-    /// Peers are out of reach for half a minute while an operator changes something.
-    pub fn partition(connections: u32) -> Self {
-        let given = base(Event::Partition(APART), connections, Spread::Resilient);
+    /// Peers are out of reach for so long while an operator changes something.
+    pub fn partition(connections: u32, apart: Duration) -> Self {
+        let given = base(Event::Partition(apart), connections, Spread::Resilient);
         Self {
             name: "partition",
             tries: vec![given],

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::error::LabError;
+use crate::host::Node;
 use crate::lab::Lab;
 use crate::topo::{CLIENT_ADDRESSES, Family};
 use crate::traffic::{Held, Job, Kind, Load, Pace, Plan, Report};
@@ -130,8 +131,9 @@ impl Crowd {
 impl Probe {
     /// Starts it while nothing else is sent, and sees which node it reaches.
     pub fn start(lab: &Lab) -> Result<Self, LabError> {
-        let packets =
-            || -> Result<Vec<u64>, LabError> { lab.nodes().iter().map(|node| node.packets()).collect() };
+        // A node without power has no counters.
+        let of = |node: &Node| node.pid().map_or(Ok(0), |_| node.packets());
+        let packets = || -> Result<Vec<u64>, LabError> { lab.nodes().iter().map(of).collect() };
         let before = packets()?;
         let load = lab.client().load(vec![Job::beat(Family::V4, BEAT)])?;
         let mut node = None;

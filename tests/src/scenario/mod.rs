@@ -11,7 +11,7 @@ mod trial;
 mod view;
 mod work;
 
-pub use campaign::{Campaign, Findings, OFFSETS};
+pub use campaign::{APART, Campaign, Findings, OFFSETS};
 pub use changes::{Changes, run};
 pub use crowd::{Crowd, Outcome, Probe, Running};
 pub use fleet::{Fleet, Step};

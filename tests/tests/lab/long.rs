@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lb_tests::scenario::{Campaign, Changes};
+use lb_tests::scenario::{APART, Campaign, Changes};
 
 use crate::{changes, death, restart};
 
@@ -22,23 +22,23 @@ fn reloads_every_tenth_of_a_second_for_a_minute() {
 #[test]
 #[ignore = "two minutes; cargo xtask test long"]
 fn a_partition_of_half_a_minute_breaks_nothing() {
-    death::judge(&Campaign::partition(2000));
+    death::judge(&Campaign::partition(2000, APART), 2000);
 }
 
 #[test]
 #[ignore = "two minutes; cargo xtask test long"]
 fn a_rolling_restart_breaks_nothing() {
-    death::judge(&Campaign::rolling(2000));
+    death::judge(&Campaign::rolling(2000), 2000);
 }
 
 #[test]
 #[ignore = "a minute; cargo xtask test long"]
 fn a_node_that_joins_breaks_nothing() {
-    death::judge(&Campaign::join(2000));
+    death::judge(&Campaign::join(2000), 2000);
 }
 
 #[test]
 #[ignore = "an hour; cargo xtask test long"]
 fn the_matrix_of_deaths_breaks_nothing() {
-    death::judge(&Campaign::death_matrix(20_000, 5));
+    death::judge(&Campaign::death_matrix(20_000, 5), 20_000);
 }

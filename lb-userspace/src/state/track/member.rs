@@ -59,6 +59,9 @@ impl Tracker {
 
     /// Slots whose origin is dead, with where new flows go.
     pub fn homeless(&self, fits: &Fits, slots: &impl Slots) -> Vec<Ordered> {
+        if !fits.values().any(|fitness| *fitness == Fitness::Dead) {
+            return Vec::new();
+        }
         let all = self.pools.keys().flat_map(|&pool| places(pool));
         let all = all.map(|(_, place)| (place, slots.slot(place)));
         let is_dead = |backend| fits.get(&backend) == Some(&Fitness::Dead);
