@@ -209,6 +209,8 @@ fn what_it_says_is_what_lbctl_says_also_after_a_kill() {
             agrees_with_lbctl(lab)?;
             let (text, samples) = scrape(lab)?;
             assert!(samples["tandem_vip_packets_total{vip=\"10.200.1.1:80/tcp\",pool=\"web4\"}"] > 600.0);
+            assert_eq!(samples["tandem_ready"], 1.0, "it is alone");
+            assert!(!samples.contains_key("tandem_group_members"));
             assert_eq!(samples["tandem_generation_desired"], 2.0);
             assert_eq!(samples["tandem_generation_applied"], 2.0);
             assert_eq!(samples["tandem_maps_in_step"], 1.0);

@@ -71,6 +71,19 @@ fn wait_state(lab: &mut Lab, of: usize, wanted: &str) -> Result<(), LabError> {
     })
 }
 
+/// Waits until the journal of a node has these events of its group.
+fn told(lab: &mut Lab, of: usize, events: &[&str]) -> Result<(), LabError> {
+    until(SOON * 6, &format!("{events:?} in the journal"), || {
+        let Ok(journal) = lab.node(of).lbctl_json(&["events"]) else {
+            return false;
+        };
+        let records = journal["events"].as_array().expect("records");
+        let by_peers = records.iter().filter(|record| record["cause"]["by"] == "peers");
+        let seen: Vec<&str> = by_peers.filter_map(|record| record["event"].as_str()).collect();
+        events.iter().all(|event| seen.contains(event))
+    })
+}
+
 #[test]
 fn nodes_see_each_other_live_and_die() {
     Lab::builder("peers")
@@ -94,6 +107,15 @@ fn nodes_see_each_other_live_and_die() {
             let out = lab.node(0).lbctl(&["peers"])?;
             let text = String::from_utf8_lossy(&out.stdout).into_owned();
             assert!(text.contains("alive") && text.contains("equal"), "{text}");
+            let digest = |node: &Value| node["said"]["config_digest"].clone();
+            assert_eq!(
+                digest(peer),
+                digest(&peers["own"]),
+                "of the file, as nothing was agreed on"
+            );
+            assert_ne!(digest(peer), json!("0000000000000000"));
+            told(lab, 0, &["coordinates", "members_changed", "ready"])?;
+            told(lab, 1, &["member_admitted", "ready"])?;
             lab.node(1).kill9()?;
             wait_state(lab, 0, "dead")?;
             lab.node(1).start()?;
