@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 
 use super::args::Args;
 use super::charter;
+use super::command::cause;
 use super::controller::Controller;
 use super::desk::Desk;
 use super::group::{Group, Happened, Outcome};
@@ -29,6 +30,7 @@ use crate::config;
 use crate::dataplane::load::{Balancer, Plan};
 use crate::dataplane::pin::Root;
 use crate::health::task::Checks;
+use crate::journal::{Cause, Event};
 use crate::metrics;
 use crate::model::{GroupKey, Model, Pool};
 use crate::net::{self, REFRESH_EVERY};
@@ -83,7 +85,14 @@ pub async fn run(args: Args) -> Result<()> {
         .map_or_else(peer::Reader::nobody, |group| group.peers().reader());
     let records = group.as_ref().map_or_else(sync::Reader::nobody, Group::records);
     let readers = (checks.reader(), nodes.clone(), records.clone());
-    let teller = Teller::start(&mut desk, &controller, &root, readers, metrics_on).await?;
+    let teller = Teller::start(
+        (&mut desk, &controller),
+        group.as_ref(),
+        &root,
+        readers,
+        metrics_on,
+    )
+    .await?;
     desk.time_passed(&mut controller).await;
     let (calls, mut inbox) = call::channel();
     let context = Api {
@@ -177,7 +186,7 @@ impl Side {
             self.checks.configure(controller.effective());
         }
         self.tunnels.follow(controller, &self.checks).await;
-        self.teller.tell(desk, controller);
+        self.teller.tell(desk, controller, self.group.as_ref());
     }
 }
 
@@ -282,9 +291,23 @@ async fn turned(desk: &mut Desk, controller: &mut Controller) -> bool {
 async fn called(desk: &mut Desk, controller: &mut Controller, side: &mut Side, call: Call) {
     match call.command {
         Command::Ready(ask) => drop(ask.reply.send(Ok(readiness(side.group.as_ref())))),
-        Command::Leave(ask) => drop(ask.reply.send(leave(side.group.as_mut()))),
+        Command::Leave(ask) => {
+            let done = leave(side.group.as_mut());
+            if done.is_ok() {
+                desk.record(
+                    controller.generation(),
+                    &cause(call.who),
+                    vec![Event::LeaveOrdered],
+                );
+            }
+            drop(ask.reply.send(done));
+        }
         Command::Forget(ask) => {
             let done = forget(side.group.as_mut(), &ask.what);
+            if done.is_ok() {
+                let event = Event::ForgetOrdered { node: ask.what };
+                desk.record(controller.generation(), &cause(call.who), vec![event]);
+            }
             drop(ask.reply.send(done));
         }
         Command::Doctor(ask) => side.tunnels.doctor(controller, ask).await,
@@ -314,6 +337,9 @@ async fn agree(desk: &mut Desk, controller: &mut Controller, group: &mut Group) 
                 Outcome::Session { peer, up: true } => desk.peer_up(controller, *peer).await,
                 Outcome::Session { peer, up: false } => desk.peer_down(controller, *peer).await,
                 Outcome::Members(members) => desk.charter_members(controller, members.clone()).await,
+                Outcome::Told(event) => {
+                    desk.note(controller.generation(), &Cause::Peers, vec![event.clone()]);
+                }
                 Outcome::Left => return Some(Over),
             }
         }
@@ -324,7 +350,7 @@ async fn agree(desk: &mut Desk, controller: &mut Controller, group: &mut Group) 
         }
         if let Some(charter) = desk.charter() {
             controller.set_charter(charter.committed);
-            group.charter(charter.equal && charter.in_force);
+            group.charter(charter.equal && charter.in_force, charter.digest);
         }
         if outcomes.is_empty() && said == 0 {
             return None;

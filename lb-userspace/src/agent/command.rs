@@ -319,7 +319,7 @@ fn leaving(controller: &mut Controller, plan: &Plan) -> Result<Vec<Leaving>, dat
     Ok(leaving)
 }
 
-fn cause(who: Who) -> Cause {
+pub(super) fn cause(who: Who) -> Cause {
     Cause::Operator {
         uid: who.uid,
         pid: who.pid,

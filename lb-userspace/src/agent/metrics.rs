@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::controller::Controller;
 use super::desk::Desk;
+use super::group::Group;
 use crate::api::sync;
 use crate::dataplane::pin::Root;
 use crate::health::task::Reader;
@@ -22,13 +23,13 @@ pub(super) struct Teller {
 impl Teller {
     /// Starts the endpoint, which begins to serve what was bound.
     pub(super) async fn start(
-        desk: &mut Desk,
-        controller: &Controller,
+        (desk, controller): (&mut Desk, &Controller),
+        group: Option<&Group>,
         root: &Root,
         (health, peers, records): (Reader, peer::Reader, sync::Reader),
         bound: Next,
     ) -> Result<Self> {
-        let (told, heard) = watch::channel(told(desk, controller));
+        let (told, heard) = watch::channel(told(desk, controller, group));
         let meters = Meters::default();
         tokio::spawn(meters.clone().watch_loop());
         let mut endpoint = Endpoint::start(Sources {
@@ -50,12 +51,12 @@ impl Teller {
     }
 
     /// Tells how things are now.
-    pub(super) fn tell(&mut self, desk: &Desk, controller: &Controller) {
-        self.told.send_replace(told(desk, controller));
+    pub(super) fn tell(&mut self, desk: &Desk, controller: &Controller, group: Option<&Group>) {
+        self.told.send_replace(told(desk, controller, group));
     }
 }
 
-fn told(desk: &Desk, controller: &Controller) -> Told {
+fn told(desk: &Desk, controller: &Controller, group: Option<&Group>) -> Told {
     Told {
         node: controller.model().node.name.to_string(),
         generation: controller.generation(),
@@ -71,6 +72,8 @@ fn told(desk: &Desk, controller: &Controller) -> Told {
             drift: standing.drift,
             malformed: standing.malformed,
         }),
+        ready: group.is_none_or(Group::is_ready),
+        group: group.map(Group::standing),
     }
 }
 

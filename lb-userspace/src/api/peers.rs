@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::peer::{self, Facts, Life, Own, Status, View};
+use crate::peer::{Common, Facts, Life, Own, Status, View};
 
 /// What is known of the group's nodes. Digests are hexadecimal.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
@@ -23,9 +23,9 @@ pub struct Peers {
 pub struct Said {
     /// `joining`, `ready`, `leaving`.
     pub phase: String,
-    /// Of the configuration: `NUMBER.NODE`, the node by its place.
+    /// Of the charter: `NUMBER.NODE`, the node by its place.
     pub generation: String,
-    /// Digest of the configuration.
+    /// Digest of the charter in force, configuration and orders.
     pub config_digest: String,
     /// Digest of all rings.
     pub rings: String,
@@ -35,11 +35,11 @@ pub struct Said {
     pub down: String,
     /// Number of the verdict that it follows.
     pub verdict: u64,
-    /// Up to where it has merged what it was sent.
+    /// So many of its program's events (`events` of `/v1/sync` there) have been merged by every peer that it has a session with.
     pub watermark: u64,
     /// Of its program.
     pub version: String,
-    /// Packets per second.
+    /// Packets per second that it forwards.
     pub load: u32,
     /// A number that each start of its agent makes anew.
     pub epoch: String,
@@ -93,6 +93,8 @@ pub struct Peer {
     pub same_config: Option<bool>,
     /// Whether its rings are the same as this node's.
     pub same_rings: Option<bool>,
+    /// Whether its slots' origins are; they differ for a moment while slots retire.
+    pub same_origins: Option<bool>,
     /// Until when its certificate is good, Unix time in milliseconds.
     pub certificate_until: Option<i64>,
     /// Why there is no session.
@@ -134,6 +136,7 @@ fn peer(status: &Status, own: Option<&Own>) -> Peer {
         .as_ref()
         .filter(|_| !matches!(status.life, Life::Dead | Life::Unknown))
         .zip(own.map(|own| &own.facts));
+    let same = |what: Common| both.map(|(its, ours)| what.is_same(its, ours));
     let small = |duration: std::time::Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     Peer {
         node: status.name.clone(),
@@ -147,8 +150,9 @@ fn peer(status: &Status, own: Option<&Own>) -> Peer {
         heard: status.heard,
         missed: status.missed,
         said: status.facts.as_ref().map(said),
-        same_config: both.map(|(its, ours)| peer::same_config(its, ours)),
-        same_rings: both.map(|(its, ours)| its.rings == ours.rings),
+        same_config: same(Common::Config),
+        same_rings: same(Common::Rings),
+        same_origins: same(Common::Origins),
         certificate_until: status.certificate_until.map(|until| until.saturating_mul(1000)),
         trouble: status.trouble.clone(),
     }

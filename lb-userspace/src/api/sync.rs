@@ -153,6 +153,8 @@ pub struct SyncPeer {
     pub sent_bytes: u64,
     /// Of those, the ones that it has not acknowledged.
     pub unacknowledged: u64,
+    /// So many of this node's `events` it has merged; 0 while it gets everything.
+    pub merged: u64,
     /// Records that were not sent, since it was too slow; it got everything afterwards.
     pub skipped: u64,
     /// How often it was too slow.
@@ -163,6 +165,8 @@ pub struct SyncPeer {
     pub resyncs_sent: u64,
     /// Ranges of slots that it asked for and got.
     pub repairs_sent: u64,
+    /// Ranges of slots that it asked for and has not got yet.
+    pub repairs_pending: u64,
     /// Records from it.
     pub received: u64,
     /// Bytes from it, before encryption.
@@ -201,6 +205,7 @@ fn one(peer: &Replicated<'_>) -> SyncPeer {
         drops,
         differing,
         lasting,
+        asked,
         is_degraded,
     } = peer.status;
     let micros = |lag: Duration| u64::try_from(lag.as_micros()).unwrap_or(u64::MAX);
@@ -215,11 +220,13 @@ fn one(peer: &Replicated<'_>) -> SyncPeer {
         sent: sent.records,
         sent_bytes: sent.bytes,
         unacknowledged: peer.unacknowledged(),
+        merged: sent.merged,
         skipped: sent.dropped,
         degradations: sent.degraded,
         degraded: *is_degraded,
         resyncs_sent: sent.resyncs,
         repairs_sent: sent.repairs,
+        repairs_pending: *asked as u64,
         received: received.records,
         received_bytes: received.bytes,
         resyncs_received: received.resyncs,

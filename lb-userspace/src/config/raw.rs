@@ -129,7 +129,8 @@ pub(super) struct Node {
 pub(super) struct Group {
     /// All nodes, this one included: names, or mappings of a name and an address. Nodes that have addresses talk to each
     /// other, and then all of them have one. The order is the same on all nodes, and new nodes are added at the end.
-    #[schemars(with = "Option<Vec<Peer>>", length(min = 1), extend("x-default" = "this node alone"))]
+    #[schemars(with = "Option<Vec<Peer>>", length(min = 1, max = model::Group::NODES_MAX))]
+    #[schemars(extend("x-default" = "this node alone"))]
     pub(super) nodes: Field<List<Member>>,
     /// The key of the flow hash: the same on all nodes, secret, and not changeable by a reload. With it a client
     /// could aim its flows at one backend. Make one with `openssl rand -hex 16`. More than one node needs it, here or

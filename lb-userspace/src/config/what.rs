@@ -481,7 +481,8 @@ fn too_many(kind: Kind, count: usize) -> Option<String> {
             Capacity::BACKENDS_MAX,
             count + Capacity::BACKENDS_RESERVED as usize,
         ),
-        Kind::Node | Kind::Interface | Kind::Address => return None,
+        Kind::Node => return Some("make two groups of them, each with VIPs of its own".to_owned()),
+        Kind::Interface | Kind::Address => return None,
     };
     Some(match u32::try_from(needed) {
         Ok(needed) if needed <= max => format!("set `capacity: {{{field}: {needed}}}` or more"),

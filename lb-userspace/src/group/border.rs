@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::nodes::Nodes;
 use super::order::{Answer, Cell, Generation, Order, SlotImage, Target, Verdict};
 use super::wire::Phase;
+use crate::health::Mono;
 use crate::state::standing::Standing;
 
 /// What the configuration says.
@@ -311,6 +312,8 @@ pub struct Status {
     pub under_way: Option<&'static str>,
     /// Whose answers it waits for.
     pub waits_for: Nodes,
+    /// Since when; nothing where no order is under way.
+    pub waits_since: Option<Mono>,
 }
 
 impl Default for Status {
@@ -321,6 +324,7 @@ impl Default for Status {
             ready: Err(Why::Waiting),
             under_way: None,
             waits_for: Nodes::default(),
+            waits_since: None,
         }
     }
 }

@@ -110,6 +110,11 @@ impl Lead {
         self.step.name()
     }
 
+    /// Since when the order under way is.
+    pub(super) fn waits_since(&self) -> Option<Mono> {
+        self.pending.as_ref().map(|pending| pending.began)
+    }
+
     pub(super) fn order(&mut self, job: Job, need: Need, now: Mono) {
         self.number += 1;
         self.pending = Some(Pending {

@@ -187,6 +187,7 @@ impl Machine {
             ready: self.ready.unwrap_or(Err(Why::Waiting)),
             under_way: self.lead.as_ref().and_then(Lead::under_way),
             waits_for: self.waits_for(),
+            waits_since: self.lead.as_ref().and_then(Lead::waits_since),
         }
     }
 

@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The most nodes of a group.
+use crate::model::Group;
+
+/// The most nodes of a group: as many as a set has bits. A configuration with more is refused.
 pub const NODES_MAX: u8 = 64;
+const _: () = assert!(NODES_MAX as u32 == Group::NODES_MAX && NODES_MAX as u32 == u64::BITS);
 
 /// A set of nodes; bit n is the node at place n.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

@@ -43,6 +43,8 @@ pub enum Cause {
     Health,
     /// Time alone: a deadline, a step of a ramp.
     Time,
+    /// The nodes of the group, among themselves.
+    Peers,
     /// The group's charter, by an operator of one of its nodes.
     Group {
         /// The node.
@@ -134,6 +136,47 @@ pub enum Event {
     },
     /// So much of a pool looks down that its checks are doubted, or no longer.
     ChecksDoubted { pool: String, doubted: bool, down: u32 },
+    /// This node has founded its group.
+    GroupFounded { members: Vec<String> },
+    /// Whose word counts in the group from now on.
+    MembersChanged { members: Vec<String> },
+    /// A node is a member from now on: told by the coordinator, and by that node.
+    MemberAdmitted { node: String },
+    /// A node is no member any more: told by whoever found that.
+    MemberGone { node: String, why: String },
+    /// This node gives the group's orders from now on.
+    Coordinates { term: u64 },
+    /// No longer.
+    Yields,
+    /// The group has another verdict on backends, and this node follows it.
+    VerdictTaken {
+        number: u64,
+        dead: Vec<String>,
+        draining: Vec<String>,
+        returning: Vec<String>,
+    },
+    /// A planned change is made on all members: told by the coordinator.
+    ChangeCommitted {
+        generation: String,
+        verdict: u64,
+        rings: String,
+    },
+    /// An order of the coordinator, this node, waits for silent members.
+    MembersAwaited { nodes: Vec<String> },
+    /// A member's slots are not what they should be: told by the coordinator.
+    SlotsDiffer { node: String, what: String },
+    /// `join_within` is over, and this node is still no member.
+    JoinOverdue { why: String },
+    /// The group went on without this node, which joins it again.
+    Rejoins { node: String },
+    /// This node may attract traffic.
+    Ready,
+    /// It may not any more.
+    NotReady { why: String },
+    /// An operator wants this node to leave its group.
+    LeaveOrdered,
+    /// An operator says that a silent node forwards nothing.
+    ForgetOrdered { node: String },
     /// An event that this program doesn't know; a newer one wrote it.
     #[serde(other)]
     Unknown,
@@ -147,6 +190,7 @@ impl fmt::Display for Cause {
             Self::Network => f.write_str("network"),
             Self::Health => f.write_str("health"),
             Self::Time => f.write_str("time"),
+            Self::Peers => f.write_str("peers"),
             Self::Group { node, uid } => write!(f, "group (uid {uid} on {node})"),
             Self::Start => f.write_str("start"),
             Self::Stop => f.write_str("stop"),
@@ -185,6 +229,58 @@ impl Event {
             Self::CharterUnreadable { kept, why } => {
                 format!("the group's charter can't be read ({why}), kept as {kept}; the peers are asked")
             }
+            _ => self.of_members(),
+        }
+    }
+
+    /// The same for what the nodes of a group do among themselves.
+    fn of_members(&self) -> String {
+        let list = |names: &[String]| match names {
+            [] => "nobody".to_owned(),
+            names => names.join(" "),
+        };
+        match self {
+            Self::GroupFounded { members } => format!("this node founded its group: {}", list(members)),
+            Self::MembersChanged { members } => format!("members of the group: {}", list(members)),
+            Self::MemberAdmitted { node } => format!("{node} admitted to the group"),
+            Self::MemberGone { node, why } => format!("{node} is no member any more: {why}"),
+            Self::Coordinates { term } => format!("this node coordinates the group, term {term}"),
+            Self::Yields => "another node coordinates the group".to_owned(),
+            Self::VerdictTaken {
+                number,
+                dead,
+                draining,
+                returning,
+            } => {
+                let parts = [("dead", dead), ("draining", draining), ("back", returning)];
+                let parts = parts.iter().filter(|(_, names)| !names.is_empty());
+                let parts: Vec<String> = parts
+                    .map(|(what, names)| format!("{what} {}", names.join(" ")))
+                    .collect();
+                match parts.is_empty() {
+                    true => format!("verdict {number} of the group: all backends are up"),
+                    false => format!("verdict {number} of the group: {}", parts.join(", ")),
+                }
+            }
+            Self::ChangeCommitted {
+                generation,
+                verdict,
+                rings,
+            } => format!(
+                "change of slots committed by all members: generation {generation}, verdict {verdict}, rings {rings}"
+            ),
+            Self::MembersAwaited { nodes } => format!("waiting for silent members: {}", list(nodes)),
+            Self::SlotsDiffer { node, what } => format!("{node} has other {what} than this node"),
+            Self::JoinOverdue { why } => {
+                format!("still no member of the group after `join_within`: {why}")
+            }
+            Self::Rejoins { node } => {
+                format!("the group went on with {node} and without this node, which joins it again")
+            }
+            Self::Ready => "ready for traffic".to_owned(),
+            Self::NotReady { why } => format!("not ready for traffic any more: {why}"),
+            Self::LeaveOrdered => "this node leaves its group".to_owned(),
+            Self::ForgetOrdered { node } => format!("{node} counts as a node that forwards nothing"),
             _ => String::new(),
         }
     }
@@ -255,11 +351,8 @@ impl Event {
             Self::ChecksDoubted { pool, down, .. } => {
                 format!("pool {pool}: {down} % of its weight looks down, its checks are believed again")
             }
-            Self::ConfigDrifted { .. }
-            | Self::CharterOrders { .. }
-            | Self::CharterDropped { .. }
-            | Self::CharterUnreadable { .. } => self.of_charter(),
             Self::Unknown => "an event of a newer version".to_owned(),
+            _ => self.of_charter(),
         }
     }
 }
@@ -270,6 +363,68 @@ impl fmt::Display for Event {
         match self.slots_moved() {
             Some(slots) => write!(f, "; {slots} slots moved"),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nodes_do_among_themselves_is_told_in_words() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let verdict = |dead: &[&str], returning: &[&str]| Event::VerdictTaken {
+            number: 4,
+            dead: names(dead),
+            draining: Vec::new(),
+            returning: names(returning),
+        };
+        let node = || "lb2".to_owned();
+        for (event, want) in [
+            (
+                Event::GroupFounded {
+                    members: names(&["lb1", "lb2"]),
+                },
+                "this node founded its group: lb1 lb2",
+            ),
+            (
+                Event::MembersChanged { members: Vec::new() },
+                "members of the group: nobody",
+            ),
+            (
+                Event::MemberGone {
+                    node: node(),
+                    why: "it has left".to_owned(),
+                },
+                "lb2 is no member any more: it has left",
+            ),
+            (
+                verdict(&["web/be1", "web/be2"], &["web/be3"]),
+                "verdict 4 of the group: dead web/be1 web/be2, back web/be3",
+            ),
+            (verdict(&[], &[]), "verdict 4 of the group: all backends are up"),
+            (
+                Event::SlotsDiffer {
+                    node: node(),
+                    what: "origins".to_owned(),
+                },
+                "lb2 has other origins than this node",
+            ),
+            (
+                Event::NotReady {
+                    why: "leaving".to_owned(),
+                },
+                "not ready for traffic any more: leaving",
+            ),
+            (Event::Unknown, "an event of a newer version"),
+        ] {
+            assert_eq!(event.to_string(), want);
+            let line = serde_json::to_string(&event).expect("plain values");
+            assert_eq!(
+                serde_json::from_str::<Event>(&line).expect("it was written"),
+                event
+            );
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | `snapshot` | what is told, as plain values |
 //! | `reason` | free text → a label with few values |
 //! | `render` | snapshot → text (Prometheus text format 0.0.4, by the crate `prometheus`) |
+//! | `group` | the part of it that tells of readiness and of the group |
 //! | `peers` | the part of it that tells of the other nodes |
 //! | `sync` | the part of it that tells of flow records |
 //! | `meters` | what only this process counts: API requests, delays of its loop |
@@ -19,6 +20,7 @@ mod table;
 mod reason;
 mod snapshot;
 mod render;
+mod group;
 mod peers;
 mod sync;
 mod meters;
@@ -30,6 +32,6 @@ pub use endpoint::{Endpoint, Error, Next, bind};
 pub use meters::Meters;
 pub use render::render;
 pub use snapshot::{
-    Backend, Build, Charter, Interface, Loads, Pool, Programmed, Slots, Snapshot, Told, Vip, Work,
+    Backend, Build, Charter, Group, Interface, Loads, Pool, Programmed, Slots, Snapshot, Told, Vip, Work,
 };
 pub use table::{Kind, Row, SECTIONS, Section, rows};

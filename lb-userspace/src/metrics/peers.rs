@@ -2,7 +2,8 @@
 
 use super::render::{Page, real, seconds, truth};
 use super::table;
-use crate::peer::{Facts, Life, Refusal, Status, View, same_config};
+use crate::health::Mono;
+use crate::peer::{Common, Life, Refusal, Status, View};
 
 impl Page {
     pub(super) fn peers(&mut self, view: &View) {
@@ -33,9 +34,16 @@ impl Page {
         );
         let same = peers().filter_map(|([name], peer)| {
             let facts = peer.facts.as_ref().filter(|_| peer.life.is_heard())?;
-            Some(same(facts, &own.facts).map(|(what, is)| ([name, what], truth(is))))
+            Some(Common::ALL.map(|what| ([name, what.name()], truth(what.is_same(facts, &own.facts)))))
         });
         self.put(&table::PEER_SAME, same.flatten());
+        let differs = peers().flat_map(|([name], peer)| {
+            let long = |since: Option<Mono>| since.map_or(0.0, |since| view.at.since(since).as_secs_f64());
+            peer.differs
+                .all()
+                .map(move |(what, since)| ([name, what.name()], long(since)))
+        });
+        self.put(&table::PEER_DIFFERS, differs);
         let refused = |reason| view.refused.get(&reason).copied().unwrap_or_default();
         let reasons = Refusal::ALL.map(|reason| ([reason.name()], real(refused(reason))));
         self.put(&table::PEER_REFUSED, reasons);
@@ -53,11 +61,4 @@ impl Page {
         );
         self.one(&table::CERTIFICATE_RELOAD, truth(!own.reload_failed));
     }
-}
-
-fn same(its: &Facts, ours: &Facts) -> [(&'static str, bool); 2] {
-    [
-        ("config", same_config(its, ours)),
-        ("rings", its.rings == ours.rings),
-    ]
 }

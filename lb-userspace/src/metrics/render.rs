@@ -44,6 +44,7 @@ pub fn render(snapshot: &Snapshot) -> String {
     if let Some(health) = &snapshot.health {
         page.health(health);
     }
+    page.group(&snapshot.told);
     page.peers(&snapshot.peers);
     if let Some(records) = &snapshot.records {
         page.sync(records);

@@ -65,6 +65,31 @@ pub struct Told {
     pub standings: Standings,
     /// How it stands to its group's configuration; `None` in no group.
     pub charter: Option<Charter>,
+    /// Whether it may attract traffic.
+    pub ready: bool,
+    /// How its group runs; `None` in no group.
+    pub group: Option<Group>,
+}
+
+/// How a group runs, as one of its nodes sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// Members.
+    pub members: u32,
+    /// Those of them that can be reached, this node among them.
+    pub live: u32,
+    /// This node gives the orders.
+    pub coordinates: bool,
+    /// What it has under way, by its name in [`crate::group::Status`].
+    pub phase: Option<&'static str>,
+    /// Members whose answers are missing.
+    pub waits_for: u32,
+    /// For how long.
+    pub waiting: Duration,
+    /// This node has tried to join for longer than it should.
+    pub join_overdue: bool,
+    /// How often what has happened, every event by its name.
+    pub events: Vec<(&'static str, u64)>,
 }
 
 /// How a node stands to its group's configuration.

@@ -36,13 +36,14 @@ impl Page {
 type Count = fn(&Replicated<'_>) -> u64;
 
 /// What is counted of each peer.
-const COUNTS: [(&Metric<1>, Count); 12] = [
+const COUNTS: [(&Metric<1>, Count); 13] = [
     (&table::SYNC_SENT, |peer| peer.status.sent.records),
     (&table::SYNC_SENT_BYTES, |peer| peer.status.sent.bytes),
     (&table::SYNC_UNACKNOWLEDGED, |peer| peer.unacknowledged()),
     (&table::SYNC_SKIPPED, |peer| peer.status.sent.dropped),
     (&table::SYNC_RESYNCS, |peer| peer.status.sent.resyncs),
     (&table::SYNC_REPAIRS, |peer| peer.status.sent.repairs),
+    (&table::SYNC_PENDING, |peer| peer.status.asked as u64),
     (&table::SYNC_RECEIVED, |peer| peer.status.received.records),
     (&table::SYNC_RECEIVED_BYTES, |peer| peer.status.received.bytes),
     (&table::SYNC_REPAIRED, |peer| peer.status.received.repairs),

@@ -160,6 +160,23 @@ metrics! {
             "From the last question to its answer, or to giving up."
         PROBE_TIME Gauge "tandem_probe_last_timestamp_seconds" ["pool", "backend"] "When the last answer came, Unix time."
     }
+    "Readiness and the group" "Readiness of every node; the rest where the nodes of the group talk. Totals start at 0 with the agent." {
+        READY Gauge "tandem_ready" []
+            "1 where this node may attract traffic, 0 where it may not: `lbctl ready` says why. A node that is alone may as soon as it forwards."
+        GROUP_MEMBERS Gauge "tandem_group_members" [] "Nodes whose word counts in the group, this one among them if it is one."
+        GROUP_LIVE Gauge "tandem_group_members_live" []
+            "Of those, the ones that this node can reach. Planned changes and retirements wait for the others."
+        GROUP_COORDINATES Gauge "tandem_group_coordinates" [] "1 where this node gives the group's orders."
+        GROUP_PHASE Gauge "tandem_group_phase" ["phase"]
+            "1 for what this node, coordinating, has under way, 0 for the others: change, verdict, burial, retirement, admission, recovery."
+        GROUP_WAITS_FOR Gauge "tandem_group_waits_for" [] "Members whose answers to the order under way are missing."
+        GROUP_WAITING Gauge "tandem_group_waiting_seconds" []
+            "For how long the order under way has been waiting for answers; 0 where none does. A sweep's time is usual."
+        GROUP_JOIN_OVERDUE Gauge "tandem_group_join_overdue" []
+            "1 where this node has tried to join its group for longer than join_within, until it is a member."
+        GROUP_EVENTS Counter "tandem_group_events_total" ["event"]
+            "What happened in the group; of nodes that went: left, silent, forgotten, restarted; of phases, which the coordinator alone counts: change, change_given_up, verdict, burial, retirement, reopening, recovery."
+    }
     "Peers" "The other nodes of the group, where the nodes have addresses; else none of these. Totals start at 0 with the agent." {
         PEER_STATE Gauge "tandem_peer_state" ["peer", "state"]
             "1 for the state of another node, 0 for the others: unknown (never heard), joining, alive, suspect, dead."
@@ -171,7 +188,9 @@ metrics! {
         HEARTBEATS_MISSED Counter "tandem_peer_heartbeats_missed_total" ["peer"]
             "Heartbeats that another node sent and that were lost, or came late."
         PEER_SAME Gauge "tandem_peer_same" ["peer", "what"]
-            "1 where another node that lives has the same as this one, 0 where it differs; what: config, rings."
+            "1 where another node that lives has the same as this one, 0 where it differs; what: config, rings, origins (which differ for a moment while slots retire)."
+        PEER_DIFFERS Gauge "tandem_peer_differs_seconds" ["peer", "what"]
+            "For how long another node that lives has had something else than this one while both are ready; 0 where they agree."
         PEER_REFUSED Counter "tandem_peer_refused_total" ["reason"]
             "Connections, streams and datagrams that were refused, by reason."
         CERTIFICATE_EXPIRY Gauge "tandem_certificate_expiry_timestamp_seconds" ["certificate"]
@@ -194,6 +213,8 @@ metrics! {
         SYNC_DEGRADED Gauge "tandem_sync_degraded" ["peer"] "1 while another node is too slow and gets no records."
         SYNC_RESYNCS Counter "tandem_sync_resyncs_sent_total" ["peer"] "How often all entries were sent to another node."
         SYNC_REPAIRS Counter "tandem_sync_repairs_sent_total" ["peer"] "Ranges of slots that another node asked for and got."
+        SYNC_PENDING Gauge "tandem_sync_repairs_pending" ["peer"]
+            "Ranges of slots that another node asked for and has not got yet: more than one round has time or room for."
         SYNC_RECEIVED Counter "tandem_sync_records_received_total" ["peer"] "Records from another node."
         SYNC_RECEIVED_BYTES Counter "tandem_sync_received_bytes_total" ["peer"] "Bytes from it, before encryption."
         SYNC_DROPPED Counter "tandem_sync_records_dropped_total" ["peer", "reason"]

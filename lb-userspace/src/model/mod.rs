@@ -223,8 +223,6 @@ impl Peering {
     pub const WITHDRAW_AFTER: Duration = Duration::from_secs(60);
     /// [`Peering::join_within`] by default.
     pub const JOIN_WITHIN: Duration = Duration::from_secs(60);
-    /// The most nodes that talk to each other.
-    pub const NODES_MAX: u32 = 64;
     /// The shortest [`Peering::heartbeat`].
     pub const HEARTBEAT_MIN: Duration = Duration::from_millis(1);
     /// The longest [`Peering::heartbeat`].
@@ -242,6 +240,8 @@ impl Peering {
 }
 
 impl Group {
+    /// The most nodes of a group.
+    pub const NODES_MAX: u32 = 64;
     /// The longest time where the file doesn't say: a day.
     pub const MAX_TRACKED: Duration = Duration::from_secs(86_400);
     /// The shortest that can be asked for.

@@ -1,6 +1,7 @@
 //! What a node says of itself in each heartbeat.
 
 use crate::group::Generation;
+use crate::health::Mono;
 
 /// The longest version, in bytes.
 pub const VERSION_MAX: usize = 32;
@@ -33,9 +34,9 @@ impl Phase {
 pub struct Facts {
     /// Whether it takes part.
     pub phase: Phase,
-    /// Of the configuration that it has in force.
+    /// Of the charter that it has accepted.
     pub generation: Generation,
-    /// Digest of that configuration.
+    /// Digest of the charter that it runs, configuration and orders; of the configuration alone while nothing was agreed on.
     pub config_digest: u64,
     /// Digest of all its rings.
     pub rings: u64,
@@ -45,11 +46,12 @@ pub struct Facts {
     pub down: u64,
     /// Number of the verdict that it follows.
     pub verdict: u64,
-    /// Up to where it has merged what it was sent.
+    /// So many of its program's events, counted since its agent started, have been merged by every peer that it has a
+    /// session with; 0 while one of them gets everything.
     pub watermark: u64,
     /// Of its program, at most [`VERSION_MAX`] bytes.
     pub version: String,
-    /// Packets per second.
+    /// Packets per second that its program forwards, over the last seconds.
     pub load: u32,
     /// A random number that each start of the agent makes anew.
     pub epoch: u64,
@@ -58,4 +60,102 @@ pub struct Facts {
 /// Whether two nodes have the same configuration in force.
 pub fn same_config(one: &Facts, other: &Facts) -> bool {
     (one.generation, one.config_digest) == (other.generation, other.config_digest)
+}
+
+/// What nodes should have the same of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Common {
+    /// The charter in force.
+    Config,
+    /// What all rings are to be.
+    Rings,
+    /// Where flows without an entry are. Differs for a moment while slots retire.
+    Origins,
+}
+
+impl Common {
+    /// All of it.
+    pub const ALL: [Self; 3] = [Self::Config, Self::Rings, Self::Origins];
+
+    /// In a word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Config => "config",
+            Self::Rings => "rings",
+            Self::Origins => "origins",
+        }
+    }
+
+    /// Whether two nodes have the same of it.
+    pub fn is_same(self, one: &Facts, other: &Facts) -> bool {
+        match self {
+            Self::Config => same_config(one, other),
+            Self::Rings => one.rings == other.rings,
+            Self::Origins => one.origins == other.origins,
+        }
+    }
+}
+
+/// Since when a peer differs from this node.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Differs([Option<Mono>; Common::ALL.len()]);
+
+impl Differs {
+    /// Looks at what both say now; `its` is nothing where the peer isn't heard. Nodes are compared while both are ready: a
+    /// joiner differs until it has taken everything over.
+    pub fn look(&mut self, own: &Facts, its: Option<&Facts>, now: Mono) {
+        let is_ready = |facts: &&Facts| facts.phase == Phase::Ready && own.phase == Phase::Ready;
+        let its = its.filter(is_ready);
+        for (what, since) in Common::ALL.into_iter().zip(&mut self.0) {
+            match its.filter(|its| !what.is_same(its, own)) {
+                Some(_) => _ = since.get_or_insert(now),
+                None => *since = None,
+            }
+        }
+    }
+
+    /// Since when in what; nothing where both have the same, or can't be compared.
+    pub fn all(&self) -> impl Iterator<Item = (Common, Option<Mono>)> {
+        Common::ALL.into_iter().zip(self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_difference_begins_once_and_ends_with_what_was_compared() {
+        let own = Facts {
+            phase: Phase::Ready,
+            rings: 7,
+            ..Facts::default()
+        };
+        let at = |s| Mono::from_unix(Duration::from_secs(s));
+        let mut differs = Differs::default();
+        let mut since = |its: Option<&Facts>, now| {
+            differs.look(&own, its, at(now));
+            differs.all().map(|(_, since)| since).collect::<Vec<_>>()
+        };
+        let other = Facts {
+            origins: 1,
+            ..own.clone()
+        };
+        assert_eq!(since(Some(&own), 1), [None; 3]);
+        assert_eq!(since(Some(&other), 2), [None, None, Some(at(2))]);
+        let both = Facts {
+            rings: 8,
+            ..other.clone()
+        };
+        assert_eq!(since(Some(&both), 5), [None, Some(at(5)), Some(at(2))]);
+        let joiner = Facts {
+            phase: Phase::Joining,
+            ..both.clone()
+        };
+        assert_eq!(since(Some(&joiner), 6), [None; 3]);
+        assert_eq!(since(Some(&both), 7), [None, Some(at(7)), Some(at(7))]);
+        assert_eq!(since(None, 8), [None; 3]);
+    }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quinn::{Connection, RecvStream};
 
-use super::facts::Facts;
+use super::facts::{Differs, Facts};
 use super::fsm::Liveness;
 use super::link::{Link, Mail, Reports};
 use super::status::Status;
@@ -40,6 +40,7 @@ pub(super) struct Peer {
     pub(super) session: Option<Session>,
     pub(super) sessions: u64,
     pub(super) facts: Option<Facts>,
+    differs: Differs,
     pub(super) certificate_until: Option<i64>,
     pub(super) trouble: Option<String>,
     sent: u64,
@@ -57,6 +58,7 @@ impl Peer {
             session: None,
             sessions: 0,
             facts: None,
+            differs: Differs::default(),
             certificate_until: None,
             trouble: None,
             sent: 0,
@@ -122,6 +124,12 @@ impl Peer {
         Change { life, facts }
     }
 
+    /// Compares what it says with what this node says.
+    pub(super) fn compare(&mut self, own: &Facts, now: Mono) {
+        let its = self.facts.as_ref().filter(|_| self.liveness.life().is_heard());
+        self.differs.look(own, its, now);
+    }
+
     pub(super) fn status(&self) -> Status {
         let session = self.session.as_ref().filter(|session| session.up);
         let stats = session.map(|session| session.connection.stats());
@@ -141,6 +149,7 @@ impl Peer {
             bytes: bytes.unwrap_or_default(),
             certificate_until: self.certificate_until,
             facts: self.facts.clone(),
+            differs: self.differs,
             trouble: self.trouble.clone(),
         }
     }

@@ -43,7 +43,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tracing::error;
 
-pub use facts::{Facts, Phase, VERSION_MAX, same_config};
+pub use facts::{Common, Differs, Facts, Phase, VERSION_MAX, same_config};
 pub use fsm::{Life, Liveness};
 pub use status::{Own, Reader, Refusal, Status, View};
 

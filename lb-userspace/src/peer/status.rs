@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::facts::Facts;
+use super::facts::{Differs, Facts};
 use super::fsm::Life;
 use crate::health::Mono;
 
@@ -75,6 +75,8 @@ impl Refusal {
 /// All that is known.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct View {
+    /// When all this was so, as Unix time.
+    pub at: Mono,
     /// This node; nothing where the nodes don't talk.
     pub own: Option<Own>,
     /// The others, by place.
@@ -135,6 +137,8 @@ pub struct Status {
     pub certificate_until: Option<i64>,
     /// What it said last; nothing before it has.
     pub facts: Option<Facts>,
+    /// Since when what it says is not what this node says.
+    pub differs: Differs,
     /// Why there is no session, in words.
     pub trouble: Option<String>,
 }

@@ -524,19 +524,25 @@ impl Task {
     }
 
     /// Tells readers how things are.
-    fn show(&self) {
+    fn show(&mut self) {
+        let now = self.clock.now();
+        let facts = self.ways.facts.borrow().clone();
+        for peer in self.peers.iter_mut().flatten() {
+            peer.compare(&facts, now);
+        }
         let address: SocketAddr = self.peering.addresses[usize::from(self.own)];
         let own = Own {
             place: self.own,
             name: self.name.clone(),
             group: self.certs.named.group.clone(),
             address,
-            facts: self.ways.facts.borrow().clone(),
+            facts,
             certificate_until: self.certs.named.until,
             ca_until: self.certs.ca_until,
             reload_failed: self.certs.failed,
         };
         self.ways.view.send_replace(Arc::new(View {
+            at: now,
             own: Some(own),
             peers: self.peers().map(Peer::status).collect(),
             refused: self.refused.clone(),

@@ -140,6 +140,11 @@ impl Asked {
         self.0.extend(ranges);
     }
 
+    /// How many it has not got yet.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The next ones to repair, `most` at most: once a round.
     pub fn take(&mut self, most: usize) -> BTreeSet<Range> {
         let rest = self.0.iter().nth(most).copied();

@@ -40,6 +40,7 @@ enum Item {
     Declarations(Bytes),
     Frame(Bytes),
     Fence(u64),
+    Mark(u64),
     RepairEnd(Range),
 }
 
@@ -51,6 +52,8 @@ struct Flight {
     count: u16,
     bytes: usize,
     born: Duration,
+    /// So many events have been told with it.
+    mark: u64,
 }
 
 /// What one peer still has to get, over one session.
@@ -132,7 +135,7 @@ impl Sender {
                     self.sent.dropped += u64::from(batch.count);
                 }
                 Item::Fence(id) => self.fences.push(id),
-                Item::Declarations(_) | Item::Frame(_) | Item::RepairEnd(_) => {}
+                Item::Declarations(_) | Item::Frame(_) | Item::RepairEnd(_) | Item::Mark(_) => {}
             }
         }
     }
@@ -197,6 +200,26 @@ impl Sender {
         }
     }
 
+    /// What was enqueued so far tells all of this node's first `events` events. Nothing where the peer lacks some of them.
+    pub fn mark(&mut self, events: u64) {
+        if self.degraded || self.resync.is_some() || self.sent.resyncs == 0 {
+            return;
+        }
+        match self.queue.back_mut() {
+            Some(Item::Mark(last)) => *last = events,
+            Some(_) => self.queue.push_back(Item::Mark(events)),
+            None => self.told(events),
+        }
+    }
+
+    /// What is on its way tells so many events.
+    fn told(&mut self, events: u64) {
+        match self.flight.back_mut() {
+            Some(flight) => flight.mark = events,
+            None => self.sent.merged = events,
+        }
+    }
+
     /// A digest; not for a peer that is known to lack entries.
     pub fn digest(&mut self, digest: Digest) {
         if !self.degraded && self.resync.is_none() {
@@ -237,6 +260,7 @@ impl Sender {
             self.bytes -= flight.bytes;
             self.batches -= 1;
             self.sent.acknowledged += u64::from(flight.count);
+            self.sent.merged = self.sent.merged.max(flight.mark);
             let lag = mono.saturating_sub(flight.born);
             self.sent.lag.add(lag, u64::from(flight.count));
         }
@@ -273,6 +297,7 @@ impl Sender {
             Item::Declarations(all) => self.declare(&all, out),
             Item::Frame(frame) => out.put_slice(&frame),
             Item::Fence(id) => Frame::Fence(id).encode(out),
+            Item::Mark(events) => self.told(events),
             Item::RepairEnd(range) => {
                 self.sent.repairs += 1;
                 Frame::RepairEnd(range).encode(out);
@@ -299,6 +324,7 @@ impl Sender {
             count: batch.count,
             bytes: batch.body.len(),
             born: batch.born,
+            mark: 0,
         });
         self.declare(&batch.declarations, out);
         put_records_head(first, batch.now, batch.count, batch.body.len(), out);

@@ -45,6 +45,8 @@ pub struct Sent {
     pub records: u64,
     /// Those that it has acknowledged.
     pub acknowledged: u64,
+    /// So many of the events of [`Report::events`] it has merged; 0 before it has got everything once.
+    pub merged: u64,
     /// Bytes of batches that were handed to the transport.
     pub bytes: u64,
     /// Records that were dropped since it was too slow.
@@ -87,6 +89,8 @@ pub struct Status {
     pub differing: usize,
     /// Of those, the ones that have done so for half a minute.
     pub lasting: usize,
+    /// Ranges that it has asked for and not got yet.
+    pub asked: usize,
     /// Whether it is being told nothing until it has caught up.
     pub is_degraded: bool,
 }
@@ -129,9 +133,36 @@ pub struct Report {
     pub lost: u64,
 }
 
+impl Report {
+    /// So many of the events have been merged by every peer that there is a session with.
+    pub fn watermark(&self) -> u64 {
+        let connected = self.connected.iter();
+        let peers = connected.filter_map(|&place| self.peers.get(usize::from(place)));
+        let least = peers.map(|peer| peer.sent.merged).min();
+        least.unwrap_or(self.events)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_watermark_is_that_of_the_last_peer_with_a_session() {
+        let peer = |merged| {
+            let mut status = Status::default();
+            status.sent.merged = merged;
+            status
+        };
+        let mut report = Report {
+            peers: vec![Status::default(), peer(8), peer(5), peer(2)],
+            events: 9,
+            ..Report::default()
+        };
+        assert_eq!(report.watermark(), 9, "there is nobody to tell");
+        report.connected = BTreeSet::from([1, 2]);
+        assert_eq!(report.watermark(), 5);
+    }
 
     #[test]
     fn rates_begin_anew_with_a_session() {

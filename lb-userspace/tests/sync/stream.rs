@@ -7,7 +7,7 @@ use lb_common::be::Be16;
 use lb_common::flow::{self, CLOSED, CONFIRMED, Entry, PROBATION};
 use lb_common::tick::Tick;
 use lb_userspace::sync::{
-    Flow, Frame, Hello, Inbound, Kind, Limits, Names, Outbox, Receiver, Record, Sender, VERSION, Wrong,
+    Flow, Frame, Hello, Inbound, Kind, Limits, Names, Outbox, Receiver, Record, Scope, Sender, VERSION, Wrong,
 };
 use proptest::prelude::*;
 
@@ -234,6 +234,48 @@ fn acknowledgements_measure_and_make_room() {
     sender.on_ack(10, Duration::from_millis(30));
     assert!(sender.wants_resync(), "what was sent is in, the rest is dropped");
     assert_eq!((sender.sent().dropped, sender.backlog()), (5, 0));
+}
+
+#[test]
+fn a_peer_has_merged_what_it_acknowledged_and_nothing_while_it_lacks_entries() {
+    let mut outbox = Outbox::default();
+    let mut sender = Sender::new(&hello(), outbox.declarations(), Limits::default());
+    let now = Tick(50);
+    let mut batch = || {
+        let entry = Entry::probation(1, 1, now);
+        outbox.push(&flow(1, Kind::Announce, entry), now, Duration::ZERO);
+        outbox.flush();
+        outbox.take(Duration::ZERO).unwrap()
+    };
+    let merged = |sender: &Sender| sender.sent().merged;
+    let send = |sender: &mut Sender| while sender.poll_transmit().is_some() {};
+    send(&mut sender);
+    sender.mark(5);
+    assert_eq!(merged(&sender), 0, "nothing was told of what was before");
+    sender.begin_resync(Scope::Own, batch().declarations);
+    sender.snapshot(batch());
+    sender.mark(6);
+    sender.enqueue(&batch());
+    sender.end_resync();
+    sender.mark(7);
+    send(&mut sender);
+    sender.on_ack(1, Duration::ZERO);
+    assert_eq!(merged(&sender), 0, "the rest is on its way");
+    sender.on_ack(2, Duration::ZERO);
+    assert_eq!(merged(&sender), 7);
+    sender.mark(8);
+    assert_eq!(merged(&sender), 8, "events without records for this peer");
+    sender.enqueue(&batch());
+    sender.mark(9);
+    send(&mut sender);
+    sender.enqueue(&batch());
+    sender.mark(10);
+    assert_eq!(merged(&sender), 8);
+    sender.on_ack(3, Duration::ZERO);
+    assert_eq!(merged(&sender), 9, "the last one has not been sent");
+    send(&mut sender);
+    sender.on_ack(4, Duration::ZERO);
+    assert_eq!(merged(&sender), 10);
 }
 
 /// One core, no sockets: `cargo test --release -p lb-userspace --test sync -- --ignored --nocapture records_per_second`.

@@ -12,7 +12,7 @@ use lb_tests::{Family, Job, Lab, LabError, Pace, promtool, wait};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(20);
-const LOCAL: &str = "127.0.0.1:9400";
+pub(crate) const LOCAL: &str = "127.0.0.1:9400";
 /// TCP_LISTEN in `/proc/net/tcp` (`man 5 proc`).
 const LISTEN: &str = "0A";
 
@@ -46,8 +46,8 @@ fn status(lab: &mut Lab, address: &str) -> Result<u16, LabError> {
     Ok(answer.map_or(0, |(status, _)| status))
 }
 
-/// Samples by name and labels.
-fn scrape(lab: &mut Lab) -> Result<(String, BTreeMap<String, f64>), LabError> {
+/// What the first node tells, and its samples by name and labels.
+pub(crate) fn scrape(lab: &mut Lab) -> Result<(String, BTreeMap<String, f64>), LabError> {
     let address: SocketAddr = LOCAL.parse().expect("an address");
     let answer = lab.node(0).namespace().within(|| get(address, "/metrics"))?;
     let (status, text) = answer.expect("an endpoint");
@@ -209,6 +209,8 @@ fn what_it_says_is_what_lbctl_says_also_after_a_kill() {
             agrees_with_lbctl(lab)?;
             let (text, samples) = scrape(lab)?;
             assert!(samples["tandem_vip_packets_total{vip=\"10.200.1.1:80/tcp\",pool=\"web4\"}"] > 600.0);
+            assert_eq!(samples["tandem_ready"], 1.0, "it is alone");
+            assert!(!samples.contains_key("tandem_group_members"));
             assert_eq!(samples["tandem_generation_desired"], 2.0);
             assert_eq!(samples["tandem_generation_applied"], 2.0);
             assert_eq!(samples["tandem_maps_in_step"], 1.0);

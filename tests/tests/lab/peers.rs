@@ -8,6 +8,8 @@ use lb_tests::wait::until;
 use lb_tests::{Lab, LabError};
 use serde_json::{Value, json};
 
+use crate::metrics::{LOCAL, scrape};
+
 const SOON: Duration = Duration::from_secs(10);
 
 /// Where node `index` is reached by the others.
@@ -52,9 +54,9 @@ fn introduce(lab: &mut Lab) -> Result<(), LabError> {
         config["group"]["nodes"] = json!(nodes);
         // These two cores have more to do than to send heartbeats.
         config["group"]["peering"] = json!({ "pki": folder, "dead_after": "250ms" });
+        config["metrics"] = json!({ "listen": LOCAL });
         lab.node(index).stop()?;
-        // JSON is YAML.
-        lab.node(index).write_config(&config.to_string())?;
+        lab.node(index).write_config(&serde_yaml::to_string(&config)?)?;
         lab.node(index).start()?;
     }
     Ok(())
@@ -68,6 +70,33 @@ fn state(lab: &mut Lab, of: usize) -> Option<String> {
 fn wait_state(lab: &mut Lab, of: usize, wanted: &str) -> Result<(), LabError> {
     until(SOON, &format!("a peer that is {wanted}"), || {
         state(lab, of).as_deref() == Some(wanted)
+    })
+}
+
+/// Waits until both nodes run the same charter, and another one than `before`; its digest.
+fn digest(lab: &mut Lab, before: &str) -> Result<String, LabError> {
+    let mut found = String::new();
+    until(SOON, "an equal digest of the charter", || {
+        let Ok(peers) = lab.node(0).lbctl_json(&["peers"]) else {
+            return false;
+        };
+        let own = peers["own"]["said"]["config_digest"].as_str().unwrap_or(before);
+        own.clone_into(&mut found);
+        own != before && peers["peers"][0]["same_config"] == true
+    })?;
+    Ok(found)
+}
+
+/// Waits until the journal of a node has these events of its group.
+fn told(lab: &mut Lab, of: usize, events: &[&str]) -> Result<(), LabError> {
+    until(SOON * 6, &format!("{events:?} in the journal"), || {
+        let Ok(journal) = lab.node(of).lbctl_json(&["events"]) else {
+            return false;
+        };
+        let records = journal["events"].as_array().expect("records");
+        let by_peers = records.iter().filter(|record| record["cause"]["by"] == "peers");
+        let seen: Vec<&str> = by_peers.filter_map(|record| record["event"].as_str()).collect();
+        events.iter().all(|event| seen.contains(event))
     })
 }
 
@@ -94,6 +123,22 @@ fn nodes_see_each_other_live_and_die() {
             let out = lab.node(0).lbctl(&["peers"])?;
             let text = String::from_utf8_lossy(&out.stdout).into_owned();
             assert!(text.contains("alive") && text.contains("equal"), "{text}");
+            told(lab, 0, &["coordinates", "members_changed", "ready"])?;
+            told(lab, 1, &["member_admitted", "ready"])?;
+            let (_, samples) = scrape(lab)?;
+            for (sample, want) in [
+                ("ready", 1.0),
+                ("group_members", 2.0),
+                ("group_members_live", 2.0),
+                ("group_coordinates", 1.0),
+                ("group_join_overdue", 0.0),
+                ("group_events_total{event=\"coordinates\"}", 1.0),
+            ] {
+                assert_eq!(samples[&format!("tandem_{sample}")], want, "{sample}");
+            }
+            let before = digest(lab, "0000000000000000")?;
+            done(lab, &["drain", "web4/be1"])?;
+            digest(lab, &before)?;
             lab.node(1).kill9()?;
             wait_state(lab, 0, "dead")?;
             lab.node(1).start()?;

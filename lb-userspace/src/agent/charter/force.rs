@@ -90,7 +90,7 @@ impl Desk {
         let name = written(held.generation, &keeper.nodes);
         match done {
             Ok(done) => {
-                keeper.in_force = held.generation;
+                keeper.runs(&held);
                 keeper.nodes.clone_from(&controller.model().group.nodes);
                 keeper.retry = None;
                 keeper.done = Some(done);

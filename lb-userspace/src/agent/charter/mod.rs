@@ -45,6 +45,8 @@ pub(super) struct Keeper {
     done: Option<force::Done>,
     /// The generation that this node runs; another one than the machine's where that could not be put into force.
     in_force: Generation,
+    /// [`Held::sum`] of what it runs, where any was agreed on.
+    sum: u64,
     retry: Option<Instant>,
     /// The file says something else than the charter.
     drift: bool,
@@ -66,6 +68,8 @@ pub(super) struct Standing {
     pub(super) equal: bool,
     /// This node runs it.
     pub(super) in_force: bool,
+    /// Digest of what this node runs: of the charter, or of the configuration alone where nothing was agreed on.
+    pub(super) digest: u64,
     /// The file says something else.
     pub(super) drift: bool,
     /// Messages of peers that could not be read.
@@ -114,7 +118,7 @@ pub(super) fn open(args: &Args, text: String, model: Model) -> Opening {
     };
     match joined(&held, &text, &model, args) {
         Ok((merged, of_group)) => {
-            keeper.in_force = held.generation;
+            keeper.runs(&held);
             keeper.drift = text::digest(&held.charter.text) != Ok(digest);
             if keeper.drift {
                 drifted(
@@ -201,6 +205,7 @@ impl Keeper {
             fresh: None,
             done: None,
             in_force: Generation::default(),
+            sum: 0,
             retry: None,
             drift: false,
             malformed: 0,
@@ -220,6 +225,11 @@ impl Keeper {
 
     fn write(&self, save: &Save) -> Result<(), String> {
         self.shelf.save(save).map_err(|e| e.to_string())
+    }
+
+    /// This node runs it.
+    fn runs(&mut self, held: &Held) {
+        (self.in_force, self.sum) = (held.generation, held.sum());
     }
 
     /// What the orders of the group are, where any were agreed on.
@@ -242,6 +252,10 @@ impl Keeper {
             pending: pending.map(|held| written(held.generation, &self.nodes)),
             equal: self.machine.is_equal(),
             in_force: self.in_force == committed,
+            digest: match self.in_force.number {
+                0 => self.machine.status().digest,
+                _ => self.sum,
+            },
             drift: self.drift,
             malformed: self.malformed,
         }

@@ -189,6 +189,10 @@ impl Core {
     pub(super) fn flush(&mut self) {
         self.outbox.flush();
         self.transmit();
+        if self.unnamed.is_empty() {
+            let events = self.events;
+            self.links.values_mut().for_each(|link| link.sender.mark(events));
+        }
     }
 
     /// Batches for one peer.

@@ -168,6 +168,7 @@ impl Link {
             drops: self.drops,
             differing: self.differences.count(),
             lasting: self.differences.lasting(),
+            asked: self.asked.count(),
             is_degraded: self.sender.is_degraded(),
         }
     }

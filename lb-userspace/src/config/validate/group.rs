@@ -124,10 +124,8 @@ fn members(
             (None, None) => {}
         }
     }
-    let first_over = items.get(Peering::NODES_MAX as usize).map(place);
-    if first.is_some() {
-        check.room(first_over, trail, Kind::Node, items.len(), Peering::NODES_MAX);
-    }
+    let first_over = items.get(Group::NODES_MAX as usize).map(place);
+    check.room(first_over, trail, Kind::Node, items.len(), Group::NODES_MAX);
     (nodes, addresses)
 }
 

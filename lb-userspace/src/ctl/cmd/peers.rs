@@ -29,6 +29,8 @@ fn text(peers: &Peers) -> String {
         ">RTT",
         "CONFIG",
         "RINGS",
+        "ORIGINS",
+        ">PACKETS/S",
         "VERSION",
         ">CERTIFICATE",
     ];
@@ -61,7 +63,7 @@ fn text(peers: &Peers) -> String {
     text
 }
 
-fn row(peer: &Peer) -> [String; 9] {
+fn row(peer: &Peer) -> [String; 11] {
     let none = || "-".to_owned();
     let same = |same: Option<bool>| {
         let word = |same| if same { "equal" } else { "differs" };
@@ -76,6 +78,8 @@ fn row(peer: &Peer) -> [String; 9] {
             .map_or_else(none, |us| format!("{}.{:03} ms", us / 1000, us % 1000)),
         same(peer.same_config),
         same(peer.same_rings),
+        same(peer.same_origins),
+        peer.said.as_ref().map_or_else(none, |said| said.load.to_string()),
         peer.said.as_ref().map_or_else(none, |said| said.version.clone()),
         peer.certificate_until.map_or_else(none, left),
     ]
@@ -117,10 +121,12 @@ mod tests {
             missed: 0,
             said: same.map(|_| Said {
                 version: "1.2.3".to_owned(),
+                load: 700,
                 ..Said::default()
             }),
             same_config: same.map(|_| true),
             same_rings: same.map(|_| false),
+            same_origins: same.map(|_| true),
             certificate_until: Some(0),
             trouble: Some("no answer".to_owned()),
         };
@@ -142,7 +148,7 @@ mod tests {
         };
         let text = text(&peers);
         for words in [
-            "1.050 ms  equal   differs  1.2.3",
+            "1.050 ms  equal   differs  equal          700  1.2.3",
             "lb1 of group blue",
             "authority expired",
             "lb3: no answer",

@@ -11,10 +11,11 @@ use crate::health::Mono;
 use crate::health::fail_open::FailOpen;
 use crate::health::monitor::{Counts, Last};
 use crate::metrics::{
-    Backend, Build, Charter, Interface, Loads, Meters, Pool, Programmed, Row as Entry, Slots, Vip, Work, rows,
+    Backend, Build, Charter, Group, Interface, Loads, Meters, Pool, Programmed, Row as Entry, Slots, Vip,
+    Work, rows,
 };
 use crate::net::Traffic;
-use crate::peer::{Facts, Life, Own, Refusal, Status, View};
+use crate::peer::{Differs, Facts, Life, Own, Refusal, Status, View};
 use crate::state::standing::Standings;
 use crate::state::track::Census;
 use crate::state::wall::Wall;
@@ -169,6 +170,15 @@ fn peers() -> View {
         rings: 7,
         ..Facts::default()
     };
+    let at = Mono::from_unix(Duration::from_secs(1_700_000_100));
+    let ready = |rings| Facts {
+        phase: crate::peer::Phase::Ready,
+        rings,
+        ..Facts::default()
+    };
+    let mut differs = Differs::default();
+    let since = Mono::from_unix(Duration::from_secs(1_700_000_090));
+    differs.look(&ready(0), Some(&ready(7)), since);
     let peer = |place, name: &str, life| Status {
         place,
         name: name.to_owned(),
@@ -184,9 +194,11 @@ fn peers() -> View {
         bytes: (0, 0),
         certificate_until: Some(1_800_000_000),
         facts: Some(facts.clone()),
+        differs,
         trouble: None,
     };
     View {
+        at,
         own: Some(Own {
             place: 0,
             name: "lb1".to_owned(),
@@ -207,6 +219,7 @@ fn records() -> Shown {
     (status.sent.records, status.sent.acknowledged) = (500, 480);
     status.sent.lag.add(Duration::from_millis(2), 10);
     (status.drops.dead, status.drops.found, status.lasting) = (5, 6, 7);
+    status.asked = 8;
     let report = Report {
         peers: vec![sync::Status::default(), status],
         rates: vec![Rates::default(); 2],
@@ -218,6 +231,19 @@ fn records() -> Shown {
         nodes: ["lb1", "lb2"].map(str::to_owned).into(),
         own: 0,
         report: Arc::new(report),
+    }
+}
+
+fn group() -> Group {
+    Group {
+        members: 3,
+        live: 2,
+        coordinates: true,
+        phase: Some("retirement"),
+        waits_for: 1,
+        waiting: Duration::from_millis(2500),
+        join_overdue: false,
+        events: vec![("founded", 1), ("silent", 0)],
     }
 }
 
@@ -260,6 +286,8 @@ fn full() -> Snapshot {
             drift: true,
             malformed: 3,
         }),
+        ready: true,
+        group: Some(group()),
     };
     Snapshot {
         build: Build {
@@ -298,6 +326,21 @@ const TOLD: &[(&str, f64)] = &[
     ("tandem_charter_drift", 1.0),
     ("tandem_charter_pending", 0.0),
     ("tandem_charter_malformed_messages_total", 3.0),
+    ("tandem_ready", 1.0),
+    ("tandem_group_members", 3.0),
+    ("tandem_group_members_live", 2.0),
+    ("tandem_group_coordinates", 1.0),
+    ("tandem_group_phase{phase=\"retirement\"}", 1.0),
+    ("tandem_group_phase{phase=\"change\"}", 0.0),
+    ("tandem_group_waits_for", 1.0),
+    ("tandem_group_waiting_seconds", 2.5),
+    ("tandem_group_join_overdue", 0.0),
+    ("tandem_group_events_total{event=\"founded\"}", 1.0),
+    ("tandem_group_events_total{event=\"silent\"}", 0.0),
+    ("tandem_peer_same{peer=\"lb2\",what=\"origins\"}", 1.0),
+    ("tandem_peer_differs_seconds{peer=\"lb2\",what=\"rings\"}", 10.0),
+    ("tandem_peer_differs_seconds{peer=\"lb2\",what=\"origins\"}", 0.0),
+    ("tandem_sync_repairs_pending{peer=\"lb2\"}", 8.0),
     ("tandem_sync_events_total", 9.0),
     ("tandem_sync_events_lost_total", 3.0),
     ("tandem_sync_session{peer=\"lb2\"}", 1.0),

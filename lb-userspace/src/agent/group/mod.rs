@@ -1,17 +1,21 @@
 //! This node's part in a group: its peers, the group's machine, and what passes between them and the slots
 //! (docs/adr/0015-groups.md).
 
+mod facts;
+mod tell;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use lb_common::hash::siphash13;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
+use self::facts::{Beside, Load, facts};
+use self::tell::Told;
 use super::change::is_peered;
 use super::controller::Controller;
 use super::member::Seen;
@@ -22,10 +26,9 @@ use crate::api::refusal::Refusal;
 use crate::dataplane::events::Events;
 use crate::dataplane::maps::Maps;
 use crate::dataplane::pin::Root;
-use crate::group::{
-    Action, Event, Facts, Gone, Input, Local, Machine, Nodes, Settings, Start, Status, View, Why,
-};
+use crate::group::{Action, Input, Local, Machine, Nodes, Settings, Start, Status, View, Why};
 use crate::health::Mono;
+use crate::journal;
 use crate::model::{Group as Config, Model, Name, Peering};
 use crate::peer::{self, Life, Peers};
 
@@ -69,6 +72,8 @@ pub(super) enum Outcome {
     },
     /// The members have changed.
     Members(BTreeSet<u8>),
+    /// For the journal.
+    Told(journal::Event),
     /// This node has left, and may stop.
     Left,
 }
@@ -94,9 +99,14 @@ pub(super) struct Group {
     views: Vec<View>,
     named: Arc<Names>,
     live: BTreeSet<u8>,
+    /// Whether the charter is the group's.
     charter: bool,
     /// A peer's records have made slots tracked.
     held: bool,
+    /// Digest of the one in force.
+    digest: u64,
+    load: Load,
+    told: Told,
     /// What the slots were like when they were looked at.
     seen: Seen,
     outcomes: Vec<Outcome>,
@@ -183,6 +193,9 @@ impl Group {
             live: BTreeSet::new(),
             charter: false,
             held: false,
+            digest: 0,
+            load: Load::default(),
+            told: Told::default(),
             seen: Seen::default(),
             outcomes: Vec::new(),
         }))
@@ -211,32 +224,16 @@ impl Group {
     /// Whether this node may attract traffic, and how the group runs.
     pub(super) fn readiness(&self) -> Readiness {
         let status = self.status();
-        let names = |nodes: Nodes| nodes.iter().map(|place| self.name(place).to_owned()).collect();
         Readiness {
             ready: status.ready.is_ok(),
             why: status.ready.err().map(|why| self.why(why)),
             group: Some(GroupState {
                 coordinator: status.coordinator.map(|place| self.name(place).to_owned()),
-                members: names(self.machine.facts().members),
-                live: names(status.live),
+                members: self.names(self.machine.facts().members),
+                live: self.names(status.live),
                 under_way: status.under_way.map(str::to_owned),
-                waits_for: names(status.waits_for),
+                waits_for: self.names(status.waits_for),
             }),
-        }
-    }
-
-    /// Why it may not, with names of nodes instead of places.
-    fn why(&self, why: Why) -> String {
-        let of = |place: u8, text: &str| text.replace(&format!("node {place}"), self.name(place));
-        let text = why.to_string();
-        match why {
-            Why::Founder(n)
-            | Why::Sync(n)
-            | Why::NoSession(n)
-            | Why::Queue(n)
-            | Why::Slots(n)
-            | Why::Differs(n) => of(n, &text),
-            Why::Waiting | Why::Charter | Why::Alone | Why::Leaving => text,
         }
     }
 
@@ -294,8 +291,9 @@ impl Group {
         self.machine.handle_timeout(now);
     }
 
-    /// Whether this node runs what all live nodes have agreed on.
-    pub(super) fn charter(&mut self, is_equal: bool) {
+    /// Whether this node runs what all live nodes have agreed on, and the digest of what it runs.
+    pub(super) fn charter(&mut self, is_equal: bool, digest: u64) {
+        self.digest = digest;
         if self.charter != is_equal {
             self.charter = is_equal;
             self.input(Input::CharterEqual(is_equal));
@@ -413,7 +411,13 @@ impl Group {
             self.views.clone_from(&views);
             self.input(Input::Views(views));
         }
-        self.peers.update(facts(&self.machine.facts(), &self.views));
+        let beside = Beside {
+            charter: self.digest,
+            watermark: self.records.borrow().watermark(),
+            load: self.load.look(controller),
+        };
+        self.peers
+            .update(facts(&self.machine.facts(), &self.views, beside));
         let live: BTreeSet<u8> = self.machine.status().live.iter().collect();
         if live != self.live {
             self.live.clone_from(&live);
@@ -448,6 +452,7 @@ impl Group {
                     self.look(controller);
                 }
                 Action::Verdict(verdict) => {
+                    self.tell_verdict(&verdict, controller);
                     if let Err(e) = controller.judged(verdict).await {
                         error!("a verdict of the group could not be followed: {e:#}");
                     }
@@ -464,7 +469,7 @@ impl Group {
                     }
                     Err(e) => error!("the group's slots could not be taken over: {e:#}"),
                 },
-                Action::Ready(ready) => self.is_ready(ready, controller),
+                Action::Ready(ready) => self.readied(ready, controller),
                 Action::Members(members) => self.members(members, controller),
                 Action::HandOver => self.command(Command::HandOver),
                 Action::Left => self.outcomes.push(Outcome::Left),
@@ -474,85 +479,20 @@ impl Group {
         self.answer(controller);
     }
 
-    fn is_ready(&mut self, ready: Result<(), Why>, controller: &mut Controller) {
-        match ready {
-            Ok(()) => {
-                controller.admitted(self.machine.committed());
-                self.command(Command::Joining(false));
-                info!("ready for traffic: one of the group");
-            }
-            Err(why) => info!("not ready for traffic: {}", self.why(why)),
+    fn readied(&mut self, ready: Result<(), Why>, controller: &mut Controller) {
+        if ready.is_ok() {
+            controller.admitted(self.machine.committed());
+            self.command(Command::Joining(false));
         }
+        self.tell_ready(ready);
     }
 
     fn members(&mut self, members: Nodes, controller: &mut Controller) {
         let all: BTreeSet<u8> = members.iter().collect();
         let others = all.iter().copied().filter(|&place| place != self.own).collect();
         controller.members_changed(others);
-        let names: Vec<&str> = members.iter().map(|place| self.name(place)).collect();
-        info!(members = names.join(" "), "members of the group");
+        self.tell_members(members);
         self.outcomes.push(Outcome::Members(all));
-    }
-
-    fn name(&self, place: u8) -> &str {
-        self.nodes.get(usize::from(place)).map_or("?", Name::as_str)
-    }
-
-    fn names(&self, nodes: Nodes) -> String {
-        nodes
-            .iter()
-            .map(|place| self.name(place))
-            .collect::<Vec<_>>()
-            .join(" ")
-    }
-
-    fn tell(&self, event: &Event) {
-        match event {
-            Event::Coordinates { term } => info!(term, "this node coordinates the group"),
-            Event::Yields => info!("another node coordinates the group"),
-            Event::Founded(nodes) => info!(nodes = self.names(*nodes), "founded the group"),
-            Event::Admitted(node) => info!(node = self.name(*node), "admitted"),
-            Event::Gone { node, how } => {
-                let how = match how {
-                    Gone::Left => "it has left",
-                    Gone::Silent => "it has been silent for `withdraw_after`",
-                    Gone::Forgotten => "an operator said so",
-                    Gone::Restarted => "it has started anew",
-                };
-                warn!(node = self.name(*node), "no member any more: {how}");
-            }
-            Event::Committed(target) => {
-                info!(rings = target.rings, "change of slots committed by all members");
-            }
-            Event::GivenUp(target) => info!(rings = target.rings, "change of slots given up for a newer one"),
-            Event::Judged(verdict) => info!(
-                number = verdict.number,
-                dead = verdict.dead.len(),
-                "verdict on backends in force"
-            ),
-            Event::Buried(slots) => info!(slots, "slots of dead backends have another origin"),
-            Event::Retired(slots) => info!(slots, "slots retired"),
-            Event::Reopened(slots) => info!(slots, "slots stay tracked"),
-            Event::Recovered { finished, reopened } => {
-                info!(
-                    finished,
-                    reopened, "finished what an earlier coordinator had begun"
-                );
-            }
-            Event::Waits(nodes) => warn!(nodes = self.names(*nodes), "waiting for silent members"),
-            Event::RingsDiffer(node) => error!(
-                node = self.name(*node),
-                "a member has other rings for the same configuration"
-            ),
-            Event::OriginsDiffer(node) => error!(node = self.name(*node), "a member has other origins"),
-            Event::JoinOverdue(why) => warn!("still not one of the group after `join_within`: {why}"),
-            Event::Rejoins(node) => warn!(
-                node = self.name(*node),
-                "the group went on without this node, which joins it again"
-            ),
-            Event::Garbage(node) => warn!(node = self.name(*node), "a control message that is none"),
-            Event::NotSilent(node) => warn!(node = self.name(*node), "not forgotten: it is not silent"),
-        }
     }
 }
 
@@ -574,33 +514,5 @@ fn epoch() -> u64 {
     match rustix::rand::getrandom(&mut bytes, flags) {
         Ok(_) => u64::from_le_bytes(bytes) | 1,
         Err(_) => u64::from(std::process::id()),
-    }
-}
-
-/// What heartbeats say.
-fn facts(facts: &Facts, views: &[View]) -> peer::Facts {
-    let down = views.iter().filter(|view| !view.standing.takes_new_flows());
-    let down: Vec<u8> = down
-        .flat_map(|view| {
-            let id = view.backend.to_le_bytes();
-            id.into_iter().chain([view.standing as u8])
-        })
-        .collect();
-    peer::Facts {
-        phase: match facts.phase {
-            crate::group::Phase::Joining => peer::Phase::Joining,
-            crate::group::Phase::Ready => peer::Phase::Ready,
-            crate::group::Phase::Leaving => peer::Phase::Leaving,
-        },
-        generation: facts.generation,
-        config_digest: facts.generation.number,
-        rings: facts.rings,
-        origins: facts.origins,
-        down: siphash13(0, 0, &down),
-        verdict: facts.verdict,
-        watermark: 0,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        load: 0,
-        epoch: facts.epoch,
     }
 }
