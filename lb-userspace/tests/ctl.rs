@@ -78,6 +78,26 @@ fn check_agrees_with_the_agent() {
     }
 }
 
+/// What all nodes share is cut out of the text, so braces are refused where nodes talk, and nowhere else.
+#[test]
+fn a_group_that_talks_is_written_in_blocks() {
+    let file = |folder: &Path, text: &str| {
+        let file = folder.join("lb.yaml");
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config/accepted");
+    let text = std::fs::read_to_string(fixtures.join("peering.yaml")).unwrap();
+    assert_eq!(lbctl(&["config", "check", &file(folder.path(), &text)]).0, 0);
+    let value: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+    let (code, out, _) = lbctl(&["config", "check", &file(folder.path(), &value.to_string())]);
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("line 1: no section begins here"), "{out}");
+    let lone = std::fs::read_to_string(fixtures.join("minimal-json.yaml")).unwrap();
+    assert_eq!(lbctl(&["config", "check", &file(folder.path(), &lone)]).0, 0);
+}
+
 #[test]
 fn check_of_what_can_not_be_read_is_an_error() {
     for file in ["nowhere.yaml", "dist"] {

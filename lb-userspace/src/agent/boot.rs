@@ -26,7 +26,6 @@ use crate::api::refusal::Refusal;
 use crate::api::routes::{Api, router};
 use crate::api::server::Listener;
 use crate::api::sync;
-use crate::config;
 use crate::dataplane::load::{Balancer, Plan};
 use crate::dataplane::pin::Root;
 use crate::health::task::Checks;
@@ -49,8 +48,7 @@ const EXAMPLE_KEY: GroupKey = GroupKey::new(0x0011_2233_4455_6677_8899_aabb_ccdd
 pub async fn run(args: Args) -> Result<()> {
     // First of all: a SIGHUP without a handler ends the process.
     let mut signals = Signals::new()?;
-    let text = config::text(&args.config)?;
-    let model = config::parse(&text, &args.config)?;
+    let (text, model) = crate::charter::text::load(&args.config)?;
     let charter::Opening { text, model, keeper } = charter::open(&args, text, model);
     if model.group.key.as_ref() == Some(&EXAMPLE_KEY) {
         warn!(

@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lb_userspace::{agent, config};
+use lb_userspace::agent;
+use lb_userspace::charter::text;
 
 fn main() -> ExitCode {
     let args = agent::args::Args::parse();
     if args.check {
-        return match config::load(&args.config) {
+        return match text::load(&args.config) {
             Ok(_) => {
                 eprintln!("{}: valid", args.config.display());
                 ExitCode::SUCCESS

@@ -1,13 +1,14 @@
 //! Cuts a configuration's text into what the group shares and what is a node's own, and puts them together again.
 
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use lb_common::hash::siphash13;
 use serde_json::{Map, Value};
 
 use super::block::{Block, blocks, dedented, indented};
 use crate::config;
-use crate::model::GroupKey;
+use crate::model::{GroupKey, Model};
 
 /// Sections that every node has for itself.
 const LOCAL: [&str; 3] = ["node", "metrics", "encap"];
@@ -107,6 +108,36 @@ pub struct Parts {
     pub shared: String,
     /// The rest.
     pub local: Local,
+}
+
+/// Why a file can't be run.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It is no valid configuration.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// It is one, but its nodes talk, and what they share can't be cut out of it.
+    #[error("{}: {why}", file.display())]
+    Uncut {
+        /// Where it stands.
+        file: PathBuf,
+        /// What is in the way.
+        why: TextError,
+    },
+}
+
+/// Reads a configuration: its text and what it says. Where its nodes talk, the text has to be one that can be cut.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn load(file: &Path) -> Result<(String, Model), FileError> {
+    let text = config::text(file)?;
+    let model = config::parse(&text, file)?;
+    if model.group.peering.is_some() && model.group.nodes.len() > 1 {
+        let file = file.to_owned();
+        split(&text, model.group.key.as_ref()).map_err(|why| FileError::Uncut { file, why })?;
+    }
+    Ok((text, model))
 }
 
 /// Cuts a text. `key` is the group's, which must not stand in the shared part.

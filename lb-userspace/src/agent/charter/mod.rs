@@ -7,6 +7,7 @@ pub(super) mod shelf;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use lb_common::hash::siphash13;
 use tracing::{error, info, warn};
 
 use self::call::Waiting;
@@ -190,7 +191,8 @@ impl Keeper {
         let digest = parts.and_then(|parts| text::digest(&parts.shared));
         let digest = digest.unwrap_or_else(|e| {
             warn!("{}: {e}", args.config.display());
-            0
+            // No other node has it.
+            siphash13(0, 0, text.as_bytes())
         });
         let (machine, outputs) = Machine::new(me, everybody(model), kept, digest, Mono::default());
         let keeper = Self {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::plan;
 use crate::api::client::Client;
 use crate::api::dto::{History, Past};
+use crate::charter::text::{self, FileError};
 use crate::config::{self, Error, Field, Problem, What};
 use crate::ctl::args::Config;
 use crate::ctl::cmd::wait;
@@ -47,14 +48,19 @@ fn history(socket: &Path) -> Result<Output> {
 }
 
 fn check(file: &Path) -> Result<Output> {
-    match config::load(file) {
-        Ok(model) => {
+    match text::load(file) {
+        Ok((_, model)) => {
             let json = json!({ "file": file, "valid": true, "node": model.node.name.as_str(),
                                "pools": model.pools.len(), "vips": model.vips.len() });
             Ok(Output::yes(json, format!("{}: valid", file.display())))
         }
-        Err(error) if is_unreadable(&error) => bail!("{error}"),
-        Err(error) => {
+        Err(FileError::Config(error)) if is_unreadable(&error) => bail!("{error}"),
+        Err(error @ FileError::Uncut { .. }) => {
+            let problem = json!({ "what": error.to_string() });
+            let json = json!({ "file": file, "valid": false, "problems": [problem] });
+            Ok(Output::no(json, error.to_string()))
+        }
+        Err(FileError::Config(error)) => {
             let problems: Vec<Value> = error.problems.iter().map(problem).collect();
             let json = json!({ "file": file, "valid": false, "problems": problems });
             Ok(Output::no(json, error.to_string()))
