@@ -11,6 +11,9 @@ use std::process::Command;
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub(crate) struct Args {
+    /// Optimised programs: minutes to build, and what figures are to be taken with
+    #[arg(long)]
+    release: bool,
     /// Passed to the lab as they are; `--help` lists them
     #[arg(
         trailing_var_arg = true,
@@ -40,14 +43,20 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<()> {
         "lb-tests",
         "--bins",
     ]);
+    if args.release {
+        build.arg("--release");
+    }
     eprintln!("xtask: building lbd, lbctl and the lab");
     step::run_on_stderr(&mut build)?;
-    // Cargo put this program beside the others: same profile, same target folder, wherever that is.
+    // Cargo put this program beside the others: same target folder, wherever that is, and the same profile if no other is asked for.
     let this = env::current_exe().context("can't tell where this program is")?;
-    let bin_dir = this.parent().context("this program is in no folder")?;
+    let mut bin_dir = this.parent().context("this program is in no folder")?.to_owned();
+    if args.release {
+        bin_dir.set_file_name("release");
+    }
     let lab = bin_dir.join("lb-lab");
     let mut command = Command::new(&lab);
-    command.args(&args.lab).env("LB_BIN_DIR", bin_dir);
+    command.args(&args.lab).env("LB_BIN_DIR", &bin_dir);
     let error = step::with_sbin(&mut command).exec();
     Err(error).with_context(|| format!("can't start {}", lab.display()))
 }
