@@ -543,7 +543,7 @@ impl Group {
                 node = self.name(*node),
                 "the group went on without this node, which joins it again"
             ),
-            Event::Garbage(node) => warn!(node = self.name(*node), "a control message that is none"),
+            Event::Garbage(node, count) => warn!(node = self.name(*node), count, "messages that are none"),
             Event::NotSilent(node) => warn!(node = self.name(*node), "not forgotten: it is not silent"),
         }
     }
