@@ -15,6 +15,7 @@ mod flood;
 mod flows;
 mod health;
 mod holding;
+mod hostile;
 mod inspect;
 mod kit;
 mod leave;
