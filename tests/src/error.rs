@@ -93,6 +93,14 @@ pub enum LabError {
     /// A certificate could not be made.
     #[error("certificate: {0}")]
     Certificate(#[from] lb_userspace::peer::pki::Error),
+    /// A stranger could not be made.
+    #[error("{what}: {source}")]
+    Stranger {
+        /// What was tried.
+        what: String,
+        /// TLS's or the certificate's error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The router can't spread as it is asked to.
     #[error(
         "NOTHING WAS TESTED: the router's kernel has no resilient nexthop groups (Linux 5.12 or later, iproute2 5.12 or \

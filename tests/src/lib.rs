@@ -42,6 +42,7 @@ pub mod process;
 pub mod promtool;
 pub mod scenario;
 pub mod serve;
+pub mod stranger;
 pub mod topo;
 pub mod traffic;
 pub mod wait;

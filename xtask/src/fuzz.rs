@@ -40,16 +40,22 @@ enum Target {
     Charter,
     /// What a peer's group machine may send
     Group,
+    /// A peer's heartbeats, heads of frames, certificates
+    Peer,
+    /// ICMP errors, for the doctor
+    Icmp,
 }
 
 impl Target {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Config,
         Self::Balance,
         Self::Decap,
         Self::Sync,
         Self::Charter,
         Self::Group,
+        Self::Peer,
+        Self::Icmp,
     ];
 
     fn name(self) -> &'static str {
@@ -60,6 +66,8 @@ impl Target {
             Self::Sync => "sync",
             Self::Charter => "charter",
             Self::Group => "group",
+            Self::Peer => "peer",
+            Self::Icmp => "icmp",
         }
     }
 }

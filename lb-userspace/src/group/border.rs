@@ -259,8 +259,8 @@ pub enum Event {
     JoinOverdue(Why),
     /// This half of the group is the smaller one, and joins the other.
     Rejoins(u8),
-    /// A message that can't be one.
-    Garbage(u8),
+    /// Messages that can't be any, and how many there were by now.
+    Garbage(u8, u64),
     /// `Forget` was refused: the node is not silent.
     NotSilent(u8),
 }

@@ -39,6 +39,8 @@ pub(super) struct Peer {
     pub(super) synced: bool,
     /// With which epoch it is a member.
     pub(super) admitted: Option<u64>,
+    /// Messages that were none, or of a term that can't be.
+    pub(super) garbage: u64,
     /// With which epoch it left, or was forgotten.
     pub(super) left: Option<u64>,
     /// It said good-bye or was forgotten, and has not been heard since.
@@ -277,8 +279,8 @@ impl Machine {
             return;
         }
         match decode(bytes, self.settings.nodes) {
-            Ok(msg) => self.on_msg(place, msg),
-            Err(_) => self.tell(Event::Garbage(place)),
+            Ok(msg) if self.can_be(&msg) => self.on_msg(place, msg),
+            _ => self.on_garbage(place),
         }
     }
 

@@ -1,6 +1,6 @@
 //! A member obeys: each order once, the newest coordinator's alone.
 
-use super::border::Action;
+use super::border::{Action, Event};
 use super::machine::Machine;
 use super::nodes::Nodes;
 use super::order::{Answer, Cell, Order, Target, Verdict};
@@ -36,7 +36,32 @@ pub(super) enum Running {
     Join(u64),
 }
 
+/// By so much the number of a term is higher at most than any that was seen: a node that names the highest one of all would leave none
+/// for later coordinators. A joiner has seen none, and no group has had so many.
+const LEAP: u64 = 1 << 32;
+
 impl Machine {
+    /// Whether a message's term is one that nodes may have come to.
+    pub(super) fn can_be(&self, msg: &Msg) -> bool {
+        let term = match msg {
+            Msg::State(state) => state.term,
+            Msg::Order(order) => order.term,
+            Msg::Stale(term) | Msg::Welcome { term, .. } => *term,
+            _ => return true,
+        };
+        term.number <= self.term.number.saturating_add(LEAP)
+    }
+
+    /// A message that is none. However many come, few are told.
+    pub(super) fn on_garbage(&mut self, from: u8) {
+        let Some(peer) = self.peer_mut(from) else { return };
+        peer.garbage += 1;
+        let count = peer.garbage;
+        if count.is_power_of_two() {
+            self.tell(Event::Garbage(from, count));
+        }
+    }
+
     pub(super) fn obey(&mut self, from: u8, order: Numbered) {
         let (term, me) = (order.term, self.settings.me);
         if term < self.term {
@@ -182,5 +207,73 @@ impl Machine {
             };
             self.send(term.node, &msg);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::group::wire::encode;
+    use crate::group::{Input, Settings, Start};
+    use crate::health::Mono;
+
+    /// Node 0 of three, in a session with node 1.
+    fn machine() -> Machine {
+        let settings = Settings {
+            me: 0,
+            nodes: 3,
+            withdraw_after: Duration::from_secs(60),
+            join_within: Duration::from_secs(60),
+            pause: Duration::from_secs(1),
+            leave_after: Duration::from_secs(1),
+        };
+        let mut machine = Machine::new(settings, Start { epoch: 7, kept: true }, Mono::default());
+        machine.handle(Input::Alive { peer: 1 }, Mono::default());
+        machine.handle(Input::Up { peer: 1, session: 1 }, Mono::default());
+        machine
+    }
+
+    fn hear(machine: &mut Machine, bytes: Vec<u8>) {
+        let (peer, session) = (1, 1);
+        machine.handle(Input::Message { peer, session, bytes }, Mono::default());
+    }
+
+    fn told(machine: &mut Machine) -> Vec<u64> {
+        let actions = std::iter::from_fn(|| machine.poll());
+        let garbage = actions.filter_map(|action| match action {
+            Action::Told(Event::Garbage(1, count)) => Some(count),
+            _ => None,
+        });
+        garbage.collect()
+    }
+
+    #[test]
+    fn nobody_uses_up_the_terms() {
+        let mut machine = machine();
+        let stale = |number| {
+            encode(&Msg::Stale(Term {
+                number,
+                node: 1,
+                epoch: 1,
+            }))
+        };
+        hear(&mut machine, stale(u64::MAX));
+        hear(&mut machine, stale(LEAP + 1));
+        assert_eq!((machine.facts().term, told(&mut machine)), (0, vec![1, 2]));
+        hear(&mut machine, stale(LEAP));
+        assert_eq!((machine.facts().term, told(&mut machine)), (LEAP, vec![]));
+        // There are more to come.
+        assert_eq!(machine.next_term().number, LEAP + 1);
+    }
+
+    #[test]
+    fn of_much_garbage_little_is_told() {
+        let mut machine = machine();
+        for _ in 0..1000 {
+            hear(&mut machine, vec![0xff]);
+        }
+        assert_eq!(told(&mut machine), [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
     }
 }

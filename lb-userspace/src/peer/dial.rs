@@ -1,8 +1,7 @@
 //! How sessions come about: of two nodes the one with the lower place calls, and the other one answers.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +30,13 @@ const GOOD: Duration = Duration::from_secs(1);
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(2);
 /// So many handshakes at once; each holds a few KiB.
 const HANDSHAKES: usize = 64;
-/// From here on whoever calls has to show that it is where it says it is (RFC 9000, section 8.1.2).
-const DOUBTED: usize = 16;
+/// A handshake costs this thread a millisecond or more. So many from one address may come at once, ...
+const BURST: u32 = 12;
+/// ... and then one in so long: a node that is refused again and again calls five times a second.
+const EVERY: Duration = Duration::from_millis(100);
+/// When so few are left whoever calls has to show that it is where it says it is (RFC 9000, section 8.1.2): nobody uses up what is
+/// another's.
+const DOUBTED: u32 = 8;
 
 /// Calls one peer for ever.
 pub(super) struct Caller {
@@ -108,31 +112,61 @@ impl Caller {
 /// Answers.
 pub(super) struct Answerer {
     pub(super) endpoint: Endpoint,
-    /// Where nodes are.
-    pub(super) known: HashSet<IpAddr>,
+    /// Where nodes are, and how many handshakes each may begin.
+    pub(super) known: HashMap<IpAddr, Allowance>,
     pub(super) reports: Reports,
 }
 
+/// How many handshakes an address may begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowance {
+    left: u32,
+    since: Instant,
+}
+
+impl Allowance {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            left: BURST,
+            since: now,
+        }
+    }
+
+    /// What is left now.
+    fn look(&mut self, now: Instant) -> u32 {
+        let more = now.saturating_duration_since(self.since).as_millis() / EVERY.as_millis();
+        let more = u32::try_from(more).unwrap_or(u32::MAX).min(BURST);
+        self.since += EVERY * more;
+        self.left = BURST.min(self.left + more);
+        if self.left == BURST {
+            self.since = now;
+        }
+        self.left
+    }
+}
+
 impl Answerer {
-    pub(super) async fn run(self) {
-        let (handshakes, known) = (Arc::new(Semaphore::new(HANDSHAKES)), Rc::new(self.known));
+    pub(super) async fn run(mut self) {
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
         while let Some(incoming) = self.endpoint.accept().await {
             // No answer at all: whoever sends with a forged address must not make us send to it.
-            if !known.contains(&incoming.remote_address().ip().to_canonical()) {
+            let Some(allowance) = self.known.get_mut(&incoming.remote_address().ip().to_canonical()) else {
                 incoming.ignore();
                 let _ = self.reports.send(Report::Refused(Refusal::Stranger)).await;
                 continue;
-            }
-            let is_doubted = handshakes.available_permits() <= HANDSHAKES - DOUBTED;
-            if is_doubted && incoming.may_retry() && !incoming.remote_address_validated() {
+            };
+            let left = allowance.look(Instant::now());
+            if left <= DOUBTED && incoming.may_retry() && !incoming.remote_address_validated() {
                 let _ = incoming.retry();
                 continue;
             }
-            let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
-                incoming.refuse();
+            let permit = Arc::clone(&handshakes).try_acquire_owned();
+            let (Ok(permit), 1..) = (permit, left) else {
+                incoming.ignore();
                 let _ = self.reports.send(Report::Refused(Refusal::Flood)).await;
                 continue;
             };
+            allowance.left -= 1;
             let reports = self.reports.clone();
             spawn_local(async move {
                 Self::answer(incoming, &reports).await;
@@ -160,5 +194,28 @@ pub(super) fn refusal(error: &ConnectionError, called: bool) -> Option<Refusal> 
     match error {
         ConnectionError::TimedOut if !called => Some(Refusal::Handshake),
         error => tls::refusal(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_few_handshakes_and_then_one_at_a_time() {
+        let start = Instant::now();
+        let mut allowance = Allowance::new(start);
+        for left in (1..=BURST).rev() {
+            assert_eq!(allowance.look(start), left);
+            allowance.left -= 1;
+        }
+        assert_eq!(allowance.look(start + EVERY / 2), 0);
+        assert_eq!(allowance.look(start + EVERY), 1);
+        allowance.left -= 1;
+        // Looks in between take nothing away.
+        assert_eq!(allowance.look(start + EVERY * 3 / 2), 0);
+        assert_eq!(allowance.look(start + EVERY * 2), 1);
+        assert_eq!(allowance.look(start + EVERY * 1000), BURST);
+        assert_eq!(allowance.look(start), BURST, "a clock that seems to go back");
     }
 }

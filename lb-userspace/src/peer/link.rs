@@ -1,13 +1,16 @@
 //! The tasks of one session: what comes in becomes [`Report`]s, what goes out comes from the [`Mail`].
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use quinn::{Connection, ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::spawn_local;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::status::Refusal;
 use super::wire::{self, CONTROL, FRAME_HEADER, Heartbeat, PROTOCOL};
@@ -16,8 +19,15 @@ use super::wire::{self, CONTROL, FRAME_HEADER, Heartbeat, PROTOCOL};
 pub(super) const ROOM_KIB: usize = 16 << 10;
 const QUEUE: usize = 1024;
 
+/// An incoming message takes at least so much of the room: the agent has more to do with each than to keep it, and those of
+/// other peers wait behind it.
+const LEAST_KIB: u32 = 64;
+
 /// A stream says what it is within this.
 const KIND_WITHIN: Duration = Duration::from_secs(1);
+
+/// Heartbeats are read no faster.
+const BEATS_APART: Duration = Duration::from_millis(1);
 
 /// A payload grows by so much, so its length alone takes no memory.
 const STEP: usize = 64 << 10;
@@ -235,22 +245,23 @@ impl Link {
                 Err(_) => Report::Refused(Refusal::Heartbeat),
             };
             self.report(report).await;
+            // Of what comes faster than that the newest are kept (RFC 9221 lets datagrams be lost).
+            sleep(BEATS_APART).await;
         }
     }
 
     /// Takes streams.
     async fn accept(self) {
         let room = Arc::new(Semaphore::new(ROOM_KIB));
-        let controlled = Arc::new(Mutex::new(false));
+        let kinds = Rc::new(RefCell::new(BTreeSet::new()));
         while let Ok(stream) = self.connection.accept_uni().await {
-            spawn_local(
-                self.clone()
-                    .stream(stream, Arc::clone(&room), Arc::clone(&controlled)),
-            );
+            spawn_local(self.clone().stream(stream, Arc::clone(&room), Rc::clone(&kinds)));
         }
     }
 
-    async fn stream(self, mut stream: RecvStream, room: Arc<Semaphore>, controlled: Arc<Mutex<bool>>) {
+    /// Finds out what a stream is. There is one of each kind: a second one would say again what the first one said, or be
+    /// opened and ended without end.
+    async fn stream(self, mut stream: RecvStream, room: Arc<Semaphore>, kinds: Rc<RefCell<BTreeSet<u8>>>) {
         let mut kind = [0];
         match timeout(KIND_WITHIN, stream.read_exact(&mut kind)).await {
             Ok(Ok(())) => {}
@@ -259,6 +270,9 @@ impl Link {
         }
         let (peer, session) = (self.peer, self.session);
         let [kind] = kind;
+        if !kinds.borrow_mut().insert(kind) {
+            return self.refuse(Refusal::Protocol).await;
+        }
         if kind != CONTROL {
             let stream = Report::Stream {
                 peer,
@@ -270,11 +284,7 @@ impl Link {
         }
         let mut protocol = [0];
         let read = timeout(KIND_WITHIN, stream.read_exact(&mut protocol)).await;
-        let is_second = std::mem::replace(
-            &mut *controlled.lock().unwrap_or_else(PoisonError::into_inner),
-            true,
-        );
-        if !matches!(read, Ok(Ok(()))) || protocol != [PROTOCOL] || is_second {
+        if !matches!(read, Ok(Ok(()))) || protocol != [PROTOCOL] {
             return self.refuse(Refusal::Protocol).await;
         }
         self.report(Report::Open { peer, session }).await;
@@ -283,25 +293,26 @@ impl Link {
         }
     }
 
-    /// Reads messages until the stream ends; returns what is wrong with it.
+    /// Reads messages until the session ends; returns what is wrong with the stream.
     async fn read(&self, stream: &mut RecvStream, room: &Arc<Semaphore>) -> Option<Refusal> {
         loop {
             let mut header = [0; FRAME_HEADER];
-            match stream.read_exact(&mut header).await {
-                Ok(()) => {}
-                Err(quinn::ReadExactError::FinishedEarly(_)) => return Some(Refusal::Protocol),
-                Err(quinn::ReadExactError::ReadError(_)) => return None,
+            if let Err(e) = stream.read_exact(&mut header).await {
+                return cut_off(&e);
             }
             let Ok((channel, length)) = wire::frame_of(header) else {
                 return Some(Refusal::Oversize);
             };
             // Waits until the agent has taken earlier ones; the peer then waits too.
-            let room = Arc::clone(room).acquire_many_owned(kib(length)).await.ok()?;
+            let kib = kib(length).max(LEAST_KIB);
+            let room = Arc::clone(room).acquire_many_owned(kib).await.ok()?;
             let mut payload = Vec::new();
             while payload.len() < length {
                 let start = payload.len();
                 payload.resize(length.min(start + STEP), 0);
-                stream.read_exact(&mut payload[start..]).await.ok()?;
+                if let Err(e) = stream.read_exact(&mut payload[start..]).await {
+                    return cut_off(&e);
+                }
             }
             let (peer, session) = (self.peer, self.session);
             let message = Report::Message {
@@ -313,6 +324,39 @@ impl Link {
             };
             self.report(message).await;
         }
+    }
+}
+
+/// A control stream lasts as long as its session.
+const fn cut_off(error: &ReadExactError) -> Option<Refusal> {
+    match error {
+        ReadExactError::FinishedEarly(_) | ReadExactError::ReadError(ReadError::Reset(_)) => {
+            Some(Refusal::Protocol)
+        }
+        ReadExactError::ReadError(_) => None,
+    }
+}
+
+/// For whoever has streams of its own: a peer that breaks their rules is cut off and counted, as one is that breaks the session's.
+#[derive(Clone, Debug)]
+pub struct Judge {
+    connection: Connection,
+    reports: Reports,
+}
+
+impl Judge {
+    pub(super) const fn new(connection: Connection, reports: Reports) -> Self {
+        Self { connection, reports }
+    }
+
+    /// Ends the session. To be called on the peers' thread.
+    pub fn refuse(&self, refusal: Refusal) {
+        self.connection.close(code::PROTOCOL, refusal.name().as_bytes());
+        let reports = self.reports.clone();
+        spawn_local(async move {
+            // The loop ends after everything else.
+            let _ = reports.send(Report::Refused(refusal)).await;
+        });
     }
 }
 

@@ -17,8 +17,9 @@
 //! The first four compute only. Everything that a session needs runs on one thread with a runtime of its own, so neither a large
 //! change of the maps nor the API delays heartbeats, and whoever replicates flows runs on that thread too ([`StreamHandler`]).
 //!
-//! **Limits.** Handshakes come from configured addresses alone, and few at once; a session has few streams with bounded windows,
-//! frames of at most [`wire::FRAME_MAX`] bytes, and as much of them in each direction as [`link::ROOM_KIB`] allows.
+//! **Limits.** Handshakes come from configured addresses alone, a few a second from each; a session has one stream of each kind
+//! with bounded windows, frames of at most [`wire::FRAME_MAX`] bytes, and as much of them in each direction as
+//! [`link::ROOM_KIB`] allows. However much comes in, heartbeats go out in time.
 
 mod facts;
 pub mod wire;
@@ -45,6 +46,7 @@ use tracing::error;
 
 pub use facts::{Common, Differs, Facts, Phase, VERSION_MAX, same_config};
 pub use fsm::{Life, Liveness};
+pub use link::Judge;
 pub use status::{Own, Reader, Refusal, Status, View};
 
 use crate::model::Group;
@@ -130,8 +132,10 @@ pub enum LinkEvent {
         peer: u8,
         /// The session's number.
         session: u64,
-        /// For streams: the first byte of each is its kind, [`wire::RECORDS`] or more.
+        /// For streams: the first byte of each is its kind, [`wire::RECORDS`] or more, and there is one of each.
         connection: quinn::Connection,
+        /// For a peer that breaks their rules.
+        judge: Judge,
     },
     /// It ended.
     Down {
@@ -194,6 +198,8 @@ pub fn start(group: &Group, own: usize, accept: StreamHandler) -> Result<Peers, 
     let socket = bind(address).map_err(|source| Error::Bind { address, source })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // Timers and sockets are looked at often, however much there is to do: heartbeats are due.
+        .event_interval(8)
         .build()
         .map_err(Error::Thread)?;
     let count = group.nodes.len();

@@ -36,11 +36,13 @@ pub enum Refusal {
     Oversize,
     /// A datagram that is no heartbeat.
     Heartbeat,
+    /// Flow records that are none, come twice or out of order.
+    Records,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Stranger,
         Self::Flood,
         Self::NoCertificate,
@@ -52,6 +54,7 @@ impl Refusal {
         Self::Protocol,
         Self::Oversize,
         Self::Heartbeat,
+        Self::Records,
     ];
 
     /// In a word.
@@ -68,6 +71,7 @@ impl Refusal {
             Self::Protocol => "protocol",
             Self::Oversize => "oversize",
             Self::Heartbeat => "heartbeat",
+            Self::Records => "records",
         }
     }
 }

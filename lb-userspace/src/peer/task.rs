@@ -13,8 +13,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::certs::Certs;
-use super::dial::{Answerer, Caller, refusal};
-use super::link::{Mail, REPORTS, Report, Reports, code};
+use super::dial::{Allowance, Answerer, Caller, refusal};
+use super::link::{Judge, Mail, REPORTS, Report, Reports, code};
 use super::member::{Change, Peer};
 use super::status::{Own, Refusal, View};
 use super::{Event, Facts, LinkEvent, StreamHandler, pki, tls};
@@ -39,6 +39,10 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const WINDOW: u32 = 16 << 20;
 /// Bytes of datagrams that wait: heartbeats of before are worth nothing.
 const DATAGRAMS: usize = 4 << 10;
+
+/// Handshakes that wait to be looked at, and bytes of one: more only pile up while this thread is busy.
+const INCOMING: usize = 1024;
+const INCOMING_BYTES: u64 = 64 << 10;
 
 /// What the agent orders.
 #[derive(Debug)]
@@ -135,7 +139,12 @@ fn transport(peering: &Peering) -> Arc<TransportConfig> {
 
 fn server(certs: &Certs, transport: &Arc<TransportConfig>) -> ServerConfig {
     let mut server = ServerConfig::with_crypto(Arc::clone(&certs.ends.server) as _);
-    server.transport_config(Arc::clone(transport)).migration(false);
+    server
+        .transport_config(Arc::clone(transport))
+        .migration(false)
+        .max_incoming(INCOMING)
+        .incoming_buffer_size(INCOMING_BYTES)
+        .incoming_buffer_size_total(INCOMING_BYTES * 16);
     server
 }
 
@@ -202,43 +211,48 @@ impl Task {
         let mut files = interval(FILES_EVERY);
         let mut view = interval(VIEW_EVERY);
         view.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut taken = 0usize;
         loop {
             let due = self.peers().filter_map(|peer| peer.liveness.poll_timeout()).min();
             let judge = due.map(|due| self.clock.instant(due.max(self.patience)));
             tokio::select! {
-                // What has come is looked at before anybody is judged by what has not.
+                // What comes at its time comes before what peers send as fast as they like; and what has come is looked at before
+                // anybody is judged by what has not.
                 biased;
                 order = self.ways.orders.recv() => match order {
                     Some(Order::Reload) => self.certificates(true),
                     Some(Order::Stop) | None => break,
                 },
-                Some(report) = self.reports.1.recv() => {
-                    self.turn();
-                    self.report(report);
-                }
                 _ = beat.tick() => {
                     self.turn();
                     self.beat();
+                }
+                _ = files.tick() => self.certificates(false),
+                _ = view.tick() => self.show(),
+                Some(report) = self.reports.1.recv() => {
+                    self.turn();
+                    self.report(report);
+                    taken += 1;
+                    // All that waited when they began to come; where they never end nobody would be judged.
+                    if taken.is_multiple_of(REPORTS) {
+                        self.judge();
+                    }
                 }
                 () = sleep_until(judge.unwrap_or_else(Instant::now).into()), if judge.is_some() => {
                     self.turn();
                     self.judge();
                 }
-                _ = files.tick() => self.certificates(false),
-                _ = view.tick() => self.show(),
             }
         }
         self.stop().await;
     }
 
     fn start(&self) {
-        let known = self
-            .peers()
-            .map(|peer| peer.address.ip().to_canonical())
-            .collect();
+        let now = Allowance::new(tokio::time::Instant::now());
+        let known = self.peers().map(|peer| (peer.address.ip().to_canonical(), now));
         let answerer = Answerer {
             endpoint: self.endpoint.clone(),
-            known,
+            known: known.collect(),
             reports: self.reports.0.clone(),
         };
         spawn_local(answerer.run());
@@ -409,6 +423,7 @@ impl Task {
         };
         current.up = true;
         let (connection, waiting) = (current.connection.clone(), std::mem::take(&mut current.waiting));
+        let judge = Judge::new(connection.clone(), self.reports.0.clone());
         info!(peer = name, %address, session, "connected");
         // Whoever is told and looks finds it so.
         self.show();
@@ -417,6 +432,7 @@ impl Task {
             peer,
             session,
             connection,
+            judge,
         });
         for (kind, stream) in waiting {
             self.link(LinkEvent::Stream {

@@ -142,14 +142,31 @@ async fn a_member_that_breaks_the_rules_is_cut_off() {
         .unwrap();
     cut(connection).await;
     refused(&good, Refusal::Protocol, 1).await;
-    // A second control stream.
-    let connection = stranger.call(address).await.unwrap();
-    let mut first = connection.open_uni().await.unwrap();
-    first.write_all(&[1, 1]).await.unwrap();
-    let mut second = connection.open_uni().await.unwrap();
-    second.write_all(&[1, 1]).await.unwrap();
-    cut(connection).await;
-    refused(&good, Refusal::Protocol, 2).await;
+    // A second stream of a kind, be it control messages, flow records or something that nobody knows.
+    for (count, kind) in (2..).zip([1, 2, 9]) {
+        let connection = stranger.call(address).await.unwrap();
+        for _ in 0..2 {
+            let mut stream = connection.open_uni().await.unwrap();
+            stream.write_all(&[kind, 1]).await.unwrap();
+        }
+        cut(connection).await;
+        refused(&good, Refusal::Protocol, count).await;
+    }
+    // A control stream that ends within a frame.
+    for (count, reset) in [(5, false), (6, true)] {
+        let connection = stranger.call(address).await.unwrap();
+        let mut stream = connection.open_uni().await.unwrap();
+        stream.write_all(&[1, 1, 0, 0, 0, 9, 1, 7]).await.unwrap();
+        if reset {
+            // Only what has been read counts.
+            sleep(Duration::from_millis(50)).await;
+            stream.reset(0u32.into()).unwrap();
+        } else {
+            stream.finish().unwrap();
+        }
+        cut(connection).await;
+        refused(&good, Refusal::Protocol, count).await;
+    }
     // Datagrams that are no heartbeats: counted, and no sign of life.
     let connection = stranger.call(address).await.unwrap();
     for byte in 0..50u8 {
@@ -159,16 +176,59 @@ async fn a_member_that_breaks_the_rules_is_cut_off() {
     }
     refused(&good, Refusal::Heartbeat, 40).await;
     assert!(!good.status().peers[0].life.is_heard());
-    // More streams than it may have open.
-    for _ in 0..16 {
-        connection
-            .open_uni()
-            .await
-            .unwrap()
-            .write_all(&[2])
-            .await
-            .unwrap();
+    // As many streams as it may have open.
+    for kind in 2..18 {
+        let mut stream = connection.open_uni().await.unwrap();
+        stream.write_all(&[kind]).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn handshakes_in_numbers_are_refused_and_hold_nobody_up() {
+    let world = World::new(2);
+    let good = world.start(1);
+    let stranger = Stranger::new(&world, None);
+    let start = std::time::Instant::now();
+    while !good.status().refused.contains_key(&Refusal::Flood) {
+        let calls = (0..40).filter_map(|_| {
+            stranger
+                .endpoint
+                .connect(world.addresses[1], "lb1.blue.tandem")
+                .ok()
+        });
+        let calls: Vec<_> = calls.collect();
+        sleep(Duration::from_millis(50)).await;
+        drop(calls);
+        assert!(start.elapsed() < PATIENCE);
+    }
+    // When they end the right one is taken soon.
+    let mut other = world.start(0);
+    up(&mut other).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_datagrams_keeps_no_heartbeat_back() {
+    let world = World::new(3);
+    let (good, mut other) = (world.start(1), world.start(2));
+    good.update(ready(1));
+    other.update(ready(2));
+    life(&mut other, Life::Alive).await;
+    let stranger = Stranger::new(&world, Some("lb0"));
+    let connection = stranger.call(world.addresses[1]).await.unwrap();
+    let sent = || good.status().peers[1].sent;
+    let (before, second) = (sent(), Duration::from_secs(1));
+    sleep(second).await;
+    let (quiet, start) = (sent() - before, std::time::Instant::now());
+    let before = sent();
+    while start.elapsed() < second {
+        let _ = connection.send_datagram_wait(vec![7; 9].into()).await;
+    }
+    let flooded = sent() - before;
+    println!("{quiet} heartbeats in a quiet second, {flooded} under the flood");
+    // This machine's two cores may be busy with something else, and are now with encryption.
+    assert!(flooded > quiet / 8, "{flooded} of {quiet}");
+    assert_eq!(other.status().peers[1].sessions, 1);
+    refused(&good, Refusal::Heartbeat, 100).await;
 }
 
 #[tokio::test]

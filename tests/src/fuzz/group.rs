@@ -14,7 +14,7 @@ const NODES: u8 = 3;
 /// # Panics
 /// Where that is not so.
 pub fn group(bytes: &[u8]) {
-    drop(decode(bytes, NODES));
+    again(bytes);
     let settings = Settings {
         me: 0,
         nodes: NODES,
@@ -36,6 +36,7 @@ pub fn group(bytes: &[u8]) {
     while let Some((&length, tail)) = rest.split_first() {
         let (message, tail) = tail.split_at((usize::from(length) * 8).min(tail.len()));
         rest = tail;
+        again(message);
         now = now + Duration::from_millis(u64::from(length));
         let input = Input::Message {
             peer: 1 + length % 2,
@@ -49,5 +50,13 @@ pub fn group(bytes: &[u8]) {
                 machine.handle(Input::Answered { ticket, answer }, now);
             }
         }
+    }
+}
+
+/// What was understood is the same when it is said again.
+fn again(bytes: &[u8]) {
+    if let Ok(message) = decode(bytes, NODES) {
+        let again = postcard::to_stdvec(&message).expect("plain values can be written");
+        assert_eq!(decode(&again, NODES).as_ref(), Ok(&message));
     }
 }

@@ -8,11 +8,15 @@ mod config;
 mod frame;
 mod sync;
 mod group;
+mod icmp;
+mod peer;
 
 pub use charter::charter;
 pub use config::config;
 pub use frame::{balance, decap};
 pub use group::group;
+pub use icmp::icmp;
+pub use peer::peer;
 pub use sync::sync;
 
 #[cfg(test)]
@@ -62,6 +66,12 @@ mod tests {
     fn frames_of_the_corpus() {
         run("tests/fuzz/corpus/balance", super::balance);
         run("tests/fuzz/corpus/decap", super::decap);
+    }
+
+    #[test]
+    fn datagrams_heads_and_certificates_of_the_corpus() {
+        run("tests/fuzz/corpus/peer", super::peer);
+        run("tests/fuzz/corpus/icmp", super::icmp);
     }
 
     #[test]

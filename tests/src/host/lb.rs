@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, ExitStatus, Output};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -13,6 +13,7 @@ use crate::error::{IoContext, LabError};
 use crate::netns::Netns;
 use crate::node_config::NodeConfig;
 use crate::process::Process;
+use crate::wait;
 
 /// What `lbd` logs when the data plane is attached and filled.
 const READY: &str = "ready";
@@ -160,6 +161,18 @@ impl Node {
     /// SIGTERM, and waits for the end. The data plane stays.
     pub fn stop(&mut self) -> Result<(), LabError> {
         self.take()?.stop(STOPS_WITHIN).map(drop)
+    }
+
+    /// Waits until the agent has ended by itself.
+    pub fn wait_end(&mut self, within: Duration) -> Result<ExitStatus, LabError> {
+        let mut agent = self.take()?;
+        let mut status = None;
+        let what = format!("the end of {}", self.name);
+        wait::until_ok(within, &what, || {
+            status = agent.try_exit()?;
+            Ok(status.is_some())
+        })?;
+        Ok(status.expect("the wait ends with a status"))
     }
 
     /// Writes the config file and sends SIGHUP. Returns a mark for [`Node::wait_log`], which tells the outcome.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use aya::programs::{SchedClassifier, TcAttachType};
 use lb_tests::node_config::{NodeConfig, PoolSection, TunnelSection, VipSection};
 use lb_tests::serve::HEALTH_PATH;
-use lb_tests::topo::{HTTP_PORT, VIP4, VIP6};
+use lb_tests::topo::{HTTP_PORT, Topology, VIP4, VIP6};
 use lb_tests::{Family, Lab, LabError, wait};
 use lb_userspace::dataplane::pin::Root;
 use lb_userspace::dataplane::tunnel::{self, Hook};
@@ -269,6 +269,31 @@ fn families_may_differ() {
                 lab.node(0).wait_log(&line, mark, SOON)?;
             }
             Ok::<(), LabError>(())
+        })
+        .expect("the lab runs");
+}
+
+/// Questions are IP in IP here as well, and the same `lb_decap` takes them that takes clients' packets over GUE.
+#[test]
+fn pools_of_gue_are_checked_like_others() {
+    let mut config = NodeConfig::of(&Topology::star(1, &[1, 2, 3]), 0);
+    config.gue(true);
+    Lab::builder("tunnel-gue")
+        .nodes(1)
+        .configs(vec![config])
+        .run(|lab| {
+            start(lab)?;
+            for family in Family::BOTH {
+                let report = lab.client().http(100, family)?;
+                assert_eq!(report.failed(), 0, "{:?}", report.errors());
+            }
+            // The control: they see what is lost.
+            let mark = log_mark(lab);
+            let broken = Instant::now();
+            decap(lab, false)?;
+            found_in_time(lab, mark, broken)?;
+            decap(lab, true)?;
+            well_again(lab, mark)
         })
         .expect("the lab runs");
 }

@@ -288,7 +288,10 @@ impl Desk {
             Err(e) => {
                 if let Some(keeper) = &mut self.keeper {
                     keeper.malformed += 1;
-                    warn!(peer = from, "about the charter: {e}");
+                    // However many come, the log stays short.
+                    if keeper.malformed.is_power_of_two() {
+                        warn!(peer = from, count = keeper.malformed, "about the charter: {e}");
+                    }
                 }
             }
         }

@@ -19,7 +19,7 @@ use self::tell::Told;
 use super::change::is_peered;
 use super::controller::Controller;
 use super::member::Seen;
-use super::sync::{self, Command, Names, Notice, Report, Setup};
+use super::sync::{self, Command, Names, Notice, Noticed, Report, Setup};
 use crate::api;
 use crate::api::group::{GroupState, Readiness};
 use crate::api::refusal::Refusal;
@@ -90,7 +90,7 @@ pub(super) struct Group {
     /// The last session in which all entries of a peer came.
     synced: BTreeMap<u8, u64>,
     flows: mpsc::UnboundedSender<Command>,
-    notices: mpsc::UnboundedReceiver<Notice>,
+    notices: mpsc::UnboundedReceiver<Noticed>,
     records: watch::Receiver<Arc<Report>>,
     /// The order under way.
     ticket: Option<u64>,
@@ -275,7 +275,7 @@ impl Group {
         let wake = timeout.min(self.looked + LOOK_EVERY);
         tokio::select! {
             event = self.peers.event() => Happened::Peer(event),
-            Some(notice) = self.notices.recv() => Happened::Flows(notice),
+            Some(noticed) = self.notices.recv() => Happened::Flows(noticed.notice),
             () = sleep_until(wake.into()) => Happened::Time,
         }
     }

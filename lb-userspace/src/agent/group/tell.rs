@@ -79,7 +79,7 @@ const fn counted(event: &Event) -> Option<&'static str> {
         Event::RingsDiffer(_) | Event::OriginsDiffer(_) => "slots_differ",
         Event::JoinOverdue(_) => "join_overdue",
         Event::Rejoins(_) => "rejoins",
-        Event::Garbage(_) => "garbage",
+        Event::Garbage(..) => "garbage",
         Event::NotSilent(_) => return None,
     })
 }
@@ -153,7 +153,7 @@ impl Group {
                     reopened, "finished what an earlier coordinator had begun"
                 );
             }
-            Event::Garbage(node) => warn!(node = self.name(*node), "a control message that is none"),
+            Event::Garbage(node, count) => warn!(node = self.name(*node), count, "messages that are none"),
             Event::NotSilent(node) => warn!(node = self.name(*node), "not forgotten: it is not silent"),
             _ => {}
         }

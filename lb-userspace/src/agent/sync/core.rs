@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use lb_common::flow::{self, Entry, Event, PROBATION};
 use lb_common::tick::Tick;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
 use tracing::warn;
 
 use super::link::Link;
 use super::names::{Names, OWN_TABLES, own_table};
-use super::{Notice, Report};
+use super::{Notice, Noticed, Report};
 use crate::dataplane::Error;
 use crate::dataplane::flows::{Table, now};
 use crate::dataplane::maps::Maps;
@@ -56,14 +56,14 @@ pub(super) struct Core {
     events: u64,
     handing_over: bool,
     is_broken: bool,
-    notices: mpsc::UnboundedSender<Notice>,
+    notices: mpsc::UnboundedSender<Noticed>,
     start: Instant,
     /// When the last report was made.
     reported: Instant,
 }
 
 impl Core {
-    pub(super) fn new(maps: Maps, names: Arc<Names>, notices: mpsc::UnboundedSender<Notice>) -> Self {
+    pub(super) fn new(maps: Maps, names: Arc<Names>, notices: mpsc::UnboundedSender<Noticed>) -> Self {
         let lost = maps.lost_events().map_or(0, |lost| lost.packets);
         Self {
             maps,
@@ -98,8 +98,13 @@ impl Core {
     }
 
     pub(super) fn notify(&self, notice: Notice) {
+        self.notify_of(notice, None);
+    }
+
+    /// The same of what a peer says: it takes room until the agent has taken it.
+    pub(super) fn notify_of(&self, notice: Notice, room: Option<OwnedSemaphorePermit>) {
         // Without an agent the thread ends soon.
-        let _ = self.notices.send(notice);
+        let _ = self.notices.send(Noticed { notice, _room: room });
     }
 
     /// The maps don't do what they should: said once.
@@ -230,7 +235,7 @@ impl Core {
             .collect();
         for (peer, session) in sessions {
             if let Some(link) = self.links.get(&peer) {
-                link.close("names");
+                link.close();
             }
             self.end(peer, session);
         }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lb_common::tick::Tick;
 use quinn::{Connection, RecvStream, VarInt};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tracing::{debug, warn};
 
@@ -14,6 +15,7 @@ use super::core::{Core, Shared};
 use super::{Notice, PIECE, merge, walk};
 use crate::dataplane::flows::now;
 use crate::peer::wire::RECORDS;
+use crate::peer::{Judge, Refusal};
 use crate::sync::{
     Asked, Batch, Compare, Differences, Digest, Drops, Hello, Inbound, Limits, Merger, Range, Received,
     Receiver, Repairs, Scope, Sender, Status, owner,
@@ -22,13 +24,17 @@ use crate::sync::{
 /// Bytes that are taken off a stream at once.
 const CHUNK: usize = 64 << 10;
 
-/// The code that a session is ended with when the peer's records make no sense, or there are no more names.
-const WRONG: VarInt = VarInt::from_u32(3);
+/// The code that a session is ended with when there are no more names.
+const ANEW: VarInt = VarInt::from_u32(4);
+
+/// Fences and ends of resyncs that the agent may not have taken yet, per session: then nothing more is read of it.
+const NOTICES: usize = 64;
 
 /// One session with one peer.
 pub(super) struct Link {
     pub(super) session: u64,
     connection: Connection,
+    judge: Judge,
     pub(super) sender: Sender,
     /// There is something to send.
     wake: Rc<Notify>,
@@ -60,7 +66,7 @@ impl Drop for Link {
 }
 
 impl Link {
-    fn new(peer: u8, session: u64, connection: Connection, core: &mut Core) -> Self {
+    fn new(peer: u8, session: u64, (connection, judge): (Connection, Judge), core: &mut Core) -> Self {
         let hello = Hello {
             place: core.names.own(),
             joins: core.joins && !core.joined.contains(&peer),
@@ -69,6 +75,7 @@ impl Link {
         Self {
             session,
             connection,
+            judge,
             sender: Sender::new(&hello, core.outbox.declarations(), Limits::default()),
             wake: Rc::new(Notify::new()),
             room: Rc::new(Notify::new()),
@@ -177,21 +184,26 @@ impl Link {
         self.sender.reset_lag();
     }
 
-    /// Ends the session; the peers begin another one.
-    pub(super) fn close(&self, why: &str) {
-        self.connection.close(WRONG, why.as_bytes());
+    /// Ends the session, since there are no more names for its stream; the peers begin another one.
+    pub(super) fn close(&self) {
+        self.connection.close(ANEW, b"names");
+    }
+
+    /// Ends the session, since the peer's records make no sense.
+    fn refuse(&self) {
+        self.judge.refuse(Refusal::Records);
     }
 }
 
 /// A session began.
-pub(super) fn up(shared: &Shared, peer: u8, session: u64, connection: Connection) {
+pub(super) fn up(shared: &Shared, (peer, session): (u8, u64), connection: Connection, judge: Judge) {
     let core = &mut *shared.borrow_mut();
     if let Some(old) = core.links.get(&peer).map(|link| link.session) {
         core.end(peer, old);
     }
     // What peers were told so far needn't be told to this one.
     core.flush();
-    let mut link = Link::new(peer, session, connection.clone(), core);
+    let mut link = Link::new(peer, session, (connection.clone(), judge), core);
     let wake = Rc::clone(&link.wake);
     let writer = spawn_local(write(Rc::clone(shared), (peer, session), connection, wake));
     link.tasks.push(writer.abort_handle());
@@ -266,6 +278,7 @@ fn resync(shared: &Shared, core: &mut Core, (peer, session): (u8, u64), scope: S
 /// Takes what the peer says, in its order.
 async fn read(shared: Shared, (peer, session): (u8, u64), merger: Merger, mut stream: RecvStream) {
     let mut receiver = Receiver::new(peer);
+    let room = Arc::new(Semaphore::new(NOTICES));
     while let Ok(Some(chunk)) = stream.read_chunk(CHUNK, true).await {
         receiver.handle(&chunk.bytes);
         let mut began = Instant::now();
@@ -276,7 +289,7 @@ async fn read(shared: Shared, (peer, session): (u8, u64), merger: Merger, mut st
                 Err(wrong) => {
                     warn!(peer, "flow records: {wrong}");
                     if let Some(link) = shared.borrow_mut().link(peer, session) {
-                        link.close("flow records");
+                        link.refuse();
                     }
                     return;
                 }
@@ -286,7 +299,13 @@ async fn read(shared: Shared, (peer, session): (u8, u64), merger: Merger, mut st
             {
                 walk::orphan(&shared, owner(peer)).await;
             }
-            if take(&shared, (peer, session), &merger, &receiver, inbound).is_none() {
+            let tells = matches!(inbound, Inbound::Fence(_) | Inbound::Resynced(_));
+            let room = if tells {
+                Arc::clone(&room).acquire_owned().await.ok()
+            } else {
+                None
+            };
+            if take(&shared, (peer, session), (&merger, &receiver), inbound, room).is_none() {
                 return;
             }
             if began.elapsed() >= PIECE {
@@ -302,9 +321,9 @@ async fn read(shared: Shared, (peer, session): (u8, u64), merger: Merger, mut st
 fn take(
     shared: &Shared,
     (peer, session): (u8, u64),
-    merger: &Merger,
-    receiver: &Receiver,
+    (merger, receiver): (&Merger, &Receiver),
     inbound: Inbound,
+    room: Option<OwnedSemaphorePermit>,
 ) -> Option<()> {
     let core = &mut *shared.borrow_mut();
     core.link(peer, session)?;
@@ -322,11 +341,11 @@ fn take(
             link.wake.notify_one();
         }
         Inbound::Ack(next) => acknowledged(shared, core, (peer, session), next),
-        Inbound::Fence(id) => core.notify(Notice::Fenced { peer, id }),
+        Inbound::Fence(id) => core.notify_of(Notice::Fenced { peer, id }, room),
         Inbound::ResyncBegin(_) => {}
         Inbound::Resynced(_) => {
             core.joined.insert(peer);
-            core.notify(Notice::Synced { peer, session });
+            core.notify_of(Notice::Synced { peer, session }, room);
         }
         Inbound::Digest(digest, local) => {
             let link = core.link(peer, session)?;

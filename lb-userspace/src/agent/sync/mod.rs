@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::flow;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, sleep_until};
 
@@ -105,6 +105,14 @@ pub enum Notice {
     },
 }
 
+/// A notice, with the room that it takes until it is taken.
+#[derive(Debug)]
+pub struct Noticed {
+    /// What has happened.
+    pub notice: Notice,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
 /// Everything that the task needs.
 pub struct Setup {
     /// Maps of its own.
@@ -116,7 +124,7 @@ pub struct Setup {
     /// From the agent. Where its sender is dropped, the task ends.
     pub commands: mpsc::UnboundedReceiver<Command>,
     /// To the agent.
-    pub notices: mpsc::UnboundedSender<Notice>,
+    pub notices: mpsc::UnboundedSender<Noticed>,
     /// To whoever shows it.
     pub report: watch::Sender<Arc<Report>>,
 }
@@ -238,7 +246,8 @@ impl Pump {
                 peer,
                 session,
                 connection,
-            } => link::up(&self.shared, peer, session, connection),
+                judge,
+            } => link::up(&self.shared, (peer, session), connection, judge),
             LinkEvent::Down { peer, session } => self.shared.borrow_mut().end(peer, session),
             LinkEvent::Stream {
                 peer,

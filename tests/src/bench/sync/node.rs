@@ -15,7 +15,7 @@ use lb_common::flow::{CONFIRMED, Entry, Key, OWN};
 use lb_common::header::proto;
 use lb_common::tick::{Tick, seconds};
 use lb_common::{hash, vip};
-use lb_userspace::agent::sync::{Command, Names, Notice, Report, Setup, run};
+use lb_userspace::agent::sync::{Command, Names, Notice, Noticed, Report, Setup, run};
 use lb_userspace::dataplane::events::Events;
 use lb_userspace::dataplane::flows::{Table, now};
 use lb_userspace::dataplane::load::{Balancer, Plan};
@@ -100,7 +100,7 @@ pub(super) struct Node {
 
 struct Talk {
     thread: Thread,
-    notices: mpsc::UnboundedReceiver<Notice>,
+    notices: mpsc::UnboundedReceiver<Noticed>,
     seen: watch::Receiver<Arc<Report>>,
     // Dropped first, it ends what runs on the thread.
     _commands: mpsc::UnboundedSender<Command>,
@@ -189,7 +189,8 @@ impl Node {
         let until = Instant::now() + PATIENCE;
         let talk = self.talk()?;
         while Instant::now() < until {
-            if let Ok(Notice::Synced { .. }) = talk.notices.try_recv() {
+            let noticed = talk.notices.try_recv();
+            if noticed.is_ok_and(|noticed| matches!(noticed.notice, Notice::Synced { .. })) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_micros(200));

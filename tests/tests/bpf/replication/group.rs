@@ -14,7 +14,7 @@ use lb_common::slot::{Slot, index, of_hash};
 use lb_common::tick::{Tick, seconds};
 use lb_common::{hash, vip};
 use lb_tests::model::Arrival;
-use lb_userspace::agent::sync::{Command, Names, Notice, Report, Setup, run};
+use lb_userspace::agent::sync::{Command, Names, Notice, Noticed, Report, Setup, run};
 use lb_userspace::dataplane::events::Events;
 use lb_userspace::dataplane::flows::{Table, now};
 use lb_userspace::dataplane::maps::Maps;
@@ -152,7 +152,7 @@ impl Site {
 struct Talk {
     _peers: Peers,
     commands: mpsc::UnboundedSender<Command>,
-    notices: mpsc::UnboundedReceiver<Notice>,
+    notices: mpsc::UnboundedReceiver<Noticed>,
     seen: watch::Receiver<Arc<Report>>,
 }
 
@@ -228,7 +228,7 @@ impl Node {
         let mut before = Vec::new();
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
-            match self.talk().notices.try_recv() {
+            match self.talk().notices.try_recv().map(|noticed| noticed.notice) {
                 Ok(notice) if wanted(&notice) => return before,
                 Ok(notice) => before.push(notice),
                 Err(_) => std::thread::sleep(Duration::from_micros(200)),

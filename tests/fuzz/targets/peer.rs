@@ -1,0 +1,4 @@
+//! What comes from a peer beside messages and flow records: see `lb_tests::fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| lb_tests::fuzz::peer(data));

@@ -1,0 +1,192 @@
+//! Nodes that leave their group, and nodes that it is told to forget.
+
+use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use lb_tests::node_config::{NodeConfig, Times};
+use lb_tests::topo::Topology;
+use lb_tests::traffic::Kind;
+use lb_tests::wait::until_ok;
+use lb_tests::{Family, Job, Lab, LabBuilder, LabError, Load};
+use serde_json::json;
+
+use crate::drained::{drain, slots};
+
+const SOON: Duration = Duration::from_secs(20);
+/// The router notices a node that is gone.
+const DETECTION: Duration = Duration::from_millis(100);
+
+/// Three nodes that talk.
+fn lab(name: &str, times: &Times) -> LabBuilder {
+    let topology = Topology::star(3, &[1; 4]);
+    let config = |index| {
+        let mut config = NodeConfig::of(&topology, index);
+        config.track("on-change", 60);
+        config.peer(&topology, times);
+        config
+    };
+    Lab::builder(name)
+        .nodes(3)
+        .weights(&[1; 4])
+        .configs((0..3).map(config).collect())
+}
+
+fn load(lab: &Lab) -> Result<Load, LabError> {
+    let every = Duration::from_millis(250);
+    let held = Family::BOTH.map(|family| Job::lines(family, 150, every));
+    let new = Family::BOTH.map(|family| Job::churn(family, 50, every, Duration::from_secs(2)));
+    let mut load = lab.client().load(held.into_iter().chain(new).collect())?;
+    load.wait_held(300, SOON)?;
+    Ok(load)
+}
+
+/// Ends the load: nobody has noticed anything.
+fn judge(name: &str, load: Load) -> Result<(), LabError> {
+    let report = load.stop()?;
+    let held = report.held(Kind::Lines);
+    println!("{name}: {held:?}");
+    assert!(held.opened > 400, "{held:?}");
+    assert_eq!(
+        (held.broken, held.moved, held.unopened),
+        (0, 0, 0),
+        "{:?}",
+        report.errors()
+    );
+    Ok(())
+}
+
+fn wait_members(lab: &Lab, of: &[usize], members: &[&str]) -> Result<(), LabError> {
+    for index in of {
+        let node = &lab.nodes()[*index];
+        until_ok(SOON, &format!("members of {}", node.name()), || {
+            let ready = node.lbctl_json(&["ready"])?;
+            Ok(ready["group"]["members"] == json!(members))
+        })?;
+    }
+    Ok(())
+}
+
+/// What a command said that was refused.
+fn refused(out: &Output) -> String {
+    assert_eq!(out.status.code(), Some(2), "{out:?}");
+    String::from_utf8_lossy(&out.stderr).into_owned()
+}
+
+/// `leaver` leaves under load, after a change whose slots are still tracked.
+fn leaves(name: &str, leaver: usize) {
+    let rest: Vec<usize> = (0..3).filter(|&index| index != leaver).collect();
+    let times = Times {
+        // For so long it forwards after it has said that it isn't ready.
+        withdraw_after: Duration::from_secs(3),
+        ..Times::default()
+    };
+    lab(name, &times)
+        .run(|lab| {
+            let mut load = load(lab)?;
+            drain(lab, rest[0], "be2", &[0, 1, 2])?;
+            let start = Instant::now();
+            let asked = lab.node(leaver).lbctl(&["leave"])?;
+            assert!(asked.status.success(), "{asked:?}");
+            // It says so first, and forwards until the router has heard.
+            let node = &lab.nodes()[leaver];
+            until_ok(SOON, "it is not ready any more", || {
+                Ok(node.lbctl(&["ready"])?.status.code() == Some(1))
+            })?;
+            let unready = start.elapsed();
+            assert_eq!(node.lbctl_json(&["status"])?["agent"], "alive", "it hands over");
+            lab.router().route_to(&rest)?;
+            let end = lab.node(leaver).wait_end(SOON)?;
+            println!(
+                "{name}: not ready after {unready:?}, ended after {:?}",
+                start.elapsed()
+            );
+            assert!(end.success(), "{end}");
+            let names: Vec<String> = rest.iter().map(|&index| Topology::node_name(index)).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            wait_members(lab, &rest, &names)?;
+            for index in &rest {
+                assert!(lab.nodes()[*index].lbctl(&["ready"])?.status.success());
+            }
+            // Nobody waits for it.
+            let took = drain(lab, rest[1], "be3", &rest)?;
+            println!("{name}: the next change took {took:?}");
+            // Its good-bye ended its membership, and not that nothing came from it any more.
+            for index in &rest {
+                let log = lab.nodes()[*index].log();
+                assert!(
+                    log.contains("it has left") && !log.contains("it has been silent"),
+                    "{log}"
+                );
+            }
+            let so_far = load.latest().requests();
+            load.wait_requests(so_far + 600, SOON)?;
+            judge(name, load)
+        })
+        .expect("the lab runs");
+}
+
+#[test]
+fn a_node_that_leaves_is_missed_by_nobody() {
+    leaves("leave", 2);
+}
+
+#[test]
+fn the_coordinator_leaves_too() {
+    leaves("leave-coordinator", 0);
+}
+
+#[test]
+fn a_group_waits_for_a_silent_node_until_it_is_told_to_forget_it() {
+    let times = Times {
+        withdraw_after: Duration::from_secs(60),
+        ..Times::default()
+    };
+    let name = "forget";
+    lab(name, &times)
+        .run(|lab| {
+            // Whoever lives is not forgotten.
+            let why = refused(&lab.node(0).lbctl(&["forget", "lb3"])?);
+            assert!(
+                why.contains("lb3") && why.contains("silent") && why.contains("lbctl leave"),
+                "{why}"
+            );
+            let why = refused(&lab.node(0).lbctl(&["forget", "lb9"])?);
+            assert!(why.contains("lb9") && why.contains("lb2"), "{why}");
+            wait_members(lab, &[0, 1], &["lb1", "lb2", "lb3"])?;
+            let mut load = load(lab)?;
+            lab.power_loss(2, Instant::now(), DETECTION, &[0, 1])?;
+            let before = slots(&lab.nodes()[0], "be2")?;
+            assert!(before > 20_000, "{before} slots");
+            let done = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let change = scope.spawn(|| {
+                    let took = drain(lab, 0, "be2", &[0, 1]);
+                    done.store(true, Ordering::Relaxed);
+                    took
+                });
+                // The control: by itself it waits.
+                std::thread::sleep(Duration::from_secs(5));
+                assert!(!done.load(Ordering::Relaxed), "nobody waited for lb3");
+                for node in &lab.nodes()[..2] {
+                    assert_eq!(slots(node, "be2")?, before, "{}", node.name());
+                }
+                let forgotten = lab.nodes()[1].lbctl(&["forget", "lb3"])?;
+                assert!(forgotten.status.success(), "{forgotten:?}");
+                let told = Instant::now();
+                let took = change.join().expect("it doesn't panic")?;
+                println!(
+                    "{name}: the change took {took:?}, {:?} after the order",
+                    told.elapsed()
+                );
+                // By itself it would have gone on for longer.
+                assert!(told.elapsed() < SOON, "{:?}", told.elapsed());
+                Ok::<(), LabError>(())
+            })?;
+            wait_members(lab, &[0, 1], &["lb1", "lb2"])?;
+            let so_far = load.latest().requests();
+            load.wait_requests(so_far + 600, SOON)?;
+            judge(name, load)
+        })
+        .expect("the lab runs");
+}
