@@ -112,9 +112,7 @@ impl Controller {
 
     /// Takes the group's verdict on backends.
     pub(super) async fn judged(&mut self, verdict: Verdict) -> Result<()> {
-        if verdict.number < self.member().verdict.number {
-            return Ok(());
-        }
+        // Its number may be a lower one: who joins again takes the group's.
         let old = std::mem::replace(&mut self.member().verdict, verdict);
         self.purge_missed(&old);
         self.follow().await

@@ -1,5 +1,6 @@
 //! Joining: the coordinator's side.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::border::Event;
@@ -8,17 +9,27 @@ use super::order::SlotImage;
 use super::phase::Step;
 use super::wire::{Msg, Phase};
 
-/// A joiner that takes longer to take over slots has to ask again.
+/// A joiner that takes longer for the next slots has to ask again.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A joiner whose offer is younger than this asked before it came.
+const FRESH: Duration = Duration::from_secs(2);
+/// A joiner that failed is not taken again sooner: everything else goes on meanwhile.
+const REST: Duration = Duration::from_secs(5);
+/// Images on their way to a joiner: what waits to be sent is bounded.
+const WINDOW: usize = 8;
 
 impl Machine {
     pub(super) fn on_join(&mut self, from: u8, epoch: u64) {
         let Some(lead) = &mut self.lead else { return };
-        // It would not ask again if the offer were still good.
-        let is_under_way =
-            lead.step.joiner() == Some((from, epoch)) && !matches!(lead.step, Step::Snapshot(..));
-        lead.joiners.insert(from, epoch);
-        if is_under_way && lead.pending.is_none() {
+        let is_under_way = lead.step.joiner() == Some((from, epoch));
+        if !is_under_way {
+            lead.joiners.insert(from, epoch);
+            return;
+        }
+        // It would not ask again if the offer were still good; but it has asked many times by now, if this node was busy.
+        let is_old = self.now.since(lead.since) >= FRESH;
+        if is_old && matches!(lead.step, Step::Offer(..)) {
+            lead.joiners.insert(from, epoch);
             self.give_admission_up();
         }
     }
@@ -31,9 +42,17 @@ impl Machine {
             let state = self.peer(*place).and_then(|p| p.reached());
             state.is_some_and(|s| s.epoch == *epoch && s.phase == Phase::Joining)
         };
-        let mut joiners: std::collections::BTreeMap<u8, u64> = joiners.into_iter().filter(wants).collect();
-        let first = joiners.pop_first();
-        self.lead.as_mut()?.joiners = joiners;
+        let mut joiners: BTreeMap<u8, u64> = joiners.into_iter().filter(wants).collect();
+        let (lead, now) = (self.lead.as_mut()?, self.now);
+        lead.rests.retain(|_, until| *until > now);
+        let mut rested = joiners
+            .iter()
+            .filter(|(place, _)| !lead.rests.contains_key(place));
+        let first = rested.next().map(|(&place, &epoch)| (place, epoch));
+        if let Some((place, _)) = first {
+            joiners.remove(&place);
+        }
+        lead.joiners = joiners;
         first
     }
 
@@ -54,8 +73,28 @@ impl Machine {
             verdict: self.member.verdict.clone(),
             origins,
         };
+        lead.images = images.into();
         self.send(node, &offered);
-        for image in images {
+        for _ in 0..WINDOW {
+            self.send_image(node, offer);
+        }
+    }
+
+    /// The joiner has taken one.
+    pub(super) fn on_taken(&mut self, from: u8, number: u64) {
+        let now = self.now;
+        let Some(lead) = &mut self.lead else { return };
+        if let Step::Offer(node, _, offer, _) = lead.step
+            && (node, offer) == (from, number)
+        {
+            lead.since = now;
+            self.send_image(node, offer);
+        }
+    }
+
+    fn send_image(&mut self, node: u8, offer: u64) {
+        let image = self.lead.as_mut().and_then(|lead| lead.images.pop_front());
+        if let Some(image) = image {
             self.send(node, &Msg::Image { offer, image });
         }
     }
@@ -70,6 +109,7 @@ impl Machine {
         }
         if theirs != origins {
             self.tell(Event::OriginsDiffer(from));
+            self.rest(from);
             self.give_admission_up();
             return;
         }
@@ -114,8 +154,18 @@ impl Machine {
         let is_there = state.is_some_and(|s| s.epoch == epoch && s.phase == Phase::Joining);
         let is_late = self.now.since(lead.since) >= PATIENCE;
         let is_lost = matches!(lead.step, Step::Admit(..)) && !self.members.has(node);
+        if is_late {
+            self.rest(node);
+        }
         if !is_there || is_late || is_lost {
             self.give_admission_up();
+        }
+    }
+
+    fn rest(&mut self, node: u8) {
+        let until = self.now + REST;
+        if let Some(lead) = &mut self.lead {
+            lead.rests.insert(node, until);
         }
     }
 
@@ -128,6 +178,9 @@ impl Machine {
         let is_admitting = matches!(lead.step, Step::Admit(..));
         let state = self.peer(node).and_then(|p| p.state);
         let is_fresh = state.is_none_or(|s| !s.kept && !s.serving && s.epoch == epoch);
+        if let Some(lead) = &mut self.lead {
+            lead.images.clear();
+        }
         self.abandon();
         if is_admitting && is_fresh && self.members.has(node) {
             if let Some(peer) = self.peer_mut(node) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::border::Event;
 use super::machine::Machine;
 use super::nodes::Nodes;
-use super::order::{Answer, Cell, Order, Target};
+use super::order::{Answer, Cell, Order, SlotImage, Target};
 use super::phase::Step;
 use super::wire::{Job, Memory, Msg, Numbered, Term};
 use crate::health::Mono;
@@ -44,6 +44,10 @@ pub(super) struct Lead {
     pub(super) held: BTreeMap<Cell, Mono>,
     /// Who wants to join, with which epoch.
     pub(super) joiners: BTreeMap<u8, u64>,
+    /// Joiners that failed, and until when they are not taken.
+    pub(super) rests: BTreeMap<u8, Mono>,
+    /// Slots that the joiner gets next.
+    pub(super) images: VecDeque<SlotImage>,
     pub(super) offers: u64,
     /// Somebody may have buried these.
     pub(super) plan: Vec<Cell>,
@@ -98,6 +102,8 @@ impl Lead {
             committed: None,
             held: BTreeMap::new(),
             joiners: BTreeMap::new(),
+            rests: BTreeMap::new(),
+            images: VecDeque::new(),
             offers: 0,
             plan: Vec::new(),
             bury_after: now,

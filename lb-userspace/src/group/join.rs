@@ -8,6 +8,7 @@ use super::nodes::Nodes;
 use super::order::{Answer, Order, SlotImage, Verdict};
 use super::wire::{Msg, Phase, Term};
 use crate::health::Mono;
+use crate::model::Capacity;
 
 /// All nodes of the group are in sight and none is ready: heartbeats of a while, so that all say the same.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -209,7 +210,8 @@ impl Machine {
 
     /// The verdict in force, the coordinator's origins.
     pub(super) fn on_offer(&mut self, from: u8, number: u64, pools: u32, (verdict, theirs): (Verdict, u64)) {
-        if self.phase != Phase::Joining || self.coordinator() != Some(from) || self.lacks().is_some() {
+        let is_mine = self.phase == Phase::Joining && self.coordinator() == Some(from);
+        if !is_mine || self.lacks().is_some() || pools > Capacity::POOLS_MAX {
             return;
         }
         self.joiner.offer = Some(Offer {
@@ -238,6 +240,7 @@ impl Machine {
         }
         offer.last = now;
         offer.images.push(image);
+        self.send(from, &Msg::Taken { offer: number });
         self.install_if_whole();
     }
 

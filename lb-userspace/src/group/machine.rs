@@ -327,6 +327,7 @@ impl Machine {
             Msg::Goodbye => self.on_goodbye(from),
             Msg::Farewell => self.leaver.farewells = self.leaver.farewells.with(from),
             Msg::Forget(node) => self.on_forget(node, false),
+            Msg::Taken { offer } => self.on_taken(from, offer),
         }
     }
 

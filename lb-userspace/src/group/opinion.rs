@@ -84,7 +84,10 @@ impl Machine {
         if !self.live().iter().all(|place| self.has_judged(place)) {
             return Some(self.member.verdict.clone());
         }
-        self.other_verdict()
+        // Less than most members make none of their own: a node that is cut off would judge all by itself, and what it
+        // judged would hold for the others, too, when it is back.
+        let is_most = 2 * self.live().len() > self.members.len();
+        is_most.then(|| self.other_verdict()).flatten()
     }
 
     fn other_verdict(&self) -> Option<Verdict> {

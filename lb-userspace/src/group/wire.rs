@@ -193,6 +193,11 @@ pub enum Msg {
     Farewell,
     /// An operator says that this node forwards nothing.
     Forget(u8),
+    /// Joiner to coordinator: one image of this offer is here.
+    Taken {
+        /// Number of the offer.
+        offer: u64,
+    },
 }
 
 /// Why bytes are no message.
@@ -281,7 +286,7 @@ fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
         }
         Msg::Welcome { term, members, .. } => known(within(*members) && term.node < nodes),
         Msg::Forget(node) => known(*node < nodes),
-        Msg::Join { .. } | Msg::Installed { .. } | Msg::Goodbye | Msg::Farewell => Ok(()),
+        Msg::Join { .. } | Msg::Installed { .. } | Msg::Taken { .. } | Msg::Goodbye | Msg::Farewell => Ok(()),
     }
 }
 

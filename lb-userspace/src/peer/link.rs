@@ -47,6 +47,8 @@ pub(super) mod code {
     pub(in crate::peer) const NAME: VarInt = VarInt::from_u32(2);
     /// Against the protocol.
     pub(in crate::peer) const PROTOCOL: VarInt = VarInt::from_u32(3);
+    /// The peer takes less than is sent to it.
+    pub(in crate::peer) const BEHIND: VarInt = VarInt::from_u32(4);
 }
 
 /// What tasks tell the thread's loop.
@@ -108,6 +110,7 @@ struct Letter {
 struct Outbox {
     letters: mpsc::Sender<Letter>,
     room: Arc<Semaphore>,
+    connection: Connection,
 }
 
 /// The outgoing messages of all peers; a peer without a session has no box.
@@ -135,7 +138,8 @@ impl Mail {
         Some(slot.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether it is on its way.
+    /// Whether it is on its way. Where there is no room any more the session ends: whoever sends counts on what was sent before, and
+    /// sends everything that matters again on the next one.
     pub(super) fn post(&self, peer: u8, channel: u8, payload: Vec<u8>) -> bool {
         let Some(outbox) = self.at(peer).and_then(|slot| slot.clone()) else {
             return false;
@@ -144,6 +148,7 @@ impl Mail {
             return false;
         };
         let Ok(room) = outbox.room.try_acquire_many_owned(kib(payload.len())) else {
+            outbox.connection.close(code::BEHIND, b"too much to send");
             return false;
         };
         let payload = payload.into();
@@ -152,15 +157,23 @@ impl Mail {
             payload,
             _room: room,
         };
-        outbox.letters.try_send(letter).is_ok()
+        let is_sent = outbox.letters.try_send(letter).is_ok();
+        if !is_sent {
+            outbox.connection.close(code::BEHIND, b"too much to send");
+        }
+        is_sent
     }
 
     /// A new box for a session; the old one is thrown away with what is in it.
-    fn open(&self, peer: u8) -> mpsc::Receiver<Letter> {
+    fn open(&self, peer: u8, connection: Connection) -> mpsc::Receiver<Letter> {
         let (letters, outgoing) = mpsc::channel(QUEUE);
         let room = Arc::new(Semaphore::new(ROOM_KIB));
         if let Some(mut slot) = self.at(peer) {
-            *slot = Some(Outbox { letters, room });
+            *slot = Some(Outbox {
+                letters,
+                room,
+                connection,
+            });
         }
         outgoing
     }
@@ -184,7 +197,7 @@ pub(super) struct Link {
 impl Link {
     /// Starts the tasks. They end with the connection.
     pub(super) fn start(&self, mail: &Mail) {
-        let outgoing = mail.open(self.peer);
+        let outgoing = mail.open(self.peer, self.connection.clone());
         spawn_local(self.clone().write(outgoing));
         spawn_local(self.clone().accept());
         spawn_local(self.clone().listen());

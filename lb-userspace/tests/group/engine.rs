@@ -174,16 +174,21 @@ impl Engine {
         slot.current() == to && is_old && self.views[usize::from(to)] == Standing::Up
     }
 
-    pub(crate) fn image(&self) -> SlotImage {
-        SlotImage {
-            pool: POOL,
+    /// Of more pools than are sent at once; only the first has slots here.
+    pub(crate) fn images(&self) -> Vec<SlotImage> {
+        let image = |pool, slots| SlotImage {
+            pool,
             backends: (0..=u64::from(BACKENDS)).collect(),
-            slots: self.slots.iter().map(|slot| slot.0).collect(),
+            slots,
             leavers: Vec::new(),
-        }
+        };
+        let first = image(POOL, self.slots.iter().map(|slot| slot.0).collect());
+        let others = (1..20).map(|n| image(POOL + n, Vec::new()));
+        [first].into_iter().chain(others).collect()
     }
 
     pub(crate) fn install(&mut self, images: &[SlotImage], now: u64) {
+        assert_eq!(images.len(), 20);
         self.slots = images[0].slots.iter().map(|&word| Slot(word)).collect();
         self.changed.fill(now);
     }

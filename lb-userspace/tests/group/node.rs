@@ -41,7 +41,7 @@ pub(crate) fn settings(me: u8, nodes: u8) -> Settings {
         me,
         nodes,
         withdraw_after: Duration::from_secs(4),
-        join_within: Duration::from_secs(6),
+        join_within: Duration::from_secs(9),
         pause: Duration::from_millis(200),
         leave_after: Duration::from_millis(100),
     }

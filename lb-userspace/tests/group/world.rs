@@ -175,7 +175,7 @@ impl World {
                 answer.map(|answer| Input::Answered { ticket, answer })
             }
             What::Snapshot => Some(Input::Snapshot {
-                images: vec![self.nodes[i].engine.image()],
+                images: self.nodes[i].engine.images(),
                 origins: self.nodes[i].engine.origins(),
             }),
             What::Installed => Some(self.installed(n)),
