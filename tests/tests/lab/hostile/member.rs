@@ -24,7 +24,7 @@ use super::ground::{Ground, HOSTILE};
 
 const SOON: Duration = Duration::from_secs(10);
 /// A flood ends after this, however far it has come.
-const FLOOD: Duration = Duration::from_millis(1500);
+const FLOOD: Duration = Duration::from_secs(1);
 /// Channels of control messages: the group's, the charter's.
 const GROUP: u8 = 1;
 const CHARTER: u8 = 2;

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::ground::{Ground, HOSTILE};
 
 const SOON: Duration = Duration::from_secs(10);
-const FLOOD: Duration = Duration::from_millis(1500);
+const FLOOD: Duration = Duration::from_secs(1);
 /// Handshakes that are begun at once, again and again.
 const AT_ONCE: usize = 200;
 
