@@ -348,7 +348,7 @@ async fn agree(desk: &mut Desk, controller: &mut Controller, group: &mut Group) 
         }
         if let Some(charter) = desk.charter() {
             controller.set_charter(charter.committed);
-            group.charter(charter.equal && charter.in_force, charter.digest);
+            group.charter(charter.equal && charter.in_force, charter.digest, charter.drift);
         }
         if outcomes.is_empty() && said == 0 {
             return None;

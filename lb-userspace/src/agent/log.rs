@@ -6,19 +6,21 @@ use std::time::Duration;
 use aya::Ebpf;
 use aya_log::{EbpfLogger, Level};
 use tracing::warn;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// How often records of the programs are fetched.
 const EVERY: Duration = Duration::from_millis(100);
 
 /// Logs to stderr, level `info`; `RUST_LOG` changes it (`RUST_LOG=info,lb_xdp=debug` shows every packet that stops).
 pub fn init() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let asked = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
+    let filter: Targets = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .init();
+        .with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry().with(lines).with(filter).init();
 }
 
 /// The level that the programs are loaded with. 0 unless their target is asked for: the verifier then removes

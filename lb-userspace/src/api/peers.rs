@@ -23,6 +23,8 @@ pub struct Peers {
 pub struct Said {
     /// `joining`, `ready`, `leaving`.
     pub phase: String,
+    /// Whether its file says something else than the charter.
+    pub drift: bool,
     /// Of the charter: `NUMBER.NODE`, the node by its place.
     pub generation: String,
     /// Digest of the charter in force, configuration and orders.
@@ -171,6 +173,7 @@ fn said(facts: &Facts) -> Said {
         watermark: facts.watermark,
         version: facts.version.clone(),
         load: facts.load,
+        drift: facts.drift,
         epoch: hex(facts.epoch),
     }
 }

@@ -22,7 +22,10 @@ const GROUP: &str = "group";
 /// The fields of [`GROUP`] that are local, beside `peering.pki`.
 const SECRET: [&str; 2] = ["key", "key_file"];
 
-/// The field of [`GROUP`] with a local field in it.
+/// Who is in the group. Read at a node's start, so each has its own, and what the group shares only says what it should be.
+const NODES: &str = "nodes";
+
+/// How they talk: the same, and with a local field in it.
 const PEERING: &str = "peering";
 
 /// That field.
@@ -95,7 +98,9 @@ pub struct Local {
     sections: Vec<(String, String)>,
     /// Lines for `group`, not indented.
     group: String,
-    /// Lines for `group.peering`, not indented.
+    /// `group.nodes` as this node reads it, not indented. The shared part has it, too.
+    nodes: String,
+    /// `group.peering` as a whole, the same.
     peering: String,
     /// Comments at the end.
     tail: String,
@@ -173,27 +178,31 @@ fn cut_group(group: &Block, local: &mut Local) -> String {
     };
     let mut shared = String::new();
     for child in inner.children {
+        let own = dedented(&child.text, inner.indent);
         match child.name.as_str() {
-            name if SECRET.contains(&name) => local.group.push_str(&dedented(&child.text, inner.indent)),
-            PEERING => shared.push_str(&cut_peering(&child, local)),
+            name if SECRET.contains(&name) => local.group.push_str(&own),
+            NODES => {
+                shared.push_str(&indented(&own, inner.indent));
+                local.nodes = own;
+            }
+            PEERING => {
+                let text = indented(&own, inner.indent);
+                shared.push_str(&cut_peering(&Block { text, ..child }));
+                local.peering = own;
+            }
             _ => shared.push_str(&ended(child.text)),
         }
     }
     whole(inner.head, &shared, &inner.tail)
 }
 
-fn cut_peering(peering: &Block, local: &mut Local) -> String {
+/// What all share of how they talk.
+fn cut_peering(peering: &Block) -> String {
     let Some(inner) = peering.children() else {
         return ended(peering.text.clone());
     };
-    let mut shared = String::new();
-    for child in inner.children {
-        if child.name == PKI {
-            local.peering.push_str(&dedented(&child.text, inner.indent));
-        } else {
-            shared.push_str(&ended(child.text));
-        }
-    }
+    let shared = inner.children.into_iter().filter(|child| child.name != PKI);
+    let shared: String = shared.map(|child| ended(child.text)).collect();
     whole(inner.head, &shared, &inner.tail)
 }
 
@@ -210,25 +219,32 @@ impl Local {
     /// This part, or another one where there is none in this: the key always, the rest where the text didn't name its node.
     pub fn over(self, running: &Self) -> Self {
         let names_node = self.sections.iter().any(|(name, _)| name == "node");
-        let (sections, peering, tail) = match names_node {
-            true => (self.sections, self.peering, self.tail),
-            false => (
-                running.sections.clone(),
-                running.peering.clone(),
-                running.tail.clone(),
-            ),
-        };
         let group = if self.group.is_empty() {
             running.group.clone()
         } else {
-            self.group
+            self.group.clone()
+        };
+        if names_node {
+            return Self { group, ..self };
+        }
+        // Other nodes are no other ones because the text is nobody's own.
+        let nodes = if self.nodes.is_empty() {
+            running.nodes.clone()
+        } else {
+            self.nodes
         };
         Self {
-            sections,
             group,
-            peering,
-            tail,
+            nodes,
+            ..running.clone()
         }
+    }
+
+    /// Whether there is anything of `group` in it.
+    fn has_group(&self) -> bool {
+        [&self.group, &self.nodes, &self.peering]
+            .iter()
+            .any(|text| !text.is_empty())
     }
 }
 
@@ -305,14 +321,9 @@ pub fn merge(shared: &str, local: &Local) -> Result<String, TextError> {
         };
         sections.push((block.name, text));
     }
-    let has_own = !local.group.is_empty() || !local.peering.is_empty();
-    if !seen_group && has_own {
-        let mut text = "group:\n".to_owned();
-        text.push_str(&indented(&local.group, STEP));
-        if !local.peering.is_empty() {
-            text.push_str(&peering_of(local, STEP));
-        }
-        sections.push((GROUP.to_owned(), text));
+    if !seen_group && local.has_group() {
+        let own = [&local.group, &local.nodes, &local.peering].map(|text| indented(text, STEP));
+        sections.push((GROUP.to_owned(), "group:\n".to_owned() + &own.concat()));
     }
     sections.sort_by_key(|(name, _)| place(name));
     let mut text: String = sections.into_iter().map(|(_, text)| ended(text)).collect();
@@ -337,14 +348,8 @@ fn ended(mut text: String) -> String {
     text
 }
 
-/// A `peering` of local fields alone.
-fn peering_of(local: &Local, indent: usize) -> String {
-    let head = indented("peering:\n", indent);
-    head + &indented(&local.peering, indent + STEP)
-}
-
 fn join_group(group: &Block, local: &Local) -> Result<String, TextError> {
-    if local.group.is_empty() && local.peering.is_empty() {
+    if !local.has_group() {
         return Ok(group.text.clone());
     }
     let braces = || TextError::Braces {
@@ -354,27 +359,16 @@ fn join_group(group: &Block, local: &Local) -> Result<String, TextError> {
     let inner = group.children().ok_or_else(braces)?;
     // Local fields first: comments behind the last field are the group's.
     let mut text = inner.head + &indented(&local.group, inner.indent);
-    let mut seen_peering = local.peering.is_empty();
+    let mut missing = vec![(NODES, &local.nodes), (PEERING, &local.peering)];
+    missing.retain(|(_, own)| !own.is_empty());
     for child in inner.children {
-        if child.name != PEERING || local.peering.is_empty() {
-            text.push_str(&ended(child.text));
-            continue;
+        match missing.iter().position(|(name, _)| *name == child.name) {
+            Some(at) => text.push_str(&indented(missing.remove(at).1, inner.indent)),
+            None => text.push_str(&ended(child.text)),
         }
-        seen_peering = true;
-        let braces = || TextError::Braces {
-            field: PKI,
-            of: PEERING,
-        };
-        let fields = child.children().ok_or_else(braces)?;
-        text.push_str(&fields.head);
-        text.push_str(&indented(&local.peering, fields.indent));
-        for field in fields.children {
-            text.push_str(&ended(field.text));
-        }
-        text.push_str(&ended(fields.tail));
     }
-    if !seen_peering {
-        text.push_str(&peering_of(local, inner.indent));
+    for (_, own) in missing {
+        text.push_str(&indented(own, inner.indent));
     }
     text.push_str(&ended(inner.tail));
     Ok(text)

@@ -34,6 +34,8 @@ impl Phase {
 pub struct Facts {
     /// Whether it takes part.
     pub phase: Phase,
+    /// Its file says something else than the charter.
+    pub drift: bool,
     /// Of the charter that it has accepted.
     pub generation: Generation,
     /// Digest of the charter that it runs, configuration and orders; of the configuration alone while nothing was agreed on.

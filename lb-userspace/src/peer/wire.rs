@@ -5,7 +5,7 @@
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version, [`VERSION`] |
-//! | 1 | phase: 0 joining, 1 ready, 2 leaving |
+//! | 1 | phase: 0 joining, 1 ready, 2 leaving; with 128 where the file has drifted |
 //! | 8 | sequence number, counts up within a session |
 //! | 8, 1 | generation: number, node |
 //! | 8 × 6 | digests of configuration, rings, origins, down set; verdict; watermark |
@@ -71,15 +71,19 @@ pub enum Malformed {
     Text,
 }
 
+/// Set in the phase's byte: the node's file has drifted.
+const DRIFT: u8 = 0x80;
+
 /// A heartbeat's bytes. A version that is too long is cut.
 pub fn encode(sequence: u64, facts: &Facts) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEARTBEAT_MAX);
     bytes.push(VERSION);
-    bytes.push(match facts.phase {
+    let phase = match facts.phase {
         Phase::Joining => 0,
         Phase::Ready => 1,
         Phase::Leaving => 2,
-    });
+    };
+    bytes.push(if facts.drift { phase | DRIFT } else { phase });
     bytes.extend(sequence.to_be_bytes());
     bytes.extend(facts.generation.number.to_be_bytes());
     bytes.push(facts.generation.node);
@@ -114,7 +118,9 @@ pub fn decode(bytes: &[u8]) -> Result<Heartbeat, Malformed> {
     if version != VERSION {
         return Err(Malformed::Version(version));
     }
-    let phase = match number::<1>(&mut rest)?[0] {
+    let phase = number::<1>(&mut rest)?[0];
+    let drift = phase & DRIFT != 0;
+    let phase = match phase & !DRIFT {
         0 => Phase::Joining,
         1 => Phase::Ready,
         2 => Phase::Leaving,
@@ -143,6 +149,7 @@ pub fn decode(bytes: &[u8]) -> Result<Heartbeat, Malformed> {
     };
     let facts = Facts {
         phase,
+        drift,
         generation,
         config_digest,
         rings,
@@ -195,27 +202,30 @@ mod tests {
         let version = "[ -~]{0,32}";
         (
             phase,
-            any::<(u64, u8)>(),
+            any::<(u64, u8, bool)>(),
             any::<[u64; 6]>(),
             version,
             any::<(u32, u64)>(),
         )
-            .prop_map(|(phase, (number, node), digests, version, (load, epoch))| {
-                let [config_digest, rings, origins, down, verdict, watermark] = digests;
-                Facts {
-                    phase,
-                    generation: Generation { number, node },
-                    config_digest,
-                    rings,
-                    origins,
-                    down,
-                    verdict,
-                    watermark,
-                    version,
-                    load,
-                    epoch,
-                }
-            })
+            .prop_map(
+                |(phase, (number, node, drift), digests, version, (load, epoch))| {
+                    let [config_digest, rings, origins, down, verdict, watermark] = digests;
+                    Facts {
+                        phase,
+                        drift,
+                        generation: Generation { number, node },
+                        config_digest,
+                        rings,
+                        origins,
+                        down,
+                        verdict,
+                        watermark,
+                        version,
+                        load,
+                        epoch,
+                    }
+                },
+            )
     }
 
     proptest! {

@@ -21,6 +21,7 @@ mod kit;
 mod leave;
 mod long;
 mod metrics;
+mod more_nodes;
 mod nexthop;
 mod nodes;
 mod operator;

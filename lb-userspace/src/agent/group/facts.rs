@@ -66,6 +66,8 @@ impl Load {
 pub(super) struct Beside {
     /// Digest of the charter in force.
     pub(super) charter: u64,
+    /// The file says something else.
+    pub(super) drift: bool,
     /// [`crate::sync::Report::watermark`].
     pub(super) watermark: u64,
     /// Packets per second.
@@ -87,6 +89,7 @@ pub(super) fn facts(facts: &group::Facts, views: &[View], beside: Beside) -> Fac
             group::Phase::Ready => Phase::Ready,
             group::Phase::Leaving => Phase::Leaving,
         },
+        drift: beside.drift,
         generation: facts.generation,
         config_digest: beside.charter,
         rings: facts.rings,

@@ -105,6 +105,7 @@ pub(super) struct Group {
     held: bool,
     /// Digest of the one in force.
     digest: u64,
+    drift: bool,
     load: Load,
     told: Told,
     /// What the slots were like when they were looked at.
@@ -194,6 +195,7 @@ impl Group {
             charter: false,
             held: false,
             digest: 0,
+            drift: false,
             load: Load::default(),
             told: Told::default(),
             seen: Seen::default(),
@@ -291,9 +293,9 @@ impl Group {
         self.machine.handle_timeout(now);
     }
 
-    /// Whether this node runs what all live nodes have agreed on, and the digest of what it runs.
-    pub(super) fn charter(&mut self, is_equal: bool, digest: u64) {
-        self.digest = digest;
+    /// Whether this node runs what all live nodes have agreed on, the digest of what it runs, and whether its file says something else.
+    pub(super) fn charter(&mut self, is_equal: bool, digest: u64, drift: bool) {
+        (self.digest, self.drift) = (digest, drift);
         if self.charter != is_equal {
             self.charter = is_equal;
             self.input(Input::CharterEqual(is_equal));
@@ -413,6 +415,7 @@ impl Group {
         }
         let beside = Beside {
             charter: self.digest,
+            drift: self.drift,
             watermark: self.records.borrow().watermark(),
             load: self.load.look(controller),
         };

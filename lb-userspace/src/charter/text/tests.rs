@@ -59,7 +59,10 @@ vips:
 ";
     assert_eq!(parts.shared, shared);
     assert_eq!(parts.local.group, format!("# Secret.\nkey: {KEY}\n"));
-    assert_eq!(parts.local.peering, "# Mine, too.\npki: pki\n");
+    let nodes = "nodes:\n  - {name: lb1, address: 192.0.2.1}\n  - {name: lb2, address: 192.0.2.2}\n";
+    assert_eq!(parts.local.nodes, nodes);
+    let peering = "peering:\n  # Mine, too.\n  pki: pki\n  heartbeat: 20ms\n";
+    assert_eq!(parts.local.peering, peering);
     let names: Vec<&str> = parts
         .local
         .sections
@@ -80,9 +83,18 @@ fn another_nodes_part_makes_another_text() {
     let value = value(&merged).unwrap();
     assert_eq!(value["node"]["name"], "lb2");
     assert_eq!(value["group"]["key_file"], "/etc/tandem/key");
-    assert_eq!(value["group"]["nodes"][1]["name"], "lb2");
+    assert_eq!(
+        value["group"]["nodes"],
+        serde_json::json!(["lb2"]),
+        "read at the start"
+    );
+    assert_eq!(value["group"]["peering"]["heartbeat"], "20ms");
     assert_eq!(value["group"].get("key"), None);
     assert_eq!(value.get("metrics"), None);
+    let again = split(&merged, None).unwrap().shared;
+    assert_ne!(digest(&again), digest(&shared), "who is in the group differs");
+    let same = "node: {name: lb2}\nencap: {source_ipv4: 192.0.2.32/28}\n";
+    let merged = merge(&shared, &split(same, None).unwrap().local).unwrap();
     assert_eq!(
         split(&merged, None).unwrap().shared,
         shared,
@@ -190,7 +202,18 @@ fn a_file_without_its_own_part_takes_the_running_one() {
         own.group, running.group,
         "the key need not stand in a file that goes round"
     );
-    assert_eq!((own.sections.len(), own.peering.as_str()), (1, ""));
+    assert_eq!(
+        (own.sections.len(), own.nodes.as_str(), own.peering.as_str()),
+        (1, "", "")
+    );
+    let others = split("group:\n  nodes: [lb1, lb9]\n", None)
+        .unwrap()
+        .local
+        .over(&running);
+    assert_eq!(
+        (others.nodes.as_str(), others.tail),
+        ("nodes: [lb1, lb9]\n", running.tail)
+    );
 }
 
 fn line() -> impl Strategy<Value = String> {

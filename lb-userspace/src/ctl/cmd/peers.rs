@@ -44,6 +44,12 @@ fn text(peers: &Peers) -> String {
         left(own.certificate_until),
         left(own.ca_until)
     ));
+    if own.said.drift {
+        text.push_str(
+            "\nits file says something else than the group's configuration, which stays in force: `lbctl config show` is what runs, \
+             `lbctl config apply FILE` makes it the group's",
+        );
+    }
     if own.reload_failed {
         text.push_str(
             "\nits certificates' files hold something that can't be used; the agent's log says what",
@@ -76,13 +82,21 @@ fn row(peer: &Peer) -> [String; 11] {
         Wall(peer.since).text(),
         peer.rtt_us
             .map_or_else(none, |us| format!("{}.{:03} ms", us / 1000, us % 1000)),
-        same(peer.same_config),
+        config(
+            same(peer.same_config),
+            peer.said.as_ref().is_some_and(|said| said.drift),
+        ),
         same(peer.same_rings),
         same(peer.same_origins),
         peer.said.as_ref().map_or_else(none, |said| said.load.to_string()),
         peer.said.as_ref().map_or_else(none, |said| said.version.clone()),
         peer.certificate_until.map_or_else(none, left),
     ]
+}
+
+/// Whether the running one is equal, and whether the file is another one.
+fn config(same: String, drift: bool) -> String {
+    if drift { same + ", file drifts" } else { same }
 }
 
 /// What is left of a certificate that ends at this millisecond.
@@ -137,6 +151,7 @@ mod tests {
                 address: "192.0.2.1:7946".to_owned(),
                 said: Said {
                     phase: "ready".to_owned(),
+                    drift: true,
                     ..Said::default()
                 },
                 certificate_until: i64::MAX,
@@ -150,6 +165,7 @@ mod tests {
         for words in [
             "1.050 ms  equal   differs  equal          700  1.2.3",
             "lb1 of group blue",
+            "its file says something else",
             "authority expired",
             "lb3: no answer",
             "refused: 3 name",
@@ -158,5 +174,6 @@ mod tests {
             assert!(text.contains(words), "{words}: {text}");
         }
         assert!(!text.contains("lb2: no answer"), "{text}");
+        assert_eq!(config("equal".to_owned(), true), "equal, file drifts");
     }
 }
