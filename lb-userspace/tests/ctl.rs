@@ -89,6 +89,9 @@ fn a_group_that_talks_is_written_in_blocks() {
     let folder = tempfile::tempdir().unwrap();
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config/accepted");
     let text = std::fs::read_to_string(fixtures.join("peering.yaml")).unwrap();
+    let (code, out, _) = lbctl(&["config", "check", &file(folder.path(), &text)]);
+    assert!(code == 1 && out.contains("write `peering` as a block"), "{out}");
+    let text = text.replace("{pki: pki, heartbeat: 20ms, dead_after: 60ms}", "\n    pki: pki");
     assert_eq!(lbctl(&["config", "check", &file(folder.path(), &text)]).0, 0);
     let value: serde_json::Value = serde_yaml::from_str(&text).unwrap();
     let (code, out, _) = lbctl(&["config", "check", &file(folder.path(), &value.to_string())]);
