@@ -204,6 +204,25 @@ fn who_is_alone_withdraws() {
     assert_eq!(ready(&world), [true; 3]);
 }
 
+/// Node 2 is cut off, and a backend doesn't answer it: it suspects that by itself, and gives no verdict, which would be the group's when
+/// it is back.
+#[test]
+fn who_is_cut_off_judges_nobody() {
+    let mut world = World::new(3, 5);
+    world.run(5_000).unwrap();
+    for peer in 0..2 {
+        cut(&mut world, 2, peer, 2_500);
+    }
+    world.nodes[2].engine.views[1] = Standing::Dead;
+    let number = |world: &World, n: usize| world.nodes[n].engine.verdict.number;
+    world.run(7_000).unwrap();
+    assert_eq!(number(&world, 2), 0);
+    world.nodes[2].engine.views[1] = Standing::Up;
+    world.run(20_000).unwrap();
+    assert_eq!([0, 1, 2].map(|n| number(&world, n)), [0; 3]);
+    rules::settled(&world).unwrap();
+}
+
 #[test]
 fn two_nodes_hold() {
     must_hold(2, 0..40);
