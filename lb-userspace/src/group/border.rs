@@ -189,9 +189,6 @@ pub enum Why {
     /// Some peer's flow entries are missing.
     #[error("flow entries of node {0} are missing")]
     Sync(u8),
-    /// No session with the coordinator.
-    #[error("no session with node {0}, which coordinates")]
-    NoSession(u8),
     /// The coordinator is busy with a phase, or waits for a silent member.
     #[error("waiting for node {0} to admit this one")]
     Queue(u8),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{Connection, ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, VarInt};
+use quinn::{Connection, ConnectionError, ReadError, ReadExactError, RecvStream, SendStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
@@ -49,6 +49,8 @@ pub(super) mod code {
     pub(in crate::peer) const PROTOCOL: VarInt = VarInt::from_u32(3);
     /// The peer takes less than is sent to it.
     pub(in crate::peer) const BEHIND: VarInt = VarInt::from_u32(4);
+    /// The certificate's authority is trusted no longer.
+    pub(in crate::peer) const AUTHORITY: VarInt = VarInt::from_u32(5);
 }
 
 /// What tasks tell the thread's loop.
@@ -379,7 +381,10 @@ pub(super) fn words(error: &ConnectionError) -> String {
         ConnectionError::ApplicationClosed(close) if close.error_code == code::NAME => {
             "it refuses this node's certificate: it names nobody of its group, or not this node".to_owned()
         }
-        ConnectionError::ApplicationClosed(close) if close.error_code == VarInt::from_u32(0) => {
+        ConnectionError::ApplicationClosed(close) if close.error_code == code::AUTHORITY => {
+            "it trusts the authority of this node's certificate no longer".to_owned()
+        }
+        ConnectionError::ApplicationClosed(close) if close.error_code == code::STOP => {
             "it has stopped".to_owned()
         }
         ConnectionError::ConnectionClosed(_) => format!("it refuses this node: {error}"),

@@ -10,6 +10,7 @@
 //! | `tls` | who may talk |
 //! | `link` | the tasks of one session |
 //! | `member` | one peer and its session |
+//! | `filter` | what the kernel drops of what comes from elsewhere |
 //! | `dial` | how sessions come about: the node with the lower place calls, the other one answers |
 //! | `certs` | the files of certificates, looked at again while we run |
 //! | `task` | the thread: timers, sessions, what is told to whom |
@@ -29,6 +30,7 @@ pub mod pki;
 mod tls;
 mod link;
 mod member;
+mod filter;
 mod dial;
 mod certs;
 mod task;
@@ -40,6 +42,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tracing::error;
@@ -195,7 +198,7 @@ pub fn start(group: &Group, own: usize, accept: StreamHandler) -> Result<Peers, 
         folder: peering.pki.clone(),
         source,
     })?;
-    let socket = bind(address).map_err(|source| Error::Bind { address, source })?;
+    let socket = bind(address, &peering.addresses).map_err(|source| Error::Bind { address, source })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Timers and sockets are looked at often, however much there is to do: heartbeats are due.
@@ -250,21 +253,24 @@ pub fn check(group: &Group, own: usize) -> Result<(), Error> {
         folder: folder.clone(),
         source,
     })?;
-    bind(address).map_err(|source| Error::Bind { address, source })?;
+    bind(address, &peering.addresses).map_err(|source| Error::Bind { address, source })?;
     Ok(())
 }
 
-/// A socket with room for what comes while the thread is busy.
-fn bind(address: SocketAddr) -> io::Result<std::net::UdpSocket> {
-    /// As much as the kernel allows of this (`net.core.rmem_max`).
+/// A socket with room for what the nodes send while the thread is busy.
+fn bind(address: SocketAddr, nodes: &[SocketAddr]) -> io::Result<std::net::UdpSocket> {
+    /// Without `CAP_NET_ADMIN` as much as the kernel allows of this (`net.core.rmem_max`).
     const ROOM: usize = 4 << 20;
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.set_recv_buffer_size(ROOM)?;
+    if sockopt::set_socket_recv_buffer_size_force(&socket, ROOM).is_err() {
+        socket.set_recv_buffer_size(ROOM)?;
+    }
     socket.set_send_buffer_size(ROOM)?;
     socket.set_nonblocking(true)?;
+    socket.attach_filter(&filter::of(nodes.iter().map(SocketAddr::ip)))?;
     socket.bind(&address.into())?;
     Ok(socket.into())
 }

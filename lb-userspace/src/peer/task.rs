@@ -533,9 +533,23 @@ impl Task {
                 let server = server(&self.certs, &self.transport);
                 self.endpoint.set_server_config(Some(server));
                 self.client.send_replace(client(&self.certs, &self.transport));
-                info!("certificates read again; connections go on");
+                info!("certificates read again");
+                self.part();
             }
             Err(e) => warn!("the new certificates can't be used, the old ones stay: {e}"),
+        }
+    }
+
+    /// Ends the sessions with those whose authority was taken away; all others go on.
+    fn part(&mut self) {
+        for place in 0..self.peers.len() {
+            let session = self.peers[place].as_ref().and_then(|peer| peer.session.as_ref());
+            if let Some(session) = session
+                && !self.certs.ends.trusts(&session.connection)
+            {
+                session.connection.close(code::AUTHORITY, b"authority");
+                self.end(place, Some("its certificate's authority is trusted no longer".to_owned()));
+            }
         }
     }
 

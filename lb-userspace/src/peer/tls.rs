@@ -1,6 +1,7 @@
 //! TLS between nodes: version 1.3, a certificate of the group's authority on both ends, and names that are configured.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::ring::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -8,8 +9,9 @@ use quinn::{ConnectionError, EndpointConfig, TransportErrorCode};
 use quinn_proto::HashedConnectionIdGenerator;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
-use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig, version};
 
 use super::pki::{self, Material, Named};
@@ -33,11 +35,27 @@ mod alert {
 pub(super) struct Ends {
     pub(super) client: Arc<QuicClientConfig>,
     pub(super) server: Arc<QuicServerConfig>,
+    verifier: Arc<dyn ClientCertVerifier>,
     reset: Arc<hmac::Key>,
     ids: u64,
 }
 
 impl Ends {
+    /// Whether the other end's certificate is of an authority that is trusted now. What has expired since the connection began does
+    /// not count: a group that forgot to renew must not fall silent all at once.
+    pub(super) fn trusts(&self, connection: &quinn::Connection) -> bool {
+        let Some(chain) = chain(connection) else {
+            return false;
+        };
+        let Some((end, between)) = chain.split_first() else {
+            return false;
+        };
+        let until = pki::named(end).and_then(|named| u64::try_from(named.until).ok());
+        let then = UnixTime::since_unix_epoch(Duration::from_secs(until.unwrap_or_default()));
+        let when = UnixTime::now().min(then);
+        self.verifier.verify_client_cert(end, between, when).is_ok()
+    }
+
     /// Of the socket. An agent that has started anew answers packets of its predecessor's connections by a reset that the
     /// peer believes (RFC 9000, section 10.3), so the peer calls at once, not when its connection is idle for too long.
     pub(super) fn endpoint(&self) -> EndpointConfig {
@@ -67,7 +85,7 @@ pub(super) fn ends(material: Material) -> Result<Ends, pki::Error> {
         .map_err(|e| rustls::Error::General(e.to_string()))?;
     let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&version::TLS13])?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(Arc::clone(&verifier))
         .with_single_cert(material.chain.clone(), material.key.clone_key())?;
     server.alpn_protocols = vec![ALPN.to_vec()];
     // A resumed session would not show the certificate of today.
@@ -82,6 +100,7 @@ pub(super) fn ends(material: Material) -> Result<Ends, pki::Error> {
     Ok(Ends {
         client: Arc::new(QuicClientConfig::try_from(client).map_err(no_suite)?),
         server: Arc::new(QuicServerConfig::try_from(server).map_err(no_suite)?),
+        verifier,
         reset: Arc::new(reset),
         ids: u64::from_le_bytes(ids),
     })
@@ -89,9 +108,12 @@ pub(super) fn ends(material: Material) -> Result<Ends, pki::Error> {
 
 /// What the certificate on the other end says, which TLS has verified.
 pub(super) fn other_end(connection: &quinn::Connection) -> Option<Named> {
+    pki::named(chain(connection)?.first()?)
+}
+
+fn chain(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
     let identity = connection.peer_identity()?;
-    let chain = identity.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    pki::named(chain.first()?)
+    identity.downcast().ok().map(|chain| *chain)
 }
 
 /// Why a connection did not come about, where this end has refused it.

@@ -5,8 +5,7 @@
 //! entry of a resync or a repair ([`Kind::Snapshot`]) displaces another node's only where it was used later, since
 //! it may be older than what displaced it; an orphan displaces no living owner's.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use lb_common::flow::{CLOSED, CONFIRMED, Entry, Key, PROBATION};
 use lb_common::slot::Slot;
 use lb_common::tick::{self, Tick};
@@ -251,13 +250,22 @@ impl<V: View, T: Tables> Step<'_, V, T> {
             self.peer
         };
         let entry = record.entry(backend, owner, self.sent);
-        let held = self.held(&record.key, plan);
+        let held = held(&mut plan.overlay, self.tables, &record.key);
         let (own, replica) = self.yields(record.kind, &entry, held)?;
         if held.own.is_none() && held.replica.is_none() && record.kind != Kind::Announce {
             plan.drops.found += 1;
         }
-        self.track(pool, &record.key, backend, (own, replica), plan);
-        let held = plan.overlay.get_mut(&record.key).expect("looked up a moment ago");
+        let place = self.view.place(pool, &record.key);
+        // The slot has to be tracked for the record to count, also where it displaces nothing.
+        if self.view.slot(place).current() != backend && plan.holds.last() != Some(&(place, backend)) {
+            plan.holds.push((place, backend));
+        }
+        // Whose entry goes may be at `origin` without one from now on, and has not been seen there.
+        let displaced = [held.own.filter(|_| own), held.replica.filter(|_| replica)];
+        let is_other = displaced.iter().flatten().any(|held| held.backend != backend);
+        if is_other && plan.stamps.last() != Some(&place) {
+            plan.stamps.push(place);
+        }
         if own && held.own.take().is_some() {
             held.demoted = true;
         }
@@ -270,36 +278,12 @@ impl<V: View, T: Tables> Step<'_, V, T> {
         }
     }
 
-    /// The slot has to be tracked for the record to count, also where it displaces nothing; and whose entry goes may be at
-    /// `origin` without one from now on, and has not been seen there.
-    fn track(&self, pool: u16, key: &Key, backend: u16, (own, replica): (bool, bool), plan: &mut Plan) {
-        let place = self.view.place(pool, key);
-        if self.view.slot(place).current() != backend && plan.holds.last() != Some(&(place, backend)) {
-            plan.holds.push((place, backend));
-        }
-        let held = &plan.overlay[key];
-        let displaced = [held.own.filter(|_| own), held.replica.filter(|_| replica)];
-        let is_other = displaced.iter().flatten().any(|held| held.backend != backend);
-        if is_other && plan.stamps.last() != Some(&place) {
-            plan.stamps.push(place);
-        }
-    }
-
-    fn held(&mut self, key: &Key, plan: &mut Plan) -> Held {
-        *plan.overlay.entry(*key).or_insert_with(|| Held {
-            own: self.tables.own(key),
-            replica: self.tables.replica(key),
-            demoted: false,
-            replaced: false,
-        })
-    }
-
     fn is_orphan(&self, held: &Entry) -> bool {
         held.owner == ORPHAN || self.view.is_gone(held.owner)
     }
 
     /// Whether the own entry and the replica make room, if they are there.
-    fn yields(&self, kind: Kind, entry: &Entry, held: Held) -> Result<(bool, bool), Dropped> {
+    fn yields(&self, kind: Kind, entry: &Entry, held: &Held) -> Result<(bool, bool), Dropped> {
         match kind {
             Kind::Announce => Ok((
                 self.own_yields(entry, held.own),
@@ -363,8 +347,7 @@ impl<V: View, T: Tables> Step<'_, V, T> {
 
     fn delete(&mut self, key: &Key, plan: &mut Plan) -> Result<(), Dropped> {
         let peer = self.peer;
-        self.held(key, plan);
-        let held = plan.overlay.get_mut(key).expect("looked up a moment ago");
+        let held = held(&mut plan.overlay, self.tables, key);
         if held.replica.is_some_and(|replica| replica.owner == peer) {
             held.replica = None;
             held.replaced = true;
@@ -373,6 +356,16 @@ impl<V: View, T: Tables> Step<'_, V, T> {
             Err(Dropped::NotOwner)
         }
     }
+}
+
+/// What is held for a flow, as the plan leaves it.
+fn held<'a, T: Tables>(overlay: &'a mut HashMap<Key, Held>, tables: &mut T, key: &Key) -> &'a mut Held {
+    overlay.entry(*key).or_insert_with(|| Held {
+        own: tables.own(key),
+        replica: tables.replica(key),
+        demoted: false,
+        replaced: false,
+    })
 }
 
 /// Whether one entry surely was used later than another. A replica of a third node may be what that node has given up since,

@@ -9,7 +9,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use lb_userspace::model::{Group, Peering};
-use lb_userspace::peer::{self, Event, Life, Peers, Phase, Status, no_streams, pki};
+use lb_userspace::peer::{self, Event, Life, Peers, Phase, Refusal, Status, no_streams, pki};
 use tokio::time::sleep;
 
 use kit::*;
@@ -219,6 +219,51 @@ async fn renewed_certificates_are_taken_and_connections_stay() {
     drop(a);
     let mut a = world.start(0);
     up(&mut a).await;
+}
+
+#[tokio::test]
+async fn a_session_ends_with_the_trust_in_its_authority_and_no_earlier() {
+    let world = World::new(3);
+    let mut a = world.start(0);
+    let (mut b, mut c) = (world.start(1), world.start(2));
+    for peers in [&mut b, &mut c] {
+        up(peers).await;
+    }
+    let sessions = |peers: &Peers| peers.status().peers.iter().map(|p| p.session).collect::<Vec<_>>();
+    let start = Instant::now();
+    while sessions(&a).iter().any(Option::is_none) {
+        assert!(start.elapsed() < PATIENCE);
+        up(&mut a).await;
+    }
+    let before = sessions(&a);
+    // One more that is trusted changes nothing.
+    pki::init(&world.path("new"), "blue", false).unwrap();
+    let (old, new) = (world.path("ca/ca.pem"), world.path("new/ca.pem"));
+    let both = [fs::read(&new).unwrap(), fs::read(&old).unwrap()].concat();
+    fs::write(world.path("lb0/ca.pem"), &both).unwrap();
+    a.reload();
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(sessions(&a), before);
+    // The old one is taken away: lb1 has a certificate of the new one meanwhile, lb2 has not.
+    fs::write(world.path("lb1/ca.pem"), &both).unwrap();
+    pki::issue(&world.path("new"), "lb1", &world.path("lb1"), 20, true).unwrap();
+    fs::write(world.path("lb1/ca.pem"), &both).unwrap();
+    drop(b);
+    let mut b = world.start(1);
+    up(&mut b).await;
+    while sessions(&a)[0] == before[0] || sessions(&a)[0].is_none() {
+        assert!(start.elapsed() < PATIENCE);
+        sleep(Duration::from_millis(10)).await;
+    }
+    let with_b = sessions(&a)[0];
+    fs::copy(&new, world.path("lb0/ca.pem")).unwrap();
+    a.reload();
+    while sessions(&a)[1].is_some() {
+        assert!(start.elapsed() < PATIENCE);
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(sessions(&a)[0], with_b, "its authority is trusted");
+    refused(&a, Refusal::Authority, 1).await;
 }
 
 #[tokio::test]

@@ -179,7 +179,7 @@ impl Findings {
         let sum = |of: &[Trial], what: fn(&Trial) -> u64| -> u64 { of.iter().map(what).sum() };
         let mut problems = Vec::new();
         for trial in &trials {
-            let found = trial.outcome.problems().into_iter();
+            let found = trial.problems().into_iter();
             problems.extend(found.map(|problem| format!("{}: {problem}", trial.event)));
         }
         let control_broken = sum(&controls, |t| t.outcome.broken);
@@ -304,6 +304,7 @@ mod tests {
             guards: Guards::ALL.label(),
             moved_after_ms: Some(31),
             changed_after_ms: 20,
+            apart_ms: None,
             joined_after_ms: None,
             outcome: Outcome {
                 connections: 100,
@@ -323,6 +324,12 @@ mod tests {
         assert_eq!(nothing.problems.len(), 1);
         let broken = Findings::new("x", vec![trial(event, 1, 40.0)], vec![trial(event, 7, 0.0)]);
         assert_eq!(broken.problems, ["death at +5 ms: 1 connections broke"]);
+        let early = Trial {
+            apart_ms: Some(21),
+            ..trial(Event::Partition(APART), 0, 40.0)
+        };
+        let early = Findings::new("x", vec![early], vec![trial(event, 7, 0.0)]);
+        assert_eq!(early.problems.len(), 1, "{:?}", early.problems);
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct Trial {
     pub moved_after_ms: Option<u64>,
     /// From the change's begin until everybody had it.
     pub changed_after_ms: u64,
+    /// What that has to be at least: a member was out of reach for so long.
+    pub apart_ms: Option<u64>,
     /// From a node's power to its readiness; the longest of several.
     pub joined_after_ms: Option<u64>,
     /// The traffic's.
@@ -76,6 +78,17 @@ impl Event {
             Self::Join => 4,
             _ => 3,
         }
+    }
+}
+
+impl Trial {
+    /// What is not as it has to be with everything on.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = self.outcome.problems();
+        if self.apart_ms.is_some_and(|apart| self.changed_after_ms < apart) {
+            problems.push("the change was made without a member that was out of reach".to_owned());
+        }
+        problems
     }
 }
 
@@ -154,6 +167,10 @@ impl Try {
             guards: self.guards.label(),
             moved_after_ms: told.moved.map(ms),
             changed_after_ms: ms(told.changed),
+            apart_ms: match self.event {
+                Event::Partition(time) if self.guards == Guards::ALL => Some(ms(time)),
+                _ => None,
+            },
             joined_after_ms: told.joined.map(ms),
             outcome,
         })

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aya::maps::{Array, Map, MapData};
 use lb_common::abi::map;
@@ -18,6 +19,7 @@ use lb_tests::{Lab, LabError, binary, command};
 use lb_userspace::dataplane::maps::Maps;
 use lb_userspace::dataplane::pin::Root;
 use lb_userspace::state::diff::Op;
+use rustix::process::Signal;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -184,6 +186,47 @@ fn three_capabilities_are_enough() {
             agent.kill9()?;
         }
         Ok(())
+    });
+}
+
+/// Says what came to a service manager's socket within a while.
+fn told(socket: &UnixDatagram, within: Duration) -> String {
+    let until = Instant::now() + within;
+    let mut told = String::new();
+    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        socket.set_read_timeout(Some(left)).expect("a socket");
+        let mut bytes = [0; 4096];
+        if let Ok(length) = socket.recv(&mut bytes) {
+            told.push_str(&String::from_utf8_lossy(&bytes[..length]));
+            told.push('\n');
+        }
+    }
+    told
+}
+
+#[test]
+fn the_service_manager_hears_that_the_agent_lives_and_nothing_of_one_that_hangs() {
+    with_node("watchdog", |node| {
+        node.stop()?;
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        let mut command = lbd(node, &[], &yaml(node)?, &dir);
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "600000");
+        let mut agent = Process::spawn("lbd", command, &dir.path().join("log"))?;
+        agent.wait_ready("boot: ready", SOON)?;
+        let lives = |told: &str| told.matches("WATCHDOG=1").count();
+        let while_it_lives = told(&socket, Duration::from_secs(2));
+        assert!(while_it_lives.contains("READY=1"), "{while_it_lives}");
+        assert!((5..=12).contains(&lives(&while_it_lives)), "{while_it_lives}");
+        agent.signal(Signal::STOP)?;
+        // What was sent before.
+        told(&socket, Duration::from_millis(100));
+        assert_eq!(told(&socket, Duration::from_secs(1)), "");
+        agent.signal(Signal::CONT)?;
+        assert!(lives(&told(&socket, Duration::from_secs(1))) > 0);
+        agent.kill9()?;
+        node.start()
     });
 }
 

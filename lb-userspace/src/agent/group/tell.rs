@@ -255,7 +255,6 @@ impl Group {
         match why {
             Why::Founder(n)
             | Why::Sync(n)
-            | Why::NoSession(n)
             | Why::Queue(n)
             | Why::Slots(n)
             | Why::Differs(n) => of(n, &text),

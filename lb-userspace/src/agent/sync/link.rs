@@ -25,7 +25,7 @@ use crate::sync::{
 const CHUNK: usize = 64 << 10;
 
 /// The code that a session is ended with when there are no more names.
-const ANEW: VarInt = VarInt::from_u32(4);
+const ANEW: VarInt = VarInt::from_u32(6);
 
 /// Fences and ends of resyncs that the agent may not have taken yet, per session: then nothing more is read of it.
 const NOTICES: usize = 64;

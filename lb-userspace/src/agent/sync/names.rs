@@ -1,8 +1,9 @@
 //! What the maps call things and what the group calls them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use lb_common::backend::DEAD;
 use lb_common::flow::{self, Entry};
 use lb_common::header::proto;
@@ -23,8 +24,18 @@ use crate::sync::{self, Flow, Kind, Range, Tables, View, range};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Served {
     pool: u16,
+    /// Of the pool; the maps may not have it yet.
+    identity: Option<u64>,
     /// Its idle timeout, seconds.
     idle: u32,
+}
+
+/// A backend of the maps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Backend {
+    id: u64,
+    pool: u16,
+    dead: bool,
 }
 
 /// Where a flow belongs.
@@ -43,32 +54,16 @@ pub struct Names {
     nodes: u8,
     key: hash::Key,
     vips: HashMap<vip::Key, Served>,
-    /// Identity and pool by index.
-    backends: HashMap<u16, (u64, u16)>,
+    /// By index.
+    backends: Vec<Option<Backend>>,
     indexes: HashMap<u64, u16>,
-    /// Identities by index.
-    pools: HashMap<u16, u64>,
-    dead: BTreeSet<u16>,
 }
 
 impl PartialEq for Names {
     /// Whether flows are called the same. The key never changes.
     fn eq(&self, other: &Self) -> bool {
-        (
-            self.own,
-            self.nodes,
-            &self.vips,
-            &self.backends,
-            &self.pools,
-            &self.dead,
-        ) == (
-            other.own,
-            other.nodes,
-            &other.vips,
-            &other.backends,
-            &other.pools,
-            &other.dead,
-        )
+        (self.own, self.nodes, &self.vips, &self.backends)
+            == (other.own, other.nodes, &other.vips, &other.backends)
     }
 }
 
@@ -90,24 +85,34 @@ impl Names {
     ) -> Self {
         let vips = idle.into_iter().filter_map(|(key, idle)| {
             let pool = applied.vips.get(&key).filter(|vip| vip.is_served())?.pool;
-            let idle = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX);
-            Some((key, Served { pool, idle }))
+            let served = Served {
+                pool,
+                identity: applied.pools.get(&pool).map(|pool| stable(untext(&pool.name), "")),
+                idle: u32::try_from(idle.as_secs()).unwrap_or(u32::MAX),
+            };
+            Some((key, served))
         });
-        let backends = applied.backends.iter();
-        let dead = backends.clone().filter(|(_, b)| b.entry.flags & DEAD != 0);
-        let pools = applied.pools.iter();
+        let last = applied.backends.keys().next_back().copied();
+        let mut backends = vec![None; last.map_or(0, |last| usize::from(last) + 1)];
+        for (&index, backend) in &applied.backends {
+            backends[usize::from(index)] = Some(Backend {
+                id: backend.info.id,
+                pool: backend.info.pool,
+                dead: backend.entry.flags & DEAD != 0,
+            });
+        }
         Self {
             own,
             nodes,
             key,
             vips: vips.collect(),
-            indexes: backends.clone().map(|(&i, b)| (b.info.id, i)).collect(),
-            dead: dead.map(|(&i, _)| i).collect(),
-            backends: backends.map(|(&i, b)| (i, (b.info.id, b.info.pool))).collect(),
-            pools: pools
-                .map(|(&i, pool)| (i, stable(untext(&pool.name), "")))
-                .collect(),
+            indexes: applied.backends.iter().map(|(&i, b)| (b.info.id, i)).collect(),
+            backends,
         }
+    }
+
+    fn backend(&self, index: u16) -> Option<&Backend> {
+        self.backends.get(usize::from(index))?.as_ref()
     }
 
     /// This node's place in `group.nodes`.
@@ -122,7 +127,7 @@ impl Names {
 
     /// The identity of a backend.
     pub(super) fn id(&self, backend: u16) -> Option<u64> {
-        self.backends.get(&backend).map(|&(id, _)| id)
+        self.backend(backend).map(|backend| backend.id)
     }
 
     fn served(&self, flow: &flow::Key) -> Option<(vip::Key, Served)> {
@@ -136,7 +141,7 @@ impl Names {
     pub(super) fn place(&self, flow: &flow::Key) -> Option<Place> {
         let (vip, served) = self.served(flow)?;
         let slot = of_hash(flow.tuple().hash(&self.key));
-        let &pool = self.pools.get(&served.pool)?;
+        let pool = served.identity?;
         Some(Place {
             vip,
             idle: served.idle,
@@ -198,13 +203,12 @@ impl View for Ground<'_> {
 
     fn is_home(&self, backend: u16, pool: u16) -> bool {
         self.names
-            .backends
-            .get(&backend)
-            .is_some_and(|&(_, home)| home == pool)
+            .backend(backend)
+            .is_some_and(|backend| backend.pool == pool)
     }
 
     fn is_dead(&self, backend: u16) -> bool {
-        self.names.dead.contains(&backend)
+        self.names.backend(backend).is_some_and(|backend| backend.dead)
     }
 
     fn place(&self, pool: u16, key: &flow::Key) -> u32 {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lb_common::flow::{self, Entry};
+use lb_common::flow::{self, Entry, PROBATION};
 use lb_common::tick::Tick;
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -328,13 +328,17 @@ fn begin_compare(core: &mut Core) -> Vec<Comparison> {
 
 /// Looks at one replica.
 fn look(core: &mut Core, compares: &mut [Comparison], (key, entry): &(flow::Key, Entry)) {
-    let Some((place, id)) = core.names.place(key).zip(core.names.id(entry.backend)) else {
-        return;
-    };
     let Some(place_of) = entry.owner.checked_sub(1) else {
         return;
     };
     let Some(comparison) = compares.iter_mut().find(|comparison| comparison.peer == place_of) else {
+        return;
+    };
+    // Neither in a sum nor ever stale; with many new flows most are.
+    if entry.state == PROBATION {
+        return;
+    }
+    let Some((place, id)) = core.names.place(key).zip(core.names.id(entry.backend)) else {
         return;
     };
     comparison.compare.take(key, entry, place.range, id);

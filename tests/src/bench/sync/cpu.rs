@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::setpriority_process;
 use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
 
 /// A thread of this process.
@@ -13,9 +14,12 @@ pub(super) struct Thread {
 }
 
 impl Thread {
-    /// The one that calls this, which stays on the CPU of this number from now on, if it may.
+    /// The one that calls this, which stays on the CPU of this number from now on, if it may, and comes before others as
+    /// the agent's threads do (`Nice=` in the unit).
     pub(super) fn this(core: usize) -> Result<Self> {
+        const NICE: i32 = -10;
         let id = gettid();
+        setpriority_process(Some(id), NICE)?;
         let allowed = sched_getaffinity(None)?;
         if allowed.is_set(core) {
             let mut only = CpuSet::new();
