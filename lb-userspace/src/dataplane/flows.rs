@@ -1,6 +1,7 @@
 //! The flow table: entries, misses, marks, limits.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use aya::maps::{HashMap, MapData, MapError};
@@ -88,6 +89,21 @@ impl Tables {
     }
 }
 
+/// A table's descriptor, for walks on another thread.
+#[derive(Debug)]
+pub struct Descriptor(Table, OwnedFd);
+
+impl Descriptor {
+    /// As [`Maps::walk`].
+    ///
+    /// # Errors
+    /// Where the kernel refuses.
+    pub fn walk(&self, walk: &mut Walk) -> Result<Vec<(Key, Entry)>, Error> {
+        let failed = failed(self.0, "bpf_map_lookup_batch");
+        walk.next::<Key, Entry>(&self.1).map_err(failed)
+    }
+}
+
 /// The tables of a protocol's own entries: confirmed, in probation.
 pub(super) const fn tables_of(protocol: u8) -> [Table; 2] {
     if protocol == proto::TCP {
@@ -161,6 +177,16 @@ impl Maps {
     pub fn remove_entries(&mut self, table: Table, keys: &[Key]) -> Result<usize, Error> {
         let data = &self.tables.0[table as usize].1;
         batch::delete(data.fd(), keys).map_err(failed(table, "bpf_map_delete_batch"))
+    }
+
+    /// A table's descriptor.
+    ///
+    /// # Errors
+    /// Where the kernel gives no further one.
+    pub fn descriptor(&self, table: Table) -> Result<Descriptor, Error> {
+        let data = &self.tables.0[table as usize].1;
+        let fd = data.fd().as_fd().try_clone_to_owned();
+        Ok(Descriptor(table, fd.map_err(failed(table, "dup"))?))
     }
 
     /// How many entries a table has room for.

@@ -103,6 +103,9 @@ mod tests {
         assert_eq!(taken(own, own, &[near.as_slice(), &[own]].concat()), 1000);
         let others = taken(own, own, &near);
         assert!((15..130).contains(&others), "{others}");
-        assert_eq!(of([Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()]).len(), of([[127, 0, 0, 1].into()]).len());
+        assert_eq!(
+            of([Ipv4Addr::LOCALHOST.to_ipv6_mapped().into()]).len(),
+            of([[127, 0, 0, 1].into()]).len()
+        );
     }
 }

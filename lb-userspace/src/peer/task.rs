@@ -548,7 +548,10 @@ impl Task {
                 && !self.certs.ends.trusts(&session.connection)
             {
                 session.connection.close(code::AUTHORITY, b"authority");
-                self.end(place, Some("its certificate's authority is trusted no longer".to_owned()));
+                self.end(
+                    place,
+                    Some("its certificate's authority is trusted no longer".to_owned()),
+                );
             }
         }
     }

@@ -131,6 +131,8 @@ pub struct Report {
     pub events: u64,
     /// Events that were lost since the program was loaded.
     pub lost: u64,
+    /// Time on a CPU that walks over tables took for reading, on a thread of their own.
+    pub read: Duration,
 }
 
 impl Report {

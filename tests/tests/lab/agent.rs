@@ -193,7 +193,10 @@ fn three_capabilities_are_enough() {
 fn told(socket: &UnixDatagram, within: Duration) -> String {
     let until = Instant::now() + within;
     let mut told = String::new();
-    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+    while let Some(left) = until
+        .checked_duration_since(Instant::now())
+        .filter(|left| !left.is_zero())
+    {
         socket.set_read_timeout(Some(left)).expect("a socket");
         let mut bytes = [0; 4096];
         if let Ok(length) = socket.recv(&mut bytes) {

@@ -41,6 +41,12 @@ pub(super) struct Core {
     pub(super) confirmed: [u64; 2],
     /// Own entries that were deleted while a walk looks for what a peer has asked for.
     pub(super) deleted: Option<HashSet<flow::Key>>,
+    /// How often replicas were written, ...
+    pub(super) written: u64,
+    /// ... and when there were none.
+    pub(super) bare: Option<u64>,
+    /// Time on a CPU of the thread that reads tables.
+    pub(super) read: Duration,
     /// There are digests to compare.
     pub(super) compare: Rc<Notify>,
     pub(super) plan: Plan,
@@ -76,6 +82,9 @@ impl Core {
             empty: [false; 2],
             confirmed: [0; 2],
             deleted: None,
+            written: 0,
+            bare: None,
+            read: Duration::ZERO,
             compare: Rc::new(Notify::new()),
             plan: Plan::default(),
             past: BTreeMap::new(),
@@ -317,6 +326,7 @@ impl Core {
             connected: self.links.keys().copied().collect(),
             events: self.events,
             lost: self.lost + self.dropped,
+            read: self.read,
         }
     }
 

@@ -62,6 +62,10 @@ fn execute(core: &mut Core, plan: &Plan) {
 
 /// Writes replicas; the flows for which there was no room.
 fn upsert(core: &mut Core, plan: &Plan) -> HashSet<flow::Key> {
+    if plan.upserts.is_empty() {
+        return HashSet::new();
+    }
+    core.written += 1;
     let (keys, entries): (Vec<_>, Vec<_>) = plan.upserts.iter().copied().unzip();
     match core.maps.set_entries(Table::Replicas, &keys, &entries) {
         Ok(refused) => refused.into_iter().map(|number| keys[number]).collect(),

@@ -87,7 +87,10 @@ impl Names {
             let pool = applied.vips.get(&key).filter(|vip| vip.is_served())?.pool;
             let served = Served {
                 pool,
-                identity: applied.pools.get(&pool).map(|pool| stable(untext(&pool.name), "")),
+                identity: applied
+                    .pools
+                    .get(&pool)
+                    .map(|pool| stable(untext(&pool.name), "")),
                 idle: u32::try_from(idle.as_secs()).unwrap_or(u32::MAX),
             };
             Some((key, served))

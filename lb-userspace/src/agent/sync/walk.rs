@@ -7,18 +7,22 @@ use std::time::{Duration, Instant};
 
 use lb_common::flow::{self, Entry, PROBATION};
 use lb_common::tick::Tick;
-use tokio::task::yield_now;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::task::{spawn_blocking, yield_now};
 use tokio::time::sleep;
 
 use super::core::{Core, Shared};
-use super::names::{OWN_TABLES, is_gone};
+use super::names::{OWN_TABLES, Place, is_gone};
 use crate::dataplane::batch::Walk;
-use crate::dataplane::flows::{Table, now};
+use crate::dataplane::flows::{Descriptor, Table, now};
 use crate::dataplane::maps::Maps;
 use crate::sync::{Compare, Flow, Kind, ORPHAN, Range, Round, Scope};
 
 /// Entries that are looked at in one go.
 const CHUNK: u32 = 1024;
+
+/// Entries that are read in one go where that happens aside.
+const READ: u32 = 4096;
 
 /// From one round to the next.
 const EVERY: Duration = Duration::from_secs(1);
@@ -46,6 +50,48 @@ const OWN: [Table; 4] = [
 /// The next entries of a walk; `None` where the kernel refuses, which ends it.
 fn next(core: &mut Core, table: Table, walk: &mut Walk) -> Option<Vec<(flow::Key, Entry)>> {
     core.maps.walk(table, walk).map_err(|e| core.fail(&e)).ok()
+}
+
+/// A walk that another thread does the reading of. In a large table with few entries the kernel looks for the next ones for ten
+/// milliseconds and more in one system call, and nothing else on this thread would have its turn. What it reads is a moment old.
+struct Aside {
+    table: Arc<Descriptor>,
+    walk: Walk,
+}
+
+impl Aside {
+    /// `None` where the kernel refuses.
+    fn begin(core: &mut Core, table: Table) -> Option<Self> {
+        let table = core.maps.descriptor(table).map_err(|e| core.fail(&e)).ok()?;
+        Some(Self {
+            table: Arc::new(table),
+            walk: Walk::by(READ),
+        })
+    }
+
+    /// The next entries, none at the end; `None` where the kernel refuses.
+    async fn next(&mut self, shared: &Shared) -> Option<Vec<(flow::Key, Entry)>> {
+        if self.walk.is_over() {
+            return Some(Vec::new());
+        }
+        let (table, mut walk) = (Arc::clone(&self.table), self.walk);
+        let read = spawn_blocking(move || {
+            let start = cpu_time();
+            let rows = table.walk(&mut walk);
+            (rows, walk, cpu_time().saturating_sub(start))
+        });
+        let (rows, walk, time) = read.await.ok()?;
+        self.walk = walk;
+        let core = &mut *shared.borrow_mut();
+        core.read += time;
+        rows.map_err(|e| core.fail(&e)).ok()
+    }
+}
+
+/// What this thread has had of a CPU.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// Tells a peer all own entries; a joiner also those whose owner is gone.
@@ -165,22 +211,33 @@ impl Walker {
     async fn round(shared: &Shared, numbers: std::ops::RangeInclusive<u32>) {
         let (mut walker, confirmed) = Self::begin(&mut shared.borrow_mut(), numbers);
         for (number, table) in OWN_TABLES.into_iter().enumerate() {
-            let mut walk = Walk::by(CHUNK);
-            while !walk.is_over() {
+            if walker.walk(shared, number, table).await.is_none() {
+                shared.borrow_mut().deleted = None;
+                return;
+            }
+        }
+        walker.end(&mut shared.borrow_mut(), confirmed);
+    }
+
+    /// `None` where the kernel refuses.
+    async fn walk(&mut self, shared: &Shared, number: usize, table: Table) -> Option<()> {
+        if shared.borrow().empty[number] {
+            return Some(());
+        }
+        let mut walk = Aside::begin(&mut shared.borrow_mut(), table)?;
+        while !walk.walk.is_over() {
+            let rows = walk.next(shared).await?;
+            self.counts[number] += rows.len();
+            for rows in rows.chunks(CHUNK as usize) {
                 {
                     let core = &mut *shared.borrow_mut();
-                    let Some(rows) = next(core, table, &mut walk) else {
-                        core.deleted = None;
-                        return;
-                    };
-                    walker.counts[number] += rows.len();
-                    rows.iter().for_each(|row| walker.take(core, row));
+                    rows.iter().for_each(|row| self.take(core, table, row));
                     core.transmit();
                 }
                 yield_now().await;
             }
         }
-        walker.end(&mut shared.borrow_mut(), confirmed);
+        Some(())
     }
 
     fn begin(core: &mut Core, numbers: std::ops::RangeInclusive<u32>) -> (Self, [u64; 2]) {
@@ -202,7 +259,7 @@ impl Walker {
         (walker, core.confirmed)
     }
 
-    fn take(&mut self, core: &mut Core, (key, entry): &(flow::Key, Entry)) {
+    fn take(&mut self, core: &mut Core, table: Table, (key, entry): &(flow::Key, Entry)) {
         let Some((place, id)) = core.names.place(key).zip(core.names.id(entry.backend)) else {
             return;
         };
@@ -216,9 +273,7 @@ impl Walker {
             .iter()
             .any(|round| round.is_refresh_due(entry, range, period))
         {
-            let mono = core.mono();
-            core.outbox
-                .push(&place.flow(Kind::Refresh, *key, *entry, id), now(), mono);
+            refresh(core, table, key, &place);
         }
         if self.asked.values().any(|ranges| ranges.contains(&range)) {
             let flow = place.flow(Kind::Snapshot, *key, *entry, id);
@@ -253,6 +308,18 @@ impl Walker {
     }
 }
 
+/// Tells peers that an entry was used, if it is still there: told behind its deletion it would come back.
+fn refresh(core: &mut Core, table: Table, key: &flow::Key, place: &Place) {
+    let Ok(Some(entry)) = core.maps.entry(table, key) else {
+        return;
+    };
+    if let Some(id) = core.names.id(entry.backend) {
+        let mono = core.mono();
+        core.outbox
+            .push(&place.flow(Kind::Refresh, *key, entry, id), now(), mono);
+    }
+}
+
 /// Compares what peers say of their entries with what is held of them, whenever one says it.
 pub(super) async fn comparisons(shared: Shared) {
     let ready = Rc::clone(&shared.borrow().compare);
@@ -267,19 +334,8 @@ pub(super) async fn comparisons(shared: Shared) {
 /// One walk over all replicas, for every peer that has sent a digest.
 async fn compare(shared: &Shared) {
     let mut compares = begin_compare(&mut shared.borrow_mut());
-    if compares.is_empty() {
+    if compares.is_empty() || look_at_all(shared, &mut compares).await.is_none() {
         return;
-    }
-    let mut walk = Walk::by(CHUNK);
-    while !walk.is_over() {
-        {
-            let core = &mut *shared.borrow_mut();
-            let Some(rows) = next(core, Table::Replicas, &mut walk) else {
-                return;
-            };
-            rows.iter().for_each(|row| look(core, &mut compares, row));
-        }
-        yield_now().await;
     }
     let core = &mut *shared.borrow_mut();
     for Comparison {
@@ -301,6 +357,30 @@ async fn compare(shared: &Shared) {
             link.repairs.clear();
         }
     }
+}
+
+/// `None` where the kernel refuses.
+async fn look_at_all(shared: &Shared, compares: &mut [Comparison]) -> Option<()> {
+    let written = shared.borrow().written;
+    if shared.borrow().bare == Some(written) {
+        return Some(());
+    }
+    let (mut walk, mut count) = (Aside::begin(&mut shared.borrow_mut(), Table::Replicas)?, 0);
+    while !walk.walk.is_over() {
+        let rows = walk.next(shared).await?;
+        count += rows.len();
+        for rows in rows.chunks(CHUNK as usize) {
+            {
+                let core = &mut *shared.borrow_mut();
+                rows.iter().for_each(|row| look(core, compares, row));
+            }
+            yield_now().await;
+        }
+    }
+    if count == 0 {
+        shared.borrow_mut().bare = Some(written);
+    }
+    Some(())
 }
 
 /// One peer's digest, compared.

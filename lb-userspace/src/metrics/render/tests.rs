@@ -226,6 +226,7 @@ fn records() -> Shown {
         connected: BTreeSet::from([1]),
         events: 9,
         lost: 3,
+        read: Duration::ZERO,
     };
     Shown {
         nodes: ["lb1", "lb2"].map(str::to_owned).into(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::process::setpriority_process;
-use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
+use rustix::thread::gettid;
 
 /// A thread of this process.
 pub(super) struct Thread {
@@ -14,18 +14,11 @@ pub(super) struct Thread {
 }
 
 impl Thread {
-    /// The one that calls this, which stays on the CPU of this number from now on, if it may, and comes before others as
-    /// the agent's threads do (`Nice=` in the unit).
-    pub(super) fn this(core: usize) -> Result<Self> {
+    /// The one that calls this, which comes before others from now on as the agent's threads do (`Nice=` in the unit).
+    pub(super) fn this() -> Result<Self> {
         const NICE: i32 = -10;
         let id = gettid();
         setpriority_process(Some(id), NICE)?;
-        let allowed = sched_getaffinity(None)?;
-        if allowed.is_set(core) {
-            let mut only = CpuSet::new();
-            only.set(core);
-            sched_setaffinity(None, &only)?;
-        }
         let statistics = PathBuf::from(format!("/proc/self/task/{}/schedstat", id.as_raw_nonzero()));
         Ok(Self { statistics })
     }

@@ -1,7 +1,7 @@
 //! `bench sync`: flow replication between two nodes on this machine: their own programs and maps, QUIC over loopback.
 //!
 //! A flow's lag is the time from the packet, which a run of the program gets, to the replica in the other node's map. What
-//! a core could do is what the peers' thread of each node did, by its time on a CPU; loopback makes the sender's thread do a part
+//! a core could do is what the peers' thread of each node did, by its time on a CPU and that of the thread that reads tables for it; loopback makes the sender's thread do a part
 //! of the kernel's work for the receiver, so both figures are low rather than high.
 
 mod cpu;
@@ -113,8 +113,8 @@ pub fn measure(effort: Effort, interrupt: &Interrupt, mut begin: impl FnMut(&str
     begin("a join");
     let join = measure_join(effort.join, effort.room())?;
     let (site, mut a, mut b) = pair(effort.room())?;
-    a.start(&site, 0)?;
-    b.start(&site, 1)?;
+    a.start(&site)?;
+    b.start(&site)?;
     a.await_synced()?;
     b.await_synced()?;
     let mut first = 0;
@@ -159,11 +159,11 @@ fn pair(room: u32) -> Result<(Site, Node, Node)> {
 fn measure_join(flows: u32, room: u32) -> Result<Join> {
     let (site, mut a, mut b) = pair(room)?;
     a.fill(flows)?;
-    a.start(&site, 0)?;
+    a.start(&site)?;
     // What the first look at an own table costs is no part of a join.
     std::thread::sleep(Duration::from_millis(1500));
     let (start, before) = (Instant::now(), a.cpu()?);
-    b.start(&site, 1)?;
+    b.start(&site)?;
     b.await_synced()?;
     let seconds = start.elapsed().as_secs_f64();
     let cpu = [a.cpu()?.saturating_sub(before), b.cpu()?];

@@ -141,8 +141,8 @@ impl Node {
         })
     }
 
-    /// Begins to talk. `core`: the CPU on which the peers' thread stays, if the machine has so many.
-    pub(super) fn start(&mut self, site: &Site, core: usize) -> Result<()> {
+    /// Begins to talk.
+    pub(super) fn start(&mut self, site: &Site) -> Result<()> {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (told, notices) = mpsc::unbounded_channel();
         let (report, seen) = watch::channel(Arc::default());
@@ -163,7 +163,7 @@ impl Node {
         let handler: peer::StreamHandler = Box::new(move |links| {
             Box::pin(async move {
                 // Nobody waits any more where the bench has failed.
-                let _ = say.send(Thread::this(core));
+                let _ = say.send(Thread::this());
                 if let Err(e) = run(setup, links).await {
                     eprintln!("flow records: {e}");
                 }
@@ -198,9 +198,11 @@ impl Node {
         bail!("the nodes have not told each other everything within {PATIENCE:?}")
     }
 
-    /// Time on a CPU of the peers' thread so far.
+    /// Time on a CPU so far of the peers' thread, and of the one that reads tables for it.
     pub(super) fn cpu(&mut self) -> Result<Duration> {
-        cpu::time(&self.talk()?.thread)
+        let talk = self.talk()?;
+        let read = talk.seen.borrow().read;
+        Ok(cpu::time(&talk.thread)? + read)
     }
 
     /// The report of the last second.
