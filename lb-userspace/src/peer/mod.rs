@@ -43,6 +43,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rustix::net::sockopt;
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tracing::error;
@@ -203,6 +205,11 @@ pub fn start(group: &Group, own: usize, accept: StreamHandler) -> Result<Peers, 
         .enable_all()
         // Timers and sockets are looked at often, however much there is to do: heartbeats are due.
         .event_interval(8)
+        // What is done aside gives way to the thread itself.
+        .on_thread_start(|| {
+            // It may: only to come before others needs a privilege.
+            let _ = setpriority_process(Some(gettid()), ASIDE);
+        })
         .build()
         .map_err(Error::Thread)?;
     let count = group.nodes.len();
@@ -238,6 +245,9 @@ pub fn start(group: &Group, own: usize, accept: StreamHandler) -> Result<Peers, 
         thread: Some(thread),
     })
 }
+
+/// The nice value of threads that block for this one.
+const ASIDE: i32 = 5;
 
 /// Whether [`start`] would work.
 ///

@@ -56,14 +56,14 @@ fn syn(n: u32) -> Vec<u8> {
     frame
 }
 
-/// Begins `per_second` flows a second, from number `first` on, for a while. `there` are the maps of the other node.
-pub(super) fn run(program: &Xdp, there: &Maps, first: u32, per_second: u32, time: Duration) -> Result<Made> {
+/// Begins `per_second` flows a second for a while. `there` are the maps of the other node.
+pub(super) fn run(program: &Xdp, there: &Maps, per_second: u32, time: Duration) -> Result<Made> {
     let (watch, watched) = channel();
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         let (maps, stopped) = (there, &stop);
         let observer = scope.spawn(move || observe(maps, &watched, stopped));
-        let made = produce(program, &watch, first, per_second, time);
+        let made = produce(program, &watch, per_second, time);
         stop.store(true, Ordering::Relaxed);
         let (lag, missing) = observer
             .join()
@@ -81,7 +81,6 @@ pub(super) fn run(program: &Xdp, there: &Maps, first: u32, per_second: u32, time
 fn produce(
     program: &Xdp,
     watch: &Sender<(u32, Instant)>,
-    first: u32,
     per_second: u32,
     time: Duration,
 ) -> Result<(u32, Duration)> {
@@ -90,9 +89,8 @@ fn produce(
     while start.elapsed() < time {
         let due = (start.elapsed().as_secs_f64() * f64::from(per_second)) as u32;
         while made < due {
-            let number = first + made;
             let began = Instant::now();
-            let frame = syn(number);
+            let frame = syn(made);
             let result = program.test_run(TestRunOptions {
                 data_in: Some(&frame),
                 ..TestRunOptions::default()
@@ -103,7 +101,7 @@ fn produce(
                 result.return_value
             );
             if made % every == 0 {
-                watch.send((number, began)).context("the observer")?;
+                watch.send((made, began)).context("the observer")?;
             }
             made += 1;
         }

@@ -26,8 +26,8 @@ pub const RATES: [u32; 3] = [1_000, 50_000, 200_000];
 const JUDGED: u32 = 50_000;
 /// Flows of a node that another one joins.
 pub const JOIN: u32 = 1_000_000;
-/// Room for own flows, at least; twice as many replicas.
-const ROOM: u32 = 1 << 16;
+/// Room for own flows, at least: the default. There is twice as much for replicas.
+const ROOM: u32 = lb_common::abi::FLOWS;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -38,12 +38,9 @@ pub struct Effort {
     pub join: u32,
 }
 
-impl Effort {
-    /// Room for own flows, by which there is room for all replicas of all rates.
-    fn room(self) -> u32 {
-        let records = self.time.as_secs_f64() * RATES.map(f64::from).iter().sum::<f64>();
-        self.join.max(records as u32).max(ROOM).next_power_of_two()
-    }
+/// Room for so many flows, of which none ends.
+fn room(flows: u32) -> u32 {
+    flows.max(ROOM).next_power_of_two()
 }
 
 /// All results.
@@ -111,22 +108,15 @@ pub struct Join {
 /// Without root, where the nodes don't find together, and when it is interrupted.
 pub fn measure(effort: Effort, interrupt: &Interrupt, mut begin: impl FnMut(&str)) -> Result<Report> {
     begin("a join");
-    let join = measure_join(effort.join, effort.room())?;
-    let (site, mut a, mut b) = pair(effort.room())?;
-    a.start(&site)?;
-    b.start(&site)?;
-    a.await_synced()?;
-    b.await_synced()?;
-    let mut first = 0;
-    let mut rates = Vec::new();
+    let join = measure_join(effort.join, room(effort.join))?;
+    let (mut rates, mut bytes_per_record) = (Vec::new(), 0.0);
     for wanted in RATES {
         interrupt.check()?;
         begin(&format!("{wanted} records per second"));
-        let (rate, made) = measure_rate(&mut a, &mut b, first, wanted, effort.time)?;
+        let (rate, bytes) = measure_rate(wanted, effort.time)?;
         rates.push(rate);
-        first += made;
+        bytes_per_record = bytes;
     }
-    let sent = status(&mut a, 1)?.sent;
     let judged = rates
         .iter()
         .find(|rate| rate.wanted == JUDGED)
@@ -140,7 +130,7 @@ pub fn measure(effort: Effort, interrupt: &Interrupt, mut begin: impl FnMut(&str
         max_records_per_s: last.per_core[0].min(last.per_core[1]),
         join_1m_s: round(join.seconds * f64::from(JOIN) / f64::from(join.flows)),
         join,
-        bytes_per_record: round(sent.bytes as f64 / sent.records as f64),
+        bytes_per_record,
         rates,
     })
 }
@@ -178,10 +168,16 @@ fn measure_join(flows: u32, room: u32) -> Result<Join> {
     })
 }
 
-fn measure_rate(a: &mut Node, b: &mut Node, first: u32, wanted: u32, time: Duration) -> Result<(Rate, u32)> {
+/// A rate, and the bytes of a record.
+fn measure_rate(wanted: u32, time: Duration) -> Result<(Rate, f64)> {
+    let (site, mut a, mut b) = pair(room((f64::from(wanted) * time.as_secs_f64()) as u32))?;
+    a.start(&site)?;
+    b.start(&site)?;
+    a.await_synced()?;
+    b.await_synced()?;
     let (lost, start) = (a.maps.lost_events()?.packets, [a.cpu()?, b.cpu()?]);
     let began = Instant::now();
-    let made = load::run(&a.program()?, &b.open()?, first, wanted, time)?;
+    let made = load::run(&a.program()?, &b.open()?, wanted, time)?;
     let over = began.elapsed().as_secs_f64();
     let cpu = [a.cpu()? - start[0], b.cpu()? - start[1]].map(|cpu| cpu.as_secs_f64());
     let ms = |share: f64| round(made.lag.value_at_quantile(share) as f64 / 1000.0);
@@ -196,7 +192,8 @@ fn measure_rate(a: &mut Node, b: &mut Node, first: u32, wanted: u32, time: Durat
         cpu: cpu.map(|cpu| round(cpu / over)),
         per_core: cpu.map(|cpu| (f64::from(made.flows) / cpu).round()),
     };
-    Ok((rate, made.flows))
+    let sent = status(&mut a, 1)?.sent;
+    Ok((rate, round(sent.bytes as f64 / sent.records as f64)))
 }
 
 fn round(value: f64) -> f64 {
