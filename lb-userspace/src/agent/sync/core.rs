@@ -41,10 +41,6 @@ pub(super) struct Core {
     pub(super) confirmed: [u64; 2],
     /// Own entries that were deleted while a walk looks for what a peer has asked for.
     pub(super) deleted: Option<HashSet<flow::Key>>,
-    /// How often replicas were written, ...
-    pub(super) written: u64,
-    /// ... and when there were none.
-    pub(super) bare: Option<u64>,
     /// Time on a CPU of the thread that reads tables.
     pub(super) read: Duration,
     /// There are digests to compare.
@@ -82,8 +78,6 @@ impl Core {
             empty: [false; 2],
             confirmed: [0; 2],
             deleted: None,
-            written: 0,
-            bare: None,
             read: Duration::ZERO,
             compare: Rc::new(Notify::new()),
             plan: Plan::default(),

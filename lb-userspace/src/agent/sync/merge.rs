@@ -65,7 +65,6 @@ fn upsert(core: &mut Core, plan: &Plan) -> HashSet<flow::Key> {
     if plan.upserts.is_empty() {
         return HashSet::new();
     }
-    core.written += 1;
     let (keys, entries): (Vec<_>, Vec<_>) = plan.upserts.iter().copied().unzip();
     match core.maps.set_entries(Table::Replicas, &keys, &entries) {
         Ok(refused) => refused.into_iter().map(|number| keys[number]).collect(),

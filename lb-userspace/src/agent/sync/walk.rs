@@ -221,9 +221,6 @@ impl Walker {
 
     /// `None` where the kernel refuses.
     async fn walk(&mut self, shared: &Shared, number: usize, table: Table) -> Option<()> {
-        if shared.borrow().empty[number] {
-            return Some(());
-        }
         let mut walk = Aside::begin(&mut shared.borrow_mut(), table)?;
         while !walk.walk.is_over() {
             let rows = walk.next(shared).await?;
@@ -361,14 +358,9 @@ async fn compare(shared: &Shared) {
 
 /// `None` where the kernel refuses.
 async fn look_at_all(shared: &Shared, compares: &mut [Comparison]) -> Option<()> {
-    let written = shared.borrow().written;
-    if shared.borrow().bare == Some(written) {
-        return Some(());
-    }
-    let (mut walk, mut count) = (Aside::begin(&mut shared.borrow_mut(), Table::Replicas)?, 0);
+    let mut walk = Aside::begin(&mut shared.borrow_mut(), Table::Replicas)?;
     while !walk.walk.is_over() {
         let rows = walk.next(shared).await?;
-        count += rows.len();
         for rows in rows.chunks(CHUNK as usize) {
             {
                 let core = &mut *shared.borrow_mut();
@@ -376,9 +368,6 @@ async fn look_at_all(shared: &Shared, compares: &mut [Comparison]) -> Option<()>
             }
             yield_now().await;
         }
-    }
-    if count == 0 {
-        shared.borrow_mut().bare = Some(written);
     }
     Some(())
 }
