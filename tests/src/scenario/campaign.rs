@@ -72,9 +72,10 @@ impl Campaign {
         }
     }
 
-    /// All moments and both algorithms, `runs` times each, and every control.
+    /// All moments and both algorithms, `runs` times each, and every control, with fewer connections: they show that something
+    /// breaks.
     pub fn death_matrix(connections: u32, runs: usize) -> Self {
-        let each = |guards| {
+        let each = |guards, connections| {
             let spreads = [Spread::Resilient, Spread::Threshold];
             spreads.into_iter().flat_map(move |spread| {
                 OFFSETS.map(|offset| Try {
@@ -83,11 +84,11 @@ impl Campaign {
                 })
             })
         };
-        let tries = each(Guards::ALL);
+        let control = |guards| each(guards, connections.min(2000));
         Self {
             name: "node-death",
-            tries: tries.flat_map(|given| vec![given; runs]).collect(),
-            controls: Guards::CONTROLS.into_iter().flat_map(each).collect(),
+            tries: (0..runs).flat_map(|_| each(Guards::ALL, connections)).collect(),
+            controls: Guards::CONTROLS.into_iter().flat_map(control).collect(),
         }
     }
 
@@ -129,18 +130,22 @@ impl Campaign {
         self
     }
 
-    /// Runs all of it; `progress` hears in words what goes on.
+    /// Runs all of it, controls first; `progress` hears in words what goes on. Where it is interrupted, what came of it until then
+    /// is told, as no good campaign.
     pub fn run(&self, interrupt: &Interrupt, mut progress: impl FnMut(&str)) -> Result<Findings, LabError> {
         let all = self.tries.len() + self.controls.len();
         let mut trials = Vec::new();
-        for (nth, given) in self.tries.iter().chain(&self.controls).enumerate() {
+        for (nth, given) in self.controls.iter().chain(&self.tries).enumerate() {
             let (event, guards) = (given.event.label(), given.guards.label());
             progress(&format!(
                 "{} of {all}: {event}, {guards}, {:?}",
                 nth + 1,
                 given.spread
             ));
-            let trial = given.run(interrupt)?;
+            let trial = match given.run(interrupt) {
+                Err(LabError::Interrupted) if !trials.is_empty() => break,
+                result => result?,
+            };
             let outcome = &trial.outcome;
             progress(&format!(
                 "{} of {all}: {} of {} connections broke, {} moved, gap {:.0} ms",
@@ -152,8 +157,15 @@ impl Campaign {
             ));
             trials.push(trial);
         }
-        let controls = trials.split_off(self.tries.len());
-        Ok(Findings::new(self.name, trials, controls))
+        let done = trials.len();
+        let tries = trials.split_off(self.controls.len().min(done));
+        let mut findings = Findings::new(self.name, tries, trials);
+        if done < all {
+            findings
+                .problems
+                .push(format!("interrupted after {done} of {all}"));
+        }
+        Ok(findings)
     }
 }
 
