@@ -194,12 +194,14 @@ fn every(period: Duration) -> Interval {
     interval
 }
 
-/// When the interval says so; never, where there is none.
-async fn tick(interval: &mut Option<Interval>) {
-    match interval {
-        Some(interval) => drop(interval.tick().await),
+/// Tells systemd's watchdog, where there is one, when it is time to: an agent that hangs blocks its group's changes, while the thread of
+/// its peers goes on beating.
+async fn feed(watchdog: &mut Option<Interval>) {
+    match watchdog {
+        Some(watchdog) => drop(watchdog.tick().await),
         None => std::future::pending().await,
     }
+    notify(&[NotifyState::Watchdog]);
 }
 
 async fn serve(
@@ -212,7 +214,6 @@ async fn serve(
     let mut refresh = every(REFRESH_EVERY);
     let mut again = every(LOOK_AGAIN_EVERY);
     again.reset();
-    // An agent that hangs blocks its group's changes, while the thread of its peers goes on beating.
     let mut watchdog = sd_notify::watchdog_enabled().map(|patience| every(patience / 3));
     let mut checked = controller.effective().pools.clone();
     side.checks.configure(controller.effective());
@@ -266,10 +267,7 @@ async fn serve(
             () = sleep_until(turn.unwrap_or_else(Instant::now).into()), if turn.is_some() => {
                 turned(desk, controller).await
             }
-            () = tick(&mut watchdog) => {
-                notify(&[NotifyState::Watchdog]);
-                true
-            }
+            () = feed(&mut watchdog) => true,
             _ = refresh.tick() => survive(controller.refresh().await, controller).await,
             _ = again.tick() => {
                 desk.time_passed(controller).await;
