@@ -79,7 +79,7 @@ pub(crate) fn verify(root: &Path, args: &VerifyArgs) -> Result<()> {
     become_bench(root, Profile::Dev, &words)
 }
 
-/// Both gates of CI: the budget, and the ratio to the reference.
+/// Both gates of CI: the budget, and the ratio to the baseline.
 ///
 /// # Errors
 /// When one of them fails.

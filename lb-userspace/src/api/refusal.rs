@@ -214,8 +214,7 @@ impl Refusal {
             },
             Self::NotAgreed(not) => match &not.why {
                 Why::Silent(_) => {
-                    "`lbctl peers` says how they are; `lbctl peers forget NODE` goes on without one"
-                        .to_owned()
+                    "`lbctl peers` says how they are; `lbctl forget NODE` goes on without one".to_owned()
                 }
                 Why::Busy(_) | Why::Lost(_) | Why::Behind(_) => {
                     "look at `lbctl config show`, and ask again".to_owned()

@@ -8,6 +8,7 @@ impl Page {
     pub(super) fn sync(&mut self, shown: &Shown) {
         self.one(&table::SYNC_EVENTS, real(shown.report.events));
         self.one(&table::SYNC_LOST, real(shown.report.lost));
+        self.one(&table::SYNC_READ, shown.report.read.as_secs_f64());
         self.of_peers(shown, &table::SYNC_SESSION, |peer| truth(peer.is_connected));
         let lags = shown.peers().flat_map(|peer| {
             let lag = &peer.status.sent.lag;

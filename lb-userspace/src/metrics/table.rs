@@ -192,7 +192,7 @@ metrics! {
         PEER_DIFFERS Gauge "tandem_peer_differs_seconds" ["peer", "what"]
             "For how long another node that lives has had something else than this one while both are ready; 0 where they agree."
         PEER_REFUSED Counter "tandem_peer_refused_total" ["reason"]
-            "Connections, streams and datagrams that were refused, by reason."
+            "Connections, streams and datagrams that were refused, by reason. Of what comes from elsewhere than a node (stranger) one in 16 is seen."
         CERTIFICATE_EXPIRY Gauge "tandem_certificate_expiry_timestamp_seconds" ["certificate"]
             "Until when a certificate is good, Unix time; certificate: ca, own, or the name of another node as peer:NAME."
         CERTIFICATE_RELOAD Gauge "tandem_certificate_reload_successful" []
@@ -202,6 +202,8 @@ metrics! {
         SYNC_EVENTS Counter "tandem_sync_events_total" [] "What the program told of its flows, since the agent started."
         SYNC_LOST Counter "tandem_sync_events_lost_total" []
             "What it could not tell since it was loaded, as the agent did not read fast enough: repaired within seconds."
+        SYNC_READ Counter "tandem_sync_table_read_seconds_total" []
+            "Time on a CPU for reading whole flow tables, once a second each, since the agent started."
         SYNC_SESSION Gauge "tandem_sync_session" ["peer"] "1 where flow records can pass between this node and another one."
         SYNC_LAG Gauge "tandem_sync_lag_seconds" ["peer", "share"]
             "From an event here to its entry at another node and the answer, over the last minute at most; quantile: 0.5, 0.99."

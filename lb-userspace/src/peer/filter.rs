@@ -97,8 +97,9 @@ mod tests {
     #[test]
     fn all_of_an_ipv6_address_counts() {
         let own = IpAddr::from(Ipv6Addr::LOCALHOST);
-        let near: Vec<IpAddr> = (0..4)
-            .map(|word| Ipv6Addr::from_bits(1 ^ 1 << (32 * word + 1)).into())
+        // As many as a group has nodes, with the own one.
+        let near: Vec<IpAddr> = (0..63)
+            .map(|bit| Ipv6Addr::from_bits(1 ^ 1 << (2 * bit + 1)).into())
             .collect();
         assert_eq!(taken(own, own, &[near.as_slice(), &[own]].concat()), 1000);
         let others = taken(own, own, &near);

@@ -51,6 +51,8 @@ pub(super) mod code {
     pub(in crate::peer) const BEHIND: VarInt = VarInt::from_u32(4);
     /// The certificate's authority is trusted no longer.
     pub(in crate::peer) const AUTHORITY: VarInt = VarInt::from_u32(5);
+    /// There are no more names for its stream of flow records.
+    pub(in crate::peer) const NAMES: VarInt = VarInt::from_u32(6);
 }
 
 /// What tasks tell the thread's loop.
@@ -364,6 +366,11 @@ impl Judge {
         Self { connection, reports }
     }
 
+    /// Ends the session without blame; the next one begins with new names.
+    pub fn begin_anew(&self) {
+        self.connection.close(code::NAMES, b"names");
+    }
+
     /// Ends the session. To be called on the peers' thread.
     pub fn refuse(&self, refusal: Refusal) {
         self.connection.close(code::PROTOCOL, refusal.name().as_bytes());
@@ -383,6 +390,12 @@ pub(super) fn words(error: &ConnectionError) -> String {
         }
         ConnectionError::ApplicationClosed(close) if close.error_code == code::AUTHORITY => {
             "it trusts the authority of this node's certificate no longer".to_owned()
+        }
+        ConnectionError::ApplicationClosed(close) if close.error_code == code::BEHIND => {
+            "this node took less than it was sent".to_owned()
+        }
+        ConnectionError::ApplicationClosed(close) if close.error_code == code::NAMES => {
+            "its flow records need new names".to_owned()
         }
         ConnectionError::ApplicationClosed(close) if close.error_code == code::STOP => {
             "it has stopped".to_owned()

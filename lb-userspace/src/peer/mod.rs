@@ -47,7 +47,7 @@ use rustix::process::setpriority_process;
 use rustix::thread::gettid;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
-use tracing::error;
+use tracing::{error, warn};
 
 pub use facts::{Common, Differs, Facts, Phase, VERSION_MAX, same_config};
 pub use fsm::{Life, Liveness};
@@ -280,7 +280,10 @@ fn bind(address: SocketAddr, nodes: &[SocketAddr]) -> io::Result<std::net::UdpSo
     }
     socket.set_send_buffer_size(ROOM)?;
     socket.set_nonblocking(true)?;
-    socket.attach_filter(&filter::of(nodes.iter().map(SocketAddr::ip)))?;
+    // `net.core.optmem_max` bounds it. Without it strangers are refused all the same, at more cost.
+    if let Err(e) = socket.attach_filter(&filter::of(nodes.iter().map(SocketAddr::ip))) {
+        warn!("the kernel takes no filter for the peers' socket: {e}");
+    }
     socket.bind(&address.into())?;
     Ok(socket.into())
 }

@@ -401,6 +401,11 @@ impl Task {
             connection.close(code::PROTOCOL, b"order");
             return self.refuse(Refusal::Protocol, "a node calls that should be called");
         }
+        // The handshake may have begun before the authority was taken away.
+        if !self.certs.ends.trusts(&connection) {
+            connection.close(code::AUTHORITY, b"authority");
+            return self.refuse(Refusal::Authority, &connection.remote_address().to_string());
+        }
         self.sessions += 1;
         let session = self.sessions;
         self.replaced(usize::from(place));

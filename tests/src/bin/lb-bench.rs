@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
-use lb_tests::bench::against::Other;
+use lb_tests::bench::against::{self, Other};
 use lb_tests::bench::budget::{BASELINE, Budget, PATH};
 use lb_tests::bench::case::{self, Case};
 use lb_tests::bench::xdp::{self, Effort};
 use lb_tests::bench::{lab, ring, sync, verify, world};
 use lb_tests::claim;
 use lb_tests::wait::Interrupt;
+use lb_userspace::dataplane::object::LB_XDP;
 use serde::Serialize;
 
 /// Measures what the data plane costs.
@@ -232,6 +233,13 @@ fn gate(root: &Path) -> Result<bool> {
         revision: BASELINE.to_owned(),
         object: std::fs::read(root.join(BASELINE)).with_context(|| format!("can't read {BASELINE}"))?,
     };
+    let differences = against::differences(LB_XDP, &baseline.object)?;
+    ensure!(
+        differences.is_empty(),
+        "lb_xdp has maps of other shapes than {BASELINE}:\n  {}\nReplace it by the object of the revision before \
+         (docs/adr/0006-bench.md), with its sum in {PATH}.",
+        differences.join("\n  ")
+    );
     let mut good = !budget.ratios.is_empty();
     for (name, recorded) in &budget.ratios {
         let case = case_named(name).map_err(|e| anyhow!("{PATH}: no case {name}; {e}"))?;

@@ -60,8 +60,9 @@ impl Campaign {
     /// A death at two moments, and a control: about a minute.
     pub fn death(connections: u32) -> Self {
         let base = base(Event::Death(5), connections, Spread::Resilient);
+        // The first is before COMMIT, the second after it.
         let later = Try {
-            event: Event::Death(500),
+            event: Event::Death(5000),
             spread: Spread::Threshold,
             ..base
         };
@@ -316,10 +317,11 @@ mod tests {
             guards: Guards::ALL.label(),
             moved_after_ms: Some(31),
             changed_after_ms: 20,
-            apart_ms: None,
+            early: false,
             joined_after_ms: None,
             outcome: Outcome {
                 connections: 100,
+                flows: 10,
                 broken,
                 longest_gap_ms: gap,
                 ..Outcome::default()
@@ -337,7 +339,7 @@ mod tests {
         let broken = Findings::new("x", vec![trial(event, 1, 40.0)], vec![trial(event, 7, 0.0)]);
         assert_eq!(broken.problems, ["death at +5 ms: 1 connections broke"]);
         let early = Trial {
-            apart_ms: Some(21),
+            early: true,
             ..trial(Event::Partition(APART), 0, 40.0)
         };
         let early = Findings::new("x", vec![early], vec![trial(event, 7, 0.0)]);

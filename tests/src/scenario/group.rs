@@ -130,7 +130,8 @@ struct Given {
     node: usize,
     /// Nobody waits for it any more.
     moot: Arc<AtomicBool>,
-    thread: thread::JoinHandle<Result<(), LabError>>,
+    /// Its end.
+    thread: thread::JoinHandle<Result<Instant, LabError>>,
 }
 
 impl Setting {
@@ -167,6 +168,11 @@ impl Setting {
 }
 
 impl Operator {
+    /// Whether the nodes are one group.
+    pub const fn is_together(&self) -> bool {
+        self.together
+    }
+
     /// Begins 'drain 1, add 2 backends' at this moment, or now if it is over: on the first of `live` in a group, on each of them where nodes act alone. Whoever is not
     /// among them has it in its file when it comes back, if it acts alone.
     pub fn drain_and_add(&mut self, lab: &Lab, live: &[usize], at: Instant) -> Result<Change, LabError> {
@@ -193,6 +199,7 @@ impl Operator {
                     commands
                         .into_iter()
                         .try_for_each(|command| patiently(command, &moot))
+                        .map(|()| Instant::now())
                 }
             });
             Given { node, moot, thread }
@@ -204,22 +211,43 @@ impl Operator {
     }
 }
 
+/// Whether a node tracks slots.
+pub(super) fn is_tracking(node: &Node) -> Result<bool, LabError> {
+    let rings = node.lbctl_json(&["ring"])?;
+    let pools = rings["pools"].as_array().expect("a list");
+    Ok(pools.iter().any(|pool| pool["tracked"] != 0))
+}
+
+/// Whether a node has moved all slots of the drained backend in some pool.
+pub(super) fn has_drained(node: &Node) -> Result<bool, LabError> {
+    for pool in &node.config().pools {
+        let rows = node.lbctl_json(&["ring", &pool.name, "--by-backend"])?;
+        let rows = rows["backends"].as_array().expect("a list");
+        let is_there = |row: &serde_json::Value| row["backend"] == DRAINED && row["ranges"] != "";
+        if !rows.iter().any(is_there) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 impl Change {
-    /// Waits until it is made, on all nodes but those in `dead`. Returns the time that it took.
+    /// Waits until it is made, on all nodes but those in `dead`. Returns the time that it took from its begin.
     pub fn wait(self, dead: &[usize]) -> Result<Duration, LabError> {
         for given in &self.orders {
             given.moot.store(dead.contains(&given.node), Ordering::Relaxed);
         }
+        let mut end = self.begun;
         for given in self.orders {
             let made = given
                 .thread
                 .join()
                 .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             if !dead.contains(&given.node) {
-                made?;
+                end = end.max(made?);
             }
         }
-        Ok(self.begun.elapsed())
+        Ok(end - self.begun)
     }
 }
 

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::crowd::{Crowd, Outcome, Probe, Running};
-use super::group::{Guards, Operator, Setting};
+use super::group::{self as operator, Guards, Operator, Setting};
 use crate::error::LabError;
 use crate::host::Spread;
 use crate::lab::Lab;
-use crate::wait::Interrupt;
+use crate::wait::{Interrupt, until_ok};
 
 /// What a router's BFD of 3 × 10 ms takes to notice a death.
 const DETECTION: Duration = Duration::from_millis(30);
@@ -17,6 +17,10 @@ const DETECTION: Duration = Duration::from_millis(30);
 const CALM: Duration = Duration::from_secs(1);
 /// Files are written and programs that do the rest have started.
 const PREPARED_WITHIN: Duration = Duration::from_millis(300);
+/// From the operator's first word to tracked slots.
+const PREPARED: Duration = Duration::from_secs(20);
+/// Routers move traffic off a dead node within this; an unoptimised build on a busy machine gets more time.
+const MOVED_WITHIN_MS: u64 = if cfg!(debug_assertions) { 200 } else { 50 };
 /// Each connection has a line within its period, and then some.
 const SAY: Duration = Duration::from_secs(1);
 /// From a change to a node that joins, restarts or is cut off.
@@ -52,8 +56,8 @@ pub struct Trial {
     pub moved_after_ms: Option<u64>,
     /// From the change's begin until everybody had it.
     pub changed_after_ms: u64,
-    /// What that has to be at least: a member was out of reach for so long.
-    pub apart_ms: Option<u64>,
+    /// Slots moved while a member of the group was out of reach.
+    pub early: bool,
     /// From a node's power to its readiness; the longest of several.
     pub joined_after_ms: Option<u64>,
     /// The traffic's.
@@ -85,8 +89,14 @@ impl Trial {
     /// What is not as it has to be with everything on.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = self.outcome.problems();
-        if self.apart_ms.is_some_and(|apart| self.changed_after_ms < apart) {
-            problems.push("the change was made without a member that was out of reach".to_owned());
+        if self.early {
+            problems.push("slots moved while a member was out of reach".to_owned());
+        }
+        if self.moved_after_ms.is_some_and(|ms| ms > MOVED_WITHIN_MS) {
+            problems.push("the router took too long to move traffic off the dead node".to_owned());
+        }
+        if self.outcome.flows == 0 {
+            problems.push("there were no UDP flows".to_owned());
         }
         problems
     }
@@ -120,6 +130,7 @@ struct Told {
     moved: Option<Duration>,
     changed: Duration,
     joined: Option<Duration>,
+    early: bool,
 }
 
 impl Try {
@@ -151,29 +162,30 @@ impl Try {
             interrupt,
         };
         let result = stage.play(self.event);
+        let result = result.map(|(told, outcome)| self.trial(&told, outcome));
         let good = match &result {
-            Ok((_, outcome)) => self.guards != Guards::ALL || outcome.problems().is_empty(),
+            Ok(trial) => self.guards != Guards::ALL || trial.problems().is_empty(),
             Err(error) => matches!(error, LabError::Interrupted),
         };
         if !good {
             lab.save_diagnosis();
         }
-        let (told, outcome) = result?;
+        result
+    }
+
+    fn trial(&self, told: &Told, outcome: Outcome) -> Trial {
         let ms = |time: Duration| u64::try_from(time.as_millis()).expect("a lab doesn't last for ever");
-        Ok(Trial {
+        Trial {
             event: self.event.label(),
             offset_ms: told.offset_ms,
             spread: self.spread,
             guards: self.guards.label(),
             moved_after_ms: told.moved.map(ms),
             changed_after_ms: ms(told.changed),
-            apart_ms: match self.event {
-                Event::Partition(time) if self.guards == Guards::ALL => Some(ms(time)),
-                _ => None,
-            },
+            early: told.early,
             joined_after_ms: told.joined.map(ms),
             outcome,
-        })
+        }
     }
 }
 
@@ -235,20 +247,28 @@ impl Stage<'_> {
             offset_ms: Some(offset_ms),
             moved: Some(loss.moved),
             changed: change.wait(&[victim])?,
-            joined: None,
+            ..Told::default()
         })
     }
 
     fn partition(&mut self, traffic: &Running, time: Duration) -> Result<Told, LabError> {
         let cut = traffic.probed();
         let rest = self.others(cut);
+        let live: Vec<usize> = rest.iter().copied().chain([cut]).collect();
+        let change = self.operator.drain_and_add(self.lab, &live, Instant::now())?;
+        // In a group that is PREPARE, a second before COMMIT.
+        let first = &self.lab.nodes()[rest[0]];
+        until_ok(PREPARED, "tracked slots", || operator::is_tracking(first))?;
         for other in &rest {
             self.lab.partition(cut, *other)?;
         }
-        self.sleep(UNDER_WAY)?;
-        let live: Vec<usize> = rest.iter().copied().chain([cut]).collect();
-        let change = self.operator.drain_and_add(self.lab, &live, Instant::now())?;
         self.sleep(time)?;
+        let mut early = false;
+        if self.operator.is_together() {
+            for node in self.lab.nodes() {
+                early |= operator::has_drained(node)?;
+            }
+        }
         for other in &rest {
             self.lab.heal(cut, *other)?;
         }
@@ -256,6 +276,7 @@ impl Stage<'_> {
         self.sleep(BETWEEN)?;
         Ok(Told {
             changed,
+            early,
             ..Told::default()
         })
     }

@@ -208,7 +208,7 @@ fn told(socket: &UnixDatagram, within: Duration) -> String {
 }
 
 #[test]
-fn the_service_manager_hears_that_the_agent_lives_and_nothing_of_one_that_hangs() {
+fn the_service_manager_hears_that_the_agent_lives_and_nothing_of_a_stopped_one() {
     with_node("watchdog", |node| {
         node.stop()?;
         let dir = tempfile::tempdir().expect("a folder");

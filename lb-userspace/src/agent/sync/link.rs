@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lb_common::tick::Tick;
-use quinn::{Connection, RecvStream, VarInt};
+use quinn::{Connection, RecvStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, spawn_local, yield_now};
 use tracing::{debug, warn};
@@ -24,16 +24,12 @@ use crate::sync::{
 /// Bytes that are taken off a stream at once.
 const CHUNK: usize = 64 << 10;
 
-/// The code that a session is ended with when there are no more names.
-const ANEW: VarInt = VarInt::from_u32(6);
-
 /// Fences and ends of resyncs that the agent may not have taken yet, per session: then nothing more is read of it.
 const NOTICES: usize = 64;
 
 /// One session with one peer.
 pub(super) struct Link {
     pub(super) session: u64,
-    connection: Connection,
     judge: Judge,
     pub(super) sender: Sender,
     /// There is something to send.
@@ -66,7 +62,7 @@ impl Drop for Link {
 }
 
 impl Link {
-    fn new(peer: u8, session: u64, (connection, judge): (Connection, Judge), core: &mut Core) -> Self {
+    fn new(peer: u8, session: u64, judge: Judge, core: &mut Core) -> Self {
         let hello = Hello {
             place: core.names.own(),
             joins: core.joins && !core.joined.contains(&peer),
@@ -74,7 +70,6 @@ impl Link {
         };
         Self {
             session,
-            connection,
             judge,
             sender: Sender::new(&hello, core.outbox.declarations(), Limits::default()),
             wake: Rc::new(Notify::new()),
@@ -186,7 +181,7 @@ impl Link {
 
     /// Ends the session, since there are no more names for its stream; the peers begin another one.
     pub(super) fn close(&self) {
-        self.connection.close(ANEW, b"names");
+        self.judge.begin_anew();
     }
 
     /// Ends the session, since the peer's records make no sense.
@@ -203,7 +198,7 @@ pub(super) fn up(shared: &Shared, (peer, session): (u8, u64), connection: Connec
     }
     // What peers were told so far needn't be told to this one.
     core.flush();
-    let mut link = Link::new(peer, session, (connection.clone(), judge), core);
+    let mut link = Link::new(peer, session, judge, core);
     let wake = Rc::clone(&link.wake);
     let writer = spawn_local(write(Rc::clone(shared), (peer, session), connection, wake));
     link.tasks.push(writer.abort_handle());

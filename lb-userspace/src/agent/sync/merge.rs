@@ -55,6 +55,10 @@ fn execute(core: &mut Core, plan: &Plan) {
         let demoted = plan.demoted.iter();
         let demoted = demoted.filter(|key| own_table(key.proto) == number && !refused.contains(key));
         let demoted: Vec<flow::Key> = demoted.copied().collect();
+        // A walk may have found them already, and the peer that has them now must not be told of them.
+        if let Some(deleted) = &mut core.deleted {
+            deleted.extend(&demoted);
+        }
         remove(core, table, &demoted);
     }
     remove(core, Table::Replicas, &plan.removed);

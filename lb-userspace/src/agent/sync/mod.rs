@@ -1,5 +1,6 @@
 //! The shell of flow replication (docs/adr/0015-groups.md): what the program tells goes to the peers, what they tell goes into
-//! the maps. Runs on the peers' thread beside the heartbeats, so nothing here goes on for longer than a millisecond.
+//! the maps. Runs on the peers' thread beside the heartbeats, so what comes again and again goes on for no longer than a millisecond;
+//! whole tables are read by another thread, but at the beginning of a session.
 //!
 //! | file | what |
 //! |---|---|

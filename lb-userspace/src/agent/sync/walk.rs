@@ -69,18 +69,19 @@ impl Aside {
         })
     }
 
-    /// The next entries, none at the end; `None` where the kernel refuses.
+    const fn is_over(&self) -> bool {
+        self.walk.is_over()
+    }
+
+    /// The next entries; `None` where the kernel refuses.
     async fn next(&mut self, shared: &Shared) -> Option<Vec<(flow::Key, Entry)>> {
-        if self.walk.is_over() {
-            return Some(Vec::new());
-        }
         let (table, mut walk) = (Arc::clone(&self.table), self.walk);
         let read = spawn_blocking(move || {
             let start = cpu_time();
             let rows = table.walk(&mut walk);
             (rows, walk, cpu_time().saturating_sub(start))
         });
-        let (rows, walk, time) = read.await.ok()?;
+        let (rows, walk, time) = read.await.expect("a walk doesn't panic");
         self.walk = walk;
         let core = &mut *shared.borrow_mut();
         core.read += time;
@@ -222,7 +223,7 @@ impl Walker {
     /// `None` where the kernel refuses.
     async fn walk(&mut self, shared: &Shared, number: usize, table: Table) -> Option<()> {
         let mut walk = Aside::begin(&mut shared.borrow_mut(), table)?;
-        while !walk.walk.is_over() {
+        while !walk.is_over() {
             let rows = walk.next(shared).await?;
             self.counts[number] += rows.len();
             for rows in rows.chunks(CHUNK as usize) {
@@ -307,7 +308,8 @@ impl Walker {
 
 /// Tells peers that an entry was used, if it is still there: told behind its deletion it would come back.
 fn refresh(core: &mut Core, table: Table, key: &flow::Key, place: &Place) {
-    let Ok(Some(entry)) = core.maps.entry(table, key) else {
+    let entry = core.maps.entry(table, key).map_err(|e| core.fail(&e));
+    let Ok(Some(entry)) = entry else {
         return;
     };
     if let Some(id) = core.names.id(entry.backend) {
@@ -359,7 +361,7 @@ async fn compare(shared: &Shared) {
 /// `None` where the kernel refuses.
 async fn look_at_all(shared: &Shared, compares: &mut [Comparison]) -> Option<()> {
     let mut walk = Aside::begin(&mut shared.borrow_mut(), Table::Replicas)?;
-    while !walk.walk.is_over() {
+    while !walk.is_over() {
         let rows = walk.next(shared).await?;
         for rows in rows.chunks(CHUNK as usize) {
             {
