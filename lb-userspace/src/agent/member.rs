@@ -15,7 +15,7 @@ use crate::dataplane::flows::now;
 use crate::dataplane::maps::Maps;
 use crate::group::{self, Answer, Cell, Leaver, Local, Order, Progress, SlotImage, Target, Verdict, View};
 use crate::model::{self, Model};
-use crate::state::standing::{Standing, Standings, merge};
+use crate::state::standing::{Standing, Standings};
 use crate::state::track::{Gate, Ordered, Slots};
 
 /// Fences of peers that are remembered until this node gets the same order.
@@ -375,10 +375,8 @@ impl Controller {
 
     /// What this node thinks of all backends.
     pub(super) fn views(&self) -> Vec<View> {
-        let own = merge(
-            &self.operator().standings(&self.model, super::controller::now()),
-            self.checked(),
-        );
+        let ordered = self.operator().standings(&self.model, super::controller::now());
+        let checked = self.checked();
         let mut views = Vec::new();
         for pool in &self.effective.pools {
             let id = stable(pool.name.as_str(), "");
@@ -386,13 +384,15 @@ impl Controller {
                 backend: backend.id,
                 pool: id,
                 weight: backend.weight,
-                standing: own.of(backend.id),
+                fail_open: pool.health.as_ref().map_or(100, |health| health.fail_open),
+                ordered: ordered.of(backend.id),
+                seen: checked.seen(backend.id),
             }));
         }
         for leaver in self.changes.overdue() {
             let over = views.iter_mut().find(|view| view.backend == leaver);
             if let Some(view) = over {
-                view.standing = Standing::Dead;
+                view.ordered = Standing::Dead;
             }
         }
         views

@@ -44,8 +44,19 @@ pub struct View {
     pub pool: u64,
     /// Its configured weight.
     pub weight: u16,
-    /// What it looks like.
-    pub standing: Standing,
+    /// Above so many percent of the pool's weight its checks are doubted; 100: never.
+    pub fail_open: u32,
+    /// What the operator wants it to be.
+    pub ordered: Standing,
+    /// What it looks like to this node's checks, doubted or not.
+    pub seen: Standing,
+}
+
+impl View {
+    /// The worse of both.
+    pub fn standing(&self) -> Standing {
+        self.ordered.max(self.seen)
+    }
 }
 
 /// What the engine says of this node's slots. Given anew whenever something of it has changed.

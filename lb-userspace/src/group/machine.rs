@@ -1,6 +1,6 @@
 //! The machine of one node: inputs, time, outputs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::border::{Action, Event, Facts, Input, Local, Settings, Start, Status, View, Why};
@@ -88,6 +88,8 @@ pub struct Machine {
     pub(super) joiner: Joiner,
     pub(super) leaver: Leaver,
     pub(super) alone: Alone,
+    /// Pools whose checks the group doubts.
+    pub(super) doubted: BTreeSet<u64>,
     /// What was said last.
     pub(super) ready: Option<Result<(), Why>>,
     /// The founder's slots are the group's: it attracts traffic while it joins the larger half again.
@@ -119,6 +121,7 @@ impl Machine {
             joiner: Joiner::new(now),
             leaver: Leaver::default(),
             alone: Alone::default(),
+            doubted: BTreeSet::new(),
             ready: None,
             serves_on: false,
         }
@@ -211,6 +214,7 @@ impl Machine {
         self.join_on();
         self.leave_on();
         self.look_around();
+        self.doubt();
         self.say_ready();
         self.announce();
         self.propose();

@@ -31,7 +31,7 @@ pub(super) struct Alone {
 
 /// Backends that don't look up.
 pub(super) fn of(views: &[View]) -> BTreeMap<u64, Opinion> {
-    let opinion = |view: &View| match view.standing {
+    let opinion = |view: &View| match view.standing() {
         Standing::Up => None,
         Standing::Draining => Some((view.backend, Opinion::Draining)),
         Standing::Suspect => Some((view.backend, Opinion::Suspect)),
@@ -95,6 +95,8 @@ impl Machine {
         let live: Vec<_> = self.live().iter().map(|place| self.opinions_of(place)).collect();
         let named = live.iter().flatten().flat_map(|opinions| opinions.keys());
         let backends: BTreeSet<u64> = named.chain(&old.dead).copied().collect();
+        let doubted = self.views.iter().filter(|view| self.is_doubted(view));
+        let doubted: BTreeSet<u64> = doubted.map(|view| view.backend).collect();
         // Half a burial: none of the dead is back before it is whole.
         let stay = self.lead.as_ref().is_some_and(|lead| !lead.plan.is_empty());
         let mut new = Verdict {
@@ -109,13 +111,17 @@ impl Machine {
             let count = |is: fn(Option<Opinion>) -> bool| votes.clone().filter(|vote| is(*vote)).count();
             let is_most = |votes: usize| 2 * votes > live.len();
             let answers = is_most(count(|vote| !vote.is_some_and(is_silent)));
-            if is_most(count(|vote| vote == Some(Opinion::Dead)))
-                || (old.dead.contains(&backend) && (stay || !answers))
-            {
+            let is_doubted = doubted.contains(&backend);
+            let draining = count(|vote| vote == Some(Opinion::Draining));
+            let dead = if is_doubted {
+                0
+            } else {
+                count(|vote| vote == Some(Opinion::Dead))
+            };
+            let stays = old.dead.contains(&backend) && (stay || !answers && !is_doubted);
+            if is_most(dead) || stays {
                 new.dead.insert(backend);
-            } else if is_most(count(|vote| {
-                matches!(vote, Some(Opinion::Dead | Opinion::Draining))
-            })) {
+            } else if is_most(dead + draining) {
                 new.draining.insert(backend);
             }
         }
@@ -128,6 +134,46 @@ impl Machine {
         }
         new.number += 1;
         Some(new)
+    }
+
+    const fn is_checked(view: &View) -> bool {
+        !matches!(view.ordered, Standing::Dead)
+    }
+
+    fn is_doubted(&self, view: &View) -> bool {
+        Self::is_checked(view) && self.doubted.contains(&view.pool)
+    }
+
+    /// Which pools' checks are doubted: most of the live nodes can't be heard by more of a pool's weight than `fail_open`
+    /// allows. No node may see so much itself: each doubts by its own checks, and where each sees another half down, most votes
+    /// would make all of it dead. Doubted until the share has sunk to four fifths of the limit, as on one node.
+    pub(super) fn doubt(&mut self) {
+        let live: Vec<_> = self
+            .live()
+            .iter()
+            .filter_map(|place| self.opinions_of(place))
+            .collect();
+        if self.doubted.is_empty() && live.iter().all(|opinions| opinions.is_empty()) {
+            return;
+        }
+        // Limit, weight of all, of the silent.
+        let mut pools: BTreeMap<u64, (u64, u64, u64)> = BTreeMap::new();
+        for view in &self.views {
+            let (limit, all, silent) = pools.entry(view.pool).or_default();
+            *limit = u64::from(view.fail_open);
+            *all += u64::from(view.weight);
+            let is_silent =
+                |o: &&&BTreeMap<u64, Opinion>| o.get(&view.backend).is_some_and(|o| is_silent(*o));
+            if Self::is_checked(view) && 2 * live.iter().filter(is_silent).count() > live.len() {
+                *silent += u64::from(view.weight);
+            }
+        }
+        let before = &self.doubted;
+        let is_doubted = |(pool, (limit, all, silent)): (u64, (u64, u64, u64))| {
+            let fifths = if before.contains(&pool) { 4 } else { 5 };
+            (limit < 100 && silent * 500 > limit * fifths * all).then_some(pool)
+        };
+        self.doubted = pools.into_iter().filter_map(is_doubted).collect();
     }
 
     pub(super) fn after_judge(&mut self, verdict: &Verdict, answers: &Answers) {
@@ -194,7 +240,7 @@ impl Machine {
         for view in &self.views {
             let (all, lonely) = pools.entry(view.pool).or_default();
             *all += u64::from(view.weight);
-            let is_down = matches!(view.standing, Standing::Suspect | Standing::Dead);
+            let is_down = Self::is_checked(view) && matches!(view.seen, Standing::Suspect | Standing::Dead);
             let answers = |place: &u8| {
                 let opinions = self.opinions_of(*place);
                 opinions.is_some_and(|o| !o.get(&view.backend).is_some_and(|o| is_silent(*o)))

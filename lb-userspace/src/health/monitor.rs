@@ -424,12 +424,19 @@ impl Monitor {
             pool.open = open;
         }
         for (id, _) in &pool.members {
-            let standing = open.standing(self.backends[id].fsm.phase());
+            let phase = self.backends[id].fsm.phase();
+            let (standing, seen) = (open.standing(phase), FailOpen::Closed.standing(phase));
             let before = match standing {
                 Standing::Up => self.standings.standing.remove(id),
                 other => self.standings.standing.insert(*id, other),
             };
             self.dirty |= before.unwrap_or_default() != standing;
+            let doubted = (seen != standing).then_some(seen);
+            let before = match doubted {
+                Some(seen) => self.standings.doubted.insert(*id, seen),
+                None => self.standings.doubted.remove(id),
+            };
+            self.dirty |= before != doubted;
         }
     }
 }

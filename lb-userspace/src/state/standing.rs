@@ -40,12 +40,19 @@ pub struct Standings {
     pub standing: BTreeMap<u64, Standing>,
     /// Weights that the operator set or a ramp has reached.
     pub weights: BTreeMap<u64, u16>,
+    /// What the checks say of backends whose pool doubts them: nothing for rings, one voice of several for a group.
+    pub doubted: BTreeMap<u64, Standing>,
 }
 
 impl Standings {
     /// What a backend may get.
     pub fn of(&self, id: u64) -> Standing {
         self.standing.get(&id).copied().unwrap_or_default()
+    }
+
+    /// What a backend looks like, doubted or not.
+    pub fn seen(&self, id: u64) -> Standing {
+        self.doubted.get(&id).copied().unwrap_or_else(|| self.of(id))
     }
 
     /// The weight that counts.
@@ -83,7 +90,7 @@ mod tests {
         ] {
             let of = |standing| Standings {
                 standing: BTreeMap::from([(7, standing)]),
-                weights: BTreeMap::new(),
+                ..Standings::default()
             };
             assert_eq!(merge(&of(operator), &of(health)).of(7), want);
             assert_eq!(merge(&Standings::default(), &of(health)).of(7), health);
@@ -94,8 +101,8 @@ mod tests {
     #[test]
     fn the_operators_weight_wins() {
         let of = |weights: &[(u64, u16)]| Standings {
-            standing: BTreeMap::new(),
             weights: weights.iter().copied().collect(),
+            ..Standings::default()
         };
         let merged = merge(&of(&[(1, 5), (2, 0)]), &of(&[(2, 9), (3, 4)]));
         assert_eq!(merged.weights, of(&[(1, 5), (2, 0), (3, 4)]).weights);

@@ -27,6 +27,8 @@ pub(crate) struct Engine {
     pub(crate) committed: Option<Target>,
     /// Own views, by backend.
     pub(crate) views: Vec<Standing>,
+    /// The limit of the pool.
+    pub(crate) fail_open: u32,
     /// What the votes say, one after the other.
     pub(crate) noes: u32,
 }
@@ -46,6 +48,7 @@ impl Engine {
             verdict: Verdict::default(),
             committed: None,
             views: vec![Standing::Up; usize::from(BACKENDS) + 1],
+            fail_open: 100,
             noes: 0,
         };
         engine.make_up();
@@ -162,7 +165,9 @@ impl Engine {
             backend: backend.into(),
             pool: POOL,
             weight: 1,
-            standing: self.views[usize::from(backend)],
+            fail_open: self.fail_open,
+            ordered: Standing::Up,
+            seen: self.views[usize::from(backend)],
         };
         (1..=BACKENDS).map(view).collect()
     }

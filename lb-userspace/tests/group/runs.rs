@@ -1,5 +1,7 @@
 //! Runs: nothing happens, everything happens, and what must not go unnoticed.
 
+use std::collections::BTreeSet;
+
 use lb_userspace::group::Input;
 use lb_userspace::state::standing::Standing;
 
@@ -202,6 +204,30 @@ fn who_is_alone_withdraws() {
     suspects(&mut world, 2);
     world.run(30_000).unwrap();
     assert_eq!(ready(&world), [true; 3]);
+}
+
+/// Each node sees another half of the backends down. None sees too much itself, but most votes would make three of four dead.
+#[test]
+fn a_group_doubts_what_none_of_its_nodes_doubts() {
+    let mut world = World::new(3, 4);
+    world.run(5_000).unwrap();
+    world.nodes.iter_mut().for_each(|node| node.engine.fail_open = 50);
+    for (node, silent) in [(0, [1, 2]), (1, [2, 3]), (2, [3, 1])] {
+        for backend in silent {
+            world.nodes[node].engine.views[backend] = Standing::Dead;
+        }
+    }
+    let dead = |world: &World| world.nodes[1].engine.verdict.dead.clone();
+    world.run(12_000).unwrap();
+    assert_eq!(dead(&world), BTreeSet::new());
+    // One answers again everywhere: two of four are most nodes' dead, which is no more than half, but more than four fifths of it.
+    (0..3).for_each(|node| world.nodes[node].engine.views[1] = Standing::Up);
+    world.run(20_000).unwrap();
+    assert_eq!(dead(&world), BTreeSet::new());
+    // The second one too: what is left is believed.
+    (0..3).for_each(|node| world.nodes[node].engine.views[2] = Standing::Up);
+    world.run(40_000).unwrap();
+    assert_eq!(dead(&world), BTreeSet::from([3]));
 }
 
 /// Node 2 is cut off, and a backend doesn't answer it: it suspects that by itself, and gives no verdict, which would be the group's when

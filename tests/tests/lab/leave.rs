@@ -18,12 +18,13 @@ const SOON: Duration = Duration::from_secs(20);
 const DETECTION: Duration = Duration::from_millis(100);
 
 /// Three nodes that talk.
-fn lab(name: &str, times: &Times) -> LabBuilder {
+pub(crate) fn lab(name: &str, times: &Times, with: impl Fn(&mut NodeConfig)) -> LabBuilder {
     let topology = Topology::star(3, &[1; 4]);
     let config = |index| {
         let mut config = NodeConfig::of(&topology, index);
         config.track("on-change", 60);
         config.peer(&topology, times);
+        with(&mut config);
         config
     };
     Lab::builder(name)
@@ -32,7 +33,7 @@ fn lab(name: &str, times: &Times) -> LabBuilder {
         .configs((0..3).map(config).collect())
 }
 
-fn load(lab: &Lab) -> Result<Load, LabError> {
+pub(crate) fn load(lab: &Lab) -> Result<Load, LabError> {
     let every = Duration::from_millis(250);
     let held = Family::BOTH.map(|family| Job::lines(family, 150, every));
     let new = Family::BOTH.map(|family| Job::churn(family, 50, every, Duration::from_secs(2)));
@@ -42,7 +43,7 @@ fn load(lab: &Lab) -> Result<Load, LabError> {
 }
 
 /// Ends the load: nobody has noticed anything.
-fn judge(name: &str, load: Load) -> Result<(), LabError> {
+pub(crate) fn judge(name: &str, load: Load) -> Result<(), LabError> {
     let report = load.stop()?;
     let held = report.held(Kind::Lines);
     println!("{name}: {held:?}");
@@ -81,7 +82,7 @@ fn leaves(name: &str, leaver: usize) {
         withdraw_after: Duration::from_secs(3),
         ..Times::default()
     };
-    lab(name, &times)
+    lab(name, &times, |_| {})
         .run(|lab| {
             let mut load = load(lab)?;
             drain(lab, rest[0], "be2", &[0, 1, 2])?;
@@ -143,7 +144,7 @@ fn a_group_waits_for_a_silent_node_until_it_is_told_to_forget_it() {
         ..Times::default()
     };
     let name = "forget";
-    lab(name, &times)
+    lab(name, &times, |_| {})
         .run(|lab| {
             // Whoever lives is not forgotten.
             let why = refused(&lab.node(0).lbctl(&["forget", "lb3"])?);

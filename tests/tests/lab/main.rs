@@ -38,3 +38,4 @@ mod rates;
 mod top;
 mod tunnel;
 mod traces;
+mod verdicts;

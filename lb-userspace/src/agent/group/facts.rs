@@ -76,11 +76,11 @@ pub(super) struct Beside {
 
 /// All of it.
 pub(super) fn facts(facts: &group::Facts, views: &[View], beside: Beside) -> Facts {
-    let down = views.iter().filter(|view| !view.standing.takes_new_flows());
+    let down = views.iter().filter(|view| !view.standing().takes_new_flows());
     let down: Vec<u8> = down
         .flat_map(|view| {
             let id = view.backend.to_le_bytes();
-            id.into_iter().chain([view.standing as u8])
+            id.into_iter().chain([view.standing() as u8])
         })
         .collect();
     Facts {

@@ -122,7 +122,11 @@ fn a_pool_of_which_most_looks_down_is_served_all_the_same() {
     };
     let events = run(&mut monitor, START, after(10), most);
     assert_eq!(monitor.open(), [("p".to_owned(), FailOpen::Silent)]);
-    assert_eq!(monitor.standings(), &Standings::default(), "all are served");
+    assert_eq!(monitor.standings().standing, BTreeMap::new(), "all are served");
+    // A group is told all the same: it may be this node alone.
+    let doubted = ["a", "b", "c"].map(|name| (id(name), Standing::Dead));
+    assert_eq!(monitor.standings().doubted, BTreeMap::from(doubted));
+    assert_eq!(monitor.standings().seen(id("a")), Standing::Dead);
     assert_eq!(monitor.rows(START)[0].phase, Dead);
     assert_eq!(monitor.rows(START)[0].standing, "up");
     assert!(

@@ -277,7 +277,7 @@ fn full() -> Snapshot {
         },
         standings: Standings {
             standing: BTreeMap::from([(2, Standing::Dead)]),
-            weights: BTreeMap::new(),
+            ..Standings::default()
         },
         charter: Some(Charter {
             generation: 12,
