@@ -201,6 +201,14 @@ fn comes_and_goes(hook: Hook, attached: impl Fn(&str) -> usize) {
     let capacity = fixture.kernel.capacity;
     let [a, b] = VETH.map(str::to_owned);
     let count = || [attached(&a), attached(&b)];
+    // The kernel ends links in a work queue.
+    let ends_as = |wanted: [usize; 2]| {
+        let until = Instant::now() + Duration::from_secs(5);
+        while count() != wanted && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(count(), wanted);
+    };
     let load = || Tunnel::load(root, capacity, hook).expect("it loads").0;
 
     let mut first = load();
@@ -214,12 +222,7 @@ fn comes_and_goes(hook: Hook, attached: impl Fn(&str) -> usize) {
     assert_eq!(count(), [1, 1]);
     assert_eq!(tunnel::interfaces(root).expect("a list"), [a.clone(), b.clone()]);
     second.attach(std::slice::from_ref(&b)).expect("it detaches");
-    // The kernel ends links in a work queue.
-    let until = Instant::now() + Duration::from_secs(5);
-    while count() != [0, 1] && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert_eq!(count(), [0, 1]);
+    ends_as([0, 1]);
 
     assert!(second.attach(&["nope0".to_owned()]).is_err());
     let until = Instant::now() + Duration::from_secs(5);
@@ -228,7 +231,7 @@ fn comes_and_goes(hook: Hook, attached: impl Fn(&str) -> usize) {
         std::thread::sleep(Duration::from_millis(10));
     }
     tunnel::detach(root).expect("it detaches");
-    assert_eq!(count(), [0, 0]);
+    ends_as([0, 0]);
     assert!(!root.probe().path().exists());
     assert!(tunnel::interfaces(root).expect("a list").is_empty());
     tunnel::detach(root).expect("nothing to do");
