@@ -24,6 +24,8 @@ pub(crate) fn lab(name: &str, times: &Times, with: impl Fn(&mut NodeConfig)) -> 
         let mut config = NodeConfig::of(&topology, index);
         config.track("on-change", 60);
         config.peer(&topology, times);
+        // A flow whose record is still on its way when the router moves it.
+        config.gue(true);
         with(&mut config);
         config
     };
