@@ -418,14 +418,10 @@ impl Controller {
     }
 
     /// All slots, for a node that joins.
-    pub(super) fn images(&mut self) -> (Vec<SlotImage>, u64) {
-        let origins = self.origins();
+    pub(super) fn images(&self) -> Vec<SlotImage> {
         let names = Names::of(&self.applied);
-        let images = names
-            .pools
-            .iter()
-            .map(|(&id, &pool)| self.image(id, pool, &names));
-        (images.collect(), origins)
+        let pools = names.pools.iter();
+        pools.map(|(&id, &pool)| self.image(id, pool, &names)).collect()
     }
 
     fn image(&self, id: u64, pool: u16, names: &Names) -> SlotImage {
@@ -464,7 +460,7 @@ impl Controller {
         }
     }
 
-    /// Puts the group's slots into the place of ours: the digest over all origins afterwards.
+    /// Puts the group's slots into the place of ours: the digest of what is there then, as far as it has to be the group's.
     pub(super) async fn install(&mut self, images: &[SlotImage]) -> Result<u64> {
         self.welcome_leavers(images).await?;
         let names = Names::of(&self.applied);
@@ -486,9 +482,18 @@ impl Controller {
                     .install(pool, &slots, &self.balancer.maps, now());
             }
         }
+        let taken = images.iter().map(|image| {
+            let own = names.pools.get(&image.pool);
+            let own = own.map(|&pool| self.image(image.pool, pool, &names));
+            (
+                image.pool,
+                own.map(|own| group::taken(&own, image)).unwrap_or_default(),
+            )
+        });
+        let slots = group::slots(taken);
         self.advance();
         info!(pools = images.len(), "took over the group's slots");
-        Ok(self.origins())
+        Ok(slots)
     }
 
     /// Backends that have left the group's configuration and still hold flows: this node has to reach them, too.

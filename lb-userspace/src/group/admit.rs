@@ -56,7 +56,7 @@ impl Machine {
         first
     }
 
-    pub(super) fn on_snapshot(&mut self, images: Vec<SlotImage>, origins: u64) {
+    pub(super) fn on_snapshot(&mut self, images: Vec<SlotImage>, slots: u64) {
         let Some(lead) = &mut self.lead else { return };
         let Step::Snapshot(node, epoch) = lead.step else {
             return;
@@ -64,14 +64,14 @@ impl Machine {
         lead.offers += 1;
         // No other coordinator's offer has the same number.
         let offer = lead.term.number << 24 | lead.offers & 0xff_ffff;
-        lead.step = Step::Offer(node, epoch, offer, origins);
+        lead.step = Step::Offer(node, epoch, offer, slots);
         lead.since = self.now;
         let offered = Msg::Offer {
             epoch,
             offer,
             pools: u32::try_from(images.len()).unwrap_or(u32::MAX),
             verdict: self.member.verdict.clone(),
-            origins,
+            slots,
         };
         lead.images = images.into();
         self.send(node, &offered);
@@ -101,14 +101,14 @@ impl Machine {
 
     pub(super) fn on_joiner_installed(&mut self, from: u8, number: u64, theirs: u64) {
         let Some(lead) = &mut self.lead else { return };
-        let Step::Offer(node, epoch, offer, origins) = lead.step else {
+        let Step::Offer(node, epoch, offer, slots) = lead.step else {
             return;
         };
         if (from, number) != (node, offer) {
             return;
         }
-        if theirs != origins {
-            self.tell(Event::OriginsDiffer(from));
+        if theirs != slots {
+            self.tell(Event::SlotsDiffer(from));
             self.rest(from);
             self.give_admission_up();
             return;

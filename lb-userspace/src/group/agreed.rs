@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use lb_common::hash::siphash13;
 use lb_common::id::stable;
+use lb_common::slot::{HELD, TRACKED, UDP_LEARN};
 
-use super::order::Verdict;
+use super::order::{NamedSlot, SlotImage, Verdict};
 use crate::model::Model;
 use crate::state::standing::{Standing, Standings};
 
@@ -69,19 +70,56 @@ pub fn rings(model: &Model, agreed: &Standings) -> u64 {
 }
 
 /// Digest of the origins of all slots: of each pool its identity, and of each slot its backend's.
-pub fn origins(mut pools: Vec<(u64, Vec<u64>)>) -> u64 {
+pub fn origins(pools: Vec<(u64, Vec<u64>)>) -> u64 {
+    let bytes = |ids: Vec<u64>| ids.into_iter().flat_map(u64::to_le_bytes).collect();
+    over_pools(pools.into_iter().map(|(pool, ids)| (pool, bytes(ids))).collect())
+}
+
+/// Digest of all that a joiner takes over: of each pool its identity, and of each slot `current`, `origin`, `previous` and flags.
+pub fn slots(pools: impl IntoIterator<Item = (u64, Vec<NamedSlot>)>) -> u64 {
+    let bytes = |slot: NamedSlot| {
+        let ids = [slot.current, slot.origin, slot.previous].into_iter();
+        // Marks of each node's own traffic.
+        let flags = slot.flags & !(HELD | UDP_LEARN);
+        ids.flat_map(u64::to_le_bytes).chain(flags.to_le_bytes())
+    };
+    let pools = pools.into_iter();
+    over_pools(
+        pools
+            .map(|(pool, slots)| (pool, slots.into_iter().flat_map(bytes).collect()))
+            .collect(),
+    )
+}
+
+fn over_pools(mut pools: Vec<(u64, Vec<u8>)>) -> u64 {
     pools.sort_unstable_by_key(|(pool, _)| *pool);
-    let mut digests = Vec::with_capacity(16 * pools.len());
-    for (pool, origins) in &pools {
-        let bytes: Vec<u8> = origins.iter().flat_map(|id| id.to_le_bytes()).collect();
-        digests.extend(pool.to_le_bytes());
-        digests.extend(siphash13(0, 0, &bytes).to_le_bytes());
+    let digests = pools.iter().flat_map(|(pool, bytes)| {
+        let digest = siphash13(0, 0, bytes);
+        pool.to_le_bytes().into_iter().chain(digest.to_le_bytes())
+    });
+    siphash13(0, 0, &digests.collect::<Vec<u8>>())
+}
+
+/// Own slots in which the group's were put, without what a node may have of its own beside them: it may track more slots, and
+/// remember in `previous` where its own flows were, if the group remembers nothing there.
+pub fn taken(own: &SlotImage, group: &SlotImage) -> Vec<NamedSlot> {
+    if own.slots.len() != group.slots.len() {
+        return own.named().collect();
     }
-    siphash13(0, 0, &digests)
+    let one = |(mut own, group): (NamedSlot, NamedSlot)| {
+        own.flags &= !TRACKED | group.flags;
+        if group.previous == 0 {
+            own.previous = 0;
+        }
+        own
+    };
+    own.named().zip(group.named()).map(one).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use lb_common::slot::Slot;
+
     use super::*;
 
     fn standings(all: &[(u64, Standing)]) -> Standings {
@@ -115,6 +153,43 @@ mod tests {
         ] {
             assert_eq!((agreed.of(id), local.of(id)), (both, here), "{id}");
         }
+    }
+
+    #[test]
+    fn a_joiner_has_taken_all_of_a_slot() {
+        let image = |slots: [Slot; 2]| SlotImage {
+            pool: 1,
+            backends: vec![0, 71, 72, 73],
+            slots: slots.map(|slot| slot.0).to_vec(),
+            leavers: Vec::new(),
+        };
+        let plain = Slot::new(1, 1, 0, 0);
+        let group = image([plain, Slot::new(2, 1, 3, TRACKED | HELD)]);
+        let digest = slots([(1, group.named().collect())]);
+        let equal = |own: SlotImage| slots([(1, taken(&own, &group))]) == digest;
+        for (is_equal, own) in [
+            (true, [plain, Slot::new(2, 1, 3, TRACKED)]),
+            (
+                true,
+                [
+                    Slot::new(1, 1, 2, TRACKED),
+                    Slot::new(2, 1, 3, TRACKED | UDP_LEARN),
+                ],
+            ),
+            (false, [plain, Slot::new(1, 1, 3, TRACKED)]),
+            (false, [plain, Slot::new(2, 2, 3, TRACKED)]),
+            (false, [plain, Slot::new(2, 1, 0, TRACKED)]),
+            (false, [plain, Slot::new(2, 1, 3, 0)]),
+            (false, [Slot::new(4, 1, 0, 0), Slot::new(2, 1, 3, TRACKED)]),
+        ] {
+            assert_eq!(equal(image(own)), is_equal, "{own:?}");
+        }
+        let short = SlotImage {
+            slots: vec![plain.0],
+            ..group.clone()
+        };
+        assert!(!equal(short));
+        assert_ne!(slots([(2, group.named().collect())]), digest);
     }
 
     #[test]

@@ -119,19 +119,19 @@ pub enum Input {
     Local(Local),
     /// Own views of all backends.
     Views(Vec<View>),
-    /// The engine's answer to [`Action::NeedSnapshot`]: all slots, and [`Local::origins`] over the same slots.
+    /// The engine's answer to [`Action::NeedSnapshot`]: all slots.
     Snapshot {
         /// One per pool.
         images: Vec<SlotImage>,
-        /// Over them.
-        origins: u64,
+        /// [`super::slots`] over them.
+        slots: u64,
     },
     /// The engine's answer to [`Action::Install`].
     Installed {
-        /// [`Local::origins`] after it.
-        origins: u64,
+        /// [`super::slots`] over own slots right after it, as far as they have to be the group's ([`super::taken`]).
+        slots: u64,
     },
-    /// All flow entries of this peer's are in, and those of owners that are gone; until its session breaks.
+    /// All flow entries of this peer's are in, and those of owners that are gone, and digests are equal; until its session breaks.
     Synced {
         /// Its place.
         peer: u8,
@@ -198,7 +198,7 @@ pub enum Why {
     #[error("the configuration is not the group's yet")]
     Charter,
     /// Some peer's flow entries are missing.
-    #[error("flow entries of node {0} are missing")]
+    #[error("flow entries of node {0} are missing, or not equal yet")]
     Sync(u8),
     /// The coordinator is busy with a phase, or waits for a silent member.
     #[error("waiting for node {0} to admit this one")]
@@ -207,7 +207,7 @@ pub enum Why {
     #[error("taking over the slots of node {0}")]
     Slots(u8),
     /// This node's slots are not the coordinator's after taking them over.
-    #[error("origins differ from those of node {0} after taking them over")]
+    #[error("slots differ from those of node {0} after taking them over")]
     Differs(u8),
     /// Others see the backends that this node doesn't.
     #[error("this node alone sees more than half of a pool down")]
@@ -263,6 +263,8 @@ pub enum Event {
     RingsDiffer(u8),
     /// A member has other origins, while no phase runs.
     OriginsDiffer(u8),
+    /// A joiner's slots are others after it took this node's over.
+    SlotsDiffer(u8),
     /// `join_within` is over.
     JoinOverdue(Why),
     /// This half of the group is the smaller one, and joins the other.

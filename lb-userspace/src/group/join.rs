@@ -208,7 +208,7 @@ impl Machine {
         self.tell(Event::Founded(members));
     }
 
-    /// The verdict in force, the coordinator's origins.
+    /// The verdict in force, digest of the coordinator's slots.
     pub(super) fn on_offer(&mut self, from: u8, number: u64, pools: u32, (verdict, theirs): (Verdict, u64)) {
         let is_mine = self.phase == Phase::Joining && self.coordinator() == Some(from);
         if !is_mine || self.lacks().is_some() || pools > Capacity::POOLS_MAX {
@@ -252,7 +252,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn on_installed(&mut self, origins: u64) {
+    pub(super) fn on_installed(&mut self, slots: u64) {
         let now = self.now;
         let Some(offer) = &mut self.joiner.offer else {
             return;
@@ -260,8 +260,7 @@ impl Machine {
         if !offer.images.is_empty() {
             return;
         }
-        (offer.ours, offer.last) = (origins, now);
-        self.local.origins = origins;
+        (offer.ours, offer.last) = (slots, now);
         let verdict = offer.verdict.clone();
         self.take_verdict(&verdict);
         self.judge_to_join();
@@ -295,7 +294,7 @@ impl Machine {
         }
         let msg = Msg::Installed {
             offer: number,
-            origins: ours,
+            slots: ours,
         };
         self.send(from, &msg);
     }

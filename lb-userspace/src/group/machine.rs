@@ -139,8 +139,8 @@ impl Machine {
             Input::Answered { ticket, answer } => self.on_answered(ticket, answer),
             Input::Local(local) => self.local = local,
             Input::Views(views) => self.on_views(views),
-            Input::Snapshot { images, origins } => self.on_snapshot(images, origins),
-            Input::Installed { origins } => self.on_installed(origins),
+            Input::Snapshot { images, slots } => self.on_snapshot(images, slots),
+            Input::Installed { slots } => self.on_installed(slots),
             Input::Synced { peer } => {
                 if let Some(peer) = self.peers.get_mut(usize::from(peer)) {
                     peer.synced = peer.session.is_some();
@@ -315,14 +315,14 @@ impl Machine {
                 offer,
                 pools,
                 verdict,
-                origins,
+                slots,
             } => {
                 if epoch == self.start.epoch {
-                    self.on_offer(from, offer, pools, (verdict, origins));
+                    self.on_offer(from, offer, pools, (verdict, slots));
                 }
             }
             Msg::Image { offer, image } => self.on_image(from, offer, image),
-            Msg::Installed { offer, origins } => self.on_joiner_installed(from, offer, origins),
+            Msg::Installed { offer, slots } => self.on_joiner_installed(from, offer, slots),
             Msg::Welcome { epoch, term, members } => {
                 if epoch == self.start.epoch {
                     self.on_welcome(from, term, members);

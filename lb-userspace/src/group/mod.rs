@@ -34,9 +34,9 @@ mod opinion;
 mod join;
 mod admit;
 
-pub use agreed::{agreed, local, origins, rings};
+pub use agreed::{agreed, local, origins, rings, slots, taken};
 pub use border::{Action, Event, Facts, Gone, Input, Local, Settings, Start, Status, View, Why};
 pub use machine::Machine;
 pub use nodes::{NODES_MAX, Nodes};
-pub use order::{Answer, Cell, Generation, Leaver, Order, Progress, SlotImage, Target, Verdict};
+pub use order::{Answer, Cell, Generation, Leaver, NamedSlot, Order, Progress, SlotImage, Target, Verdict};
 pub use wire::{CELLS_MAX, DecodeError, Job, MESSAGE_MAX, Msg, Numbered, Phase, Term, decode};

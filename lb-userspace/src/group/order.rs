@@ -112,6 +112,35 @@ pub struct SlotImage {
     pub leavers: Vec<Leaver>,
 }
 
+/// A slot by stable identities; 0 = none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NamedSlot {
+    /// Where tracked flows of it go.
+    pub current: u64,
+    /// Where those without an entry are.
+    pub origin: u64,
+    /// Where those were before.
+    pub previous: u64,
+    /// [`lb_common::slot::Slot::flags`].
+    pub flags: u16,
+}
+
+impl SlotImage {
+    /// All slots of it, in their order; a number that is none's is 0.
+    pub fn named(&self) -> impl Iterator<Item = NamedSlot> {
+        let name = |word: u64, shift: u32| {
+            let number = (word >> shift & 0xffff) as usize;
+            self.backends.get(number).copied().unwrap_or_default()
+        };
+        self.slots.iter().map(move |&word| NamedSlot {
+            current: name(word, 0),
+            origin: name(word, 16),
+            previous: name(word, 32),
+            flags: (word >> 48) as u16,
+        })
+    }
+}
+
 /// A backend that is in no configuration any more.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Leaver {

@@ -40,7 +40,7 @@ pub(super) enum Step {
     Reopen(Vec<Cell>),
     /// The own slots are wanted, for this joiner with this epoch.
     Snapshot(u8, u64),
-    /// The joiner takes them over: offer, own origins, until.
+    /// The joiner takes them over: its epoch, number of the offer, digest of the slots.
     Offer(u8, u64, u64, u64),
     Admit(u8, u64),
 }

@@ -151,7 +151,7 @@ pub enum Msg {
         /// Of the joiner's agent.
         epoch: u64,
     },
-    /// Coordinator to joiner: this many pools follow; the verdict in force, the sender's origins.
+    /// Coordinator to joiner: this many pools follow; the verdict in force, digest of the slots.
     Offer {
         /// Of the joiner's agent.
         epoch: u64,
@@ -161,8 +161,8 @@ pub enum Msg {
         pools: u32,
         /// In force.
         verdict: Verdict,
-        /// Over the coordinator's origins.
-        origins: u64,
+        /// Over all slots of the images ([`super::slots`]).
+        slots: u64,
     },
     /// Slots of a pool.
     Image {
@@ -175,8 +175,8 @@ pub enum Msg {
     Installed {
         /// Number of the offer.
         offer: u64,
-        /// Over its origins.
-        origins: u64,
+        /// The same over its own slots ([`super::taken`]).
+        slots: u64,
     },
     /// Coordinator to joiner: all know it as a member.
     Welcome {

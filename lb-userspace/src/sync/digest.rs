@@ -189,6 +189,8 @@ impl Compare {
 #[derive(Clone, Copy, Default, Debug)]
 struct Differs {
     by: u64,
+    /// The round before it did so by as much.
+    is_same: bool,
     /// Rounds in a row.
     rounds: u8,
     /// How often it was asked for.
@@ -224,6 +226,11 @@ impl Differences {
         self.0.iter().filter(|differs| differs.by != 0).count()
     }
 
+    /// How many differed by the same in the last two rounds: no noise.
+    pub fn same(&self) -> usize {
+        self.0.iter().filter(|differs| differs.is_same).count()
+    }
+
     /// How many have done so for [`LASTING`] rounds in a row: what repairs could not settle.
     pub fn lasting(&self) -> usize {
         self.0.iter().filter(|differs| differs.rounds >= LASTING).count()
@@ -236,7 +243,8 @@ impl Differs {
             *self = Self::default();
             return false;
         }
-        let lasts = by == self.by || lost || self.rounds >= NOISY;
+        self.is_same = by == self.by;
+        let lasts = self.is_same || lost || self.rounds >= NOISY;
         self.by = by;
         self.rounds = self.rounds.saturating_add(1);
         self.wait = self.wait.saturating_sub(1);
@@ -247,6 +255,35 @@ impl Differs {
         self.asked = self.asked.saturating_add(1);
         true
     }
+}
+
+/// Whether everything that a resync has brought is here: digests that came behind it say so.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Proof(Option<u8>);
+
+impl Proof {
+    /// A resync has ended.
+    pub const fn begin(&mut self) {
+        self.0 = Some(0);
+    }
+
+    /// Takes a comparison with a digest that came behind the resync. When nothing but noise differs, or after
+    /// [`Proof::ROUNDS`], over which ranges were asked for and came: how many ranges differ even so.
+    pub fn judge(&mut self, differences: &Differences) -> Option<usize> {
+        let rounds = self.0?.saturating_add(1);
+        self.0 = Some(rounds);
+        let same = differences.same();
+        // What differs for the first time may be noise or not.
+        let is_equal = differences.count() == 0 || rounds > 1 && same == 0;
+        if !is_equal && rounds < Self::ROUNDS {
+            return None;
+        }
+        self.0 = None;
+        Some(same)
+    }
+
+    /// A node whose entries can't become equal, because its table is full or smaller, is better than none.
+    pub const ROUNDS: u8 = 12;
 }
 
 /// Repairs of one owner's ranges: what they did not name is deleted in the next walk.
@@ -304,5 +341,46 @@ impl Repairs {
         if self.open.is_none() {
             self.named.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rounds in which a range of each number differs by so much: after which the proof is there, and what it says.
+    fn proved(rounds: &[&[(u16, u64)]]) -> Option<(usize, usize)> {
+        let (mut differences, mut proof) = (Differences::default(), Proof::default());
+        proof.begin();
+        (1..).zip(rounds).find_map(|(nth, sums)| {
+            let digest = Digest {
+                round: nth,
+                now: Tick::default(),
+                lost: false,
+                sums: sums.iter().map(|&(range, by)| (Range(range), by)).collect(),
+            };
+            differences.judge(&Compare::new(&digest, 1, Tick::default()), RANGES);
+            Some((nth as usize, proof.judge(&differences)?))
+        })
+    }
+
+    #[test]
+    fn entries_are_in_when_nothing_but_noise_differs() {
+        assert_eq!(proved(&[&[]]), Some((1, 0)));
+        assert_eq!(proved(&[&[(7, 1)]]), None, "noise, or something that is missing");
+        assert_eq!(proved(&[&[(7, 1)], &[(7, 2), (9, 4)]]), Some((2, 0)), "noise");
+        assert_eq!(proved(&[&[(7, 1)], &[(7, 1)]]), None, "that is missing");
+        assert_eq!(
+            proved(&[&[(7, 1)], &[(7, 1)], &[(9, 1)]]),
+            Some((3, 0)),
+            "and has come"
+        );
+        let never: Vec<&[(u16, u64)]> = vec![&[(7, 1), (8, 1)]; 20];
+        assert_eq!(proved(&never), Some((Proof::ROUNDS.into(), 2)), "no room for it");
+    }
+
+    #[test]
+    fn no_proof_without_a_resync() {
+        assert_eq!(Proof::default().judge(&Differences::default()), None);
     }
 }

@@ -21,7 +21,9 @@ mod send;
 mod status;
 mod wire;
 
-pub use digest::{Asked, Compare, Differences, RANGES, Range, Repairs, Round, SETTLED, contribution, range};
+pub use digest::{
+    Asked, Compare, Differences, Proof, RANGES, Range, Repairs, Round, SETTLED, contribution, range,
+};
 pub use merge::{Drops, Merger, ORPHAN, Plan, Tables, View, owner};
 pub use outbox::{Batch, Flow, Outbox};
 pub use receive::{Inbound, Receiver};

@@ -136,6 +136,15 @@ impl Engine {
         digest(self.slots.iter().map(|slot| slot.origin()).collect::<Vec<_>>())
     }
 
+    /// Digest of all that a joiner takes over.
+    pub(crate) fn all(&self) -> u64 {
+        Self::digest_of(&self.images()[0])
+    }
+
+    pub(crate) fn digest_of(image: &SlotImage) -> u64 {
+        digest(&image.slots)
+    }
+
     pub(crate) fn local(&self, now: u64) -> Local {
         let cell = |slot: u16, backend: u16| Cell {
             pool: POOL,

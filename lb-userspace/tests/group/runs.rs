@@ -282,6 +282,11 @@ fn a_joiner_must_not_make_its_ring_up() {
 }
 
 #[test]
+fn origins_are_not_all_that_a_joiner_needs() {
+    must_break(Broken::OriginsAlone);
+}
+
+#[test]
 fn all_have_to_acknowledge() {
     must_break(Broken::EarlyAnswer);
 }

@@ -3,10 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
+use lb_common::slot::Slot;
 use lb_userspace::group::{Action, Event, Input, Order};
 use lb_userspace::state::standing::Standing;
 
-use crate::engine::BACKENDS;
+use crate::engine::{BACKENDS, Engine};
 use crate::net::{Chance, Net, pair};
 use crate::node::{Node, mono};
 use crate::rules;
@@ -18,6 +19,8 @@ pub(crate) enum Broken {
     OwnCurrent,
     /// A joiner keeps the ring that it made up.
     OwnRing,
+    /// A joiner takes origins over and nothing else, and nobody compares the rest.
+    OriginsAlone,
     /// A member acknowledges a retirement before it has made it.
     EarlyAnswer,
     /// The next coordinator isn't told of what was retired, and opens it again.
@@ -176,7 +179,7 @@ impl World {
             }
             What::Snapshot => Some(Input::Snapshot {
                 images: self.nodes[i].engine.images(),
-                origins: self.nodes[i].engine.origins(),
+                slots: self.nodes[i].engine.all(),
             }),
             What::Installed => Some(self.installed(n)),
             What::HandedOver => Some(Input::HandedOver),
@@ -235,15 +238,25 @@ impl World {
         let now = self.now;
         if self.broken == Some(Broken::OwnRing) {
             let others = self.nodes.iter().filter(|node| node.ready && node.place != n);
-            let origins = others.map(|node| node.engine.origins()).next();
+            let slots = others.map(|node| node.engine.all()).next();
             return Input::Installed {
-                origins: origins.unwrap_or_default(),
+                slots: slots.unwrap_or_default(),
             };
         }
         let node = &mut self.nodes[usize::from(n)];
         node.install(&images, now);
+        if self.broken == Some(Broken::OriginsAlone) {
+            let origins = node
+                .engine
+                .slots
+                .iter()
+                .map(|slot| Slot::untracked(slot.origin()));
+            node.engine.slots = origins.collect();
+            let slots = Engine::digest_of(&images[0]);
+            return Input::Installed { slots };
+        }
         Input::Installed {
-            origins: node.engine.origins(),
+            slots: node.engine.all(),
         }
     }
 

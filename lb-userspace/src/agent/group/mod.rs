@@ -462,13 +462,15 @@ impl Group {
                     self.look(controller);
                 }
                 Action::NeedSnapshot => {
-                    let (images, origins) = controller.images();
-                    self.input(Input::Snapshot { images, origins });
+                    let images = controller.images();
+                    let named = images.iter().map(|image| (image.pool, image.named().collect()));
+                    let slots = crate::group::slots(named);
+                    self.input(Input::Snapshot { images, slots });
                 }
                 Action::Install(images) => match controller.install(&images).await {
-                    Ok(origins) => {
+                    Ok(slots) => {
                         self.look(controller);
-                        self.input(Input::Installed { origins });
+                        self.input(Input::Installed { slots });
                     }
                     Err(e) => error!("the group's slots could not be taken over: {e:#}"),
                 },

@@ -76,7 +76,7 @@ const fn counted(event: &Event) -> Option<&'static str> {
         Event::Reopened(_) => "reopening",
         Event::Recovered { .. } => "recovery",
         Event::Waits(_) => "waits",
-        Event::RingsDiffer(_) | Event::OriginsDiffer(_) => "slots_differ",
+        Event::RingsDiffer(_) | Event::OriginsDiffer(_) | Event::SlotsDiffer(_) => "slots_differ",
         Event::JoinOverdue(_) => "join_overdue",
         Event::Rejoins(_) => "rejoins",
         Event::Garbage(..) => "garbage",
@@ -127,7 +127,7 @@ impl Group {
             return self.log(event);
         };
         match event {
-            Event::RingsDiffer(_) | Event::OriginsDiffer(_) => error!("{entry}"),
+            Event::RingsDiffer(_) | Event::OriginsDiffer(_) | Event::SlotsDiffer(_) => error!("{entry}"),
             Event::Gone { .. } | Event::Waits(_) | Event::JoinOverdue(_) | Event::Rejoins(_) => {
                 warn!("{entry}");
             }
@@ -189,6 +189,7 @@ impl Group {
             },
             Event::RingsDiffer(place) => differ(*place, "rings for the same configuration"),
             Event::OriginsDiffer(place) => differ(*place, "origins"),
+            Event::SlotsDiffer(place) => differ(*place, "slots after joining"),
             Event::JoinOverdue(why) => Entry::JoinOverdue { why: self.why(*why) },
             Event::Rejoins(place) => Entry::Rejoins { node: node(*place) },
             _ => return None,

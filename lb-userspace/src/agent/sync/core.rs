@@ -45,6 +45,8 @@ pub(super) struct Core {
     pub(super) read: Duration,
     /// There are digests to compare.
     pub(super) compare: Rc<Notify>,
+    /// A peer waits for one.
+    pub(super) hurry: Rc<Notify>,
     pub(super) plan: Plan,
     /// The last status of each peer.
     past: BTreeMap<u8, Status>,
@@ -80,6 +82,7 @@ impl Core {
             deleted: None,
             read: Duration::ZERO,
             compare: Rc::new(Notify::new()),
+            hurry: Rc::new(Notify::new()),
             plan: Plan::default(),
             past: BTreeMap::new(),
             unnamed: Vec::new(),

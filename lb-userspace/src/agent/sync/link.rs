@@ -17,14 +17,14 @@ use crate::dataplane::flows::now;
 use crate::peer::wire::RECORDS;
 use crate::peer::{Judge, Refusal};
 use crate::sync::{
-    Asked, Batch, Compare, Differences, Digest, Drops, Hello, Inbound, Limits, Merger, Range, Received,
-    Receiver, Repairs, Scope, Sender, Status, owner,
+    Asked, Batch, Compare, Differences, Digest, Drops, Hello, Inbound, Limits, Merger, Proof, Range,
+    Received, Receiver, Repairs, Scope, Sender, Status, owner,
 };
 
 /// Bytes that are taken off a stream at once.
 const CHUNK: usize = 64 << 10;
 
-/// Fences and ends of resyncs that the agent may not have taken yet, per session: then nothing more is read of it.
+/// Fences that the agent may not have taken yet, per session: then nothing more is read of it.
 const NOTICES: usize = 64;
 
 /// One session with one peer.
@@ -47,6 +47,8 @@ pub(super) struct Link {
     pub(super) compare: Option<Compare>,
     pub(super) digested: Instant,
     pub(super) differences: Differences,
+    /// Whether its entries are all in.
+    pub(super) proof: Proof,
     pub(super) repairs: Repairs,
     /// Repairs that have ended.
     pub(super) repaired: u64,
@@ -81,6 +83,7 @@ impl Link {
             compare: None,
             digested: Instant::now(),
             differences: Differences::default(),
+            proof: Proof::default(),
             repairs: Repairs::default(),
             repaired: 0,
             drops: Drops::default(),
@@ -161,6 +164,11 @@ impl Link {
     /// Whether the resync of this number is still under way.
     pub(super) fn is_resyncing(&self, number: u64) -> bool {
         self.sender.is_resyncing() && self.sender.sent().resyncs == number
+    }
+
+    /// Resyncs of the peer's that have ended.
+    pub(super) const fn resyncs(&self) -> u64 {
+        self.received.resyncs
     }
 
     pub(super) fn status(&self) -> Status {
@@ -294,8 +302,7 @@ async fn read(shared: Shared, (peer, session): (u8, u64), merger: Merger, mut st
             {
                 walk::orphan(&shared, owner(peer)).await;
             }
-            let tells = matches!(inbound, Inbound::Fence(_) | Inbound::Resynced(_));
-            let room = if tells {
+            let room = if matches!(inbound, Inbound::Fence(_)) {
                 Arc::clone(&room).acquire_owned().await.ok()
             } else {
                 None
@@ -340,7 +347,10 @@ fn take(
         Inbound::ResyncBegin(_) => {}
         Inbound::Resynced(_) => {
             core.joined.insert(peer);
-            core.notify_of(Notice::Synced { peer, session }, room);
+            let link = core.link(peer, session)?;
+            link.proof.begin();
+            // It came before.
+            link.compare = None;
         }
         Inbound::Digest(digest, local) => {
             let link = core.link(peer, session)?;

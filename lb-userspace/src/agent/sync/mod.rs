@@ -88,7 +88,7 @@ pub enum Notice {
         /// As the peer's agent gave it.
         id: u64,
     },
-    /// All entries of the peer are in the maps.
+    /// All entries of the peer are in the maps, and digests are equal ([`crate::sync::Proof`]).
     Synced {
         /// Its place.
         peer: u8,

@@ -9,14 +9,16 @@ use lb_common::flow::{self, Entry, PROBATION};
 use lb_common::tick::Tick;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::task::{spawn_blocking, yield_now};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
+use tracing::warn;
 
+use super::Notice;
 use super::core::{Core, Shared};
 use super::names::{OWN_TABLES, Place, is_gone};
 use crate::dataplane::batch::Walk;
 use crate::dataplane::flows::{Descriptor, Table, now};
 use crate::dataplane::maps::Maps;
-use crate::sync::{Compare, Flow, Kind, ORPHAN, Range, Round, Scope};
+use crate::sync::{Compare, Flow, Kind, ORPHAN, Proof, Range, Round, Scope};
 
 /// Entries that are looked at in one go.
 const CHUNK: u32 = 1024;
@@ -117,10 +119,13 @@ pub(super) async fn resync(shared: Shared, (peer, session): (u8, u64), number: u
             yield_now().await;
         }
     }
-    if let Some(link) = shared.borrow_mut().link(peer, session)
+    let core = &mut *shared.borrow_mut();
+    if let Some(link) = core.link(peer, session)
         && link.is_resyncing(number)
     {
         link.end_resync();
+        // The peer waits for a digest.
+        core.hurry.notify_one();
     }
 }
 
@@ -175,15 +180,17 @@ pub(super) fn empty(maps: &Maps) -> [bool; 2] {
     })
 }
 
-/// Once a second: digests, refreshes, and what peers have asked for. `report` is called after each round.
+/// Once a second, and when a resync has ended: digests, refreshes, and what peers have asked for. `report` is called after each round.
 pub(super) async fn rounds(shared: Shared, report: impl Fn(&mut Core)) {
     let start = Instant::now();
-    let mut last = 0;
+    let (mut last, mut hurries) = (0, false);
+    let hurry = Rc::clone(&shared.borrow().hurry);
     loop {
         let began = Instant::now();
         let number = u32::try_from(start.elapsed().as_millis() / 1000).unwrap_or(u32::MAX) + 1;
-        if number > last {
-            let first = (last + 1).max(number.saturating_sub(ROUNDS - 1));
+        if number > last || hurries {
+            // A second round in the same second refreshes the same ones.
+            let first = (last + 1).max(number.saturating_sub(ROUNDS - 1)).min(number);
             if !shared.borrow().links.is_empty() {
                 Walker::round(&shared, first..=number).await;
             }
@@ -192,7 +199,11 @@ pub(super) async fn rounds(shared: Shared, report: impl Fn(&mut Core)) {
         report(&mut shared.borrow_mut());
         let next = start + EVERY * last;
         let rest = next.saturating_duration_since(Instant::now());
-        sleep(rest.max(began.elapsed() * (SHARE - 1))).await;
+        let pause = began.elapsed() * (SHARE - 1);
+        sleep(pause).await;
+        hurries = timeout(rest.saturating_sub(pause), hurry.notified())
+            .await
+            .is_ok();
     }
 }
 
@@ -341,6 +352,7 @@ async fn compare(shared: &Shared) {
         peer,
         session,
         repaired,
+        resyncs,
         compare,
     } in compares
     {
@@ -351,9 +363,21 @@ async fn compare(shared: &Shared) {
         if !ranges.is_empty() {
             link.ask(ranges);
         }
+        let proof = if link.resyncs() == resyncs {
+            link.proof.judge(&link.differences)
+        } else {
+            None
+        };
         // What ended meanwhile was not looked for in the whole table.
         if link.repaired == repaired {
             link.repairs.clear();
+        }
+        if let Some(differing) = proof {
+            if differing > 0 {
+                let most = Proof::ROUNDS;
+                warn!(peer, differing, "flow entries still differ after {most} digests");
+            }
+            core.notify(Notice::Synced { peer, session });
         }
     }
 }
@@ -380,6 +404,8 @@ struct Comparison {
     session: u64,
     /// Repairs that had ended before.
     repaired: u64,
+    /// Resyncs that had.
+    resyncs: u64,
     compare: Compare,
 }
 
@@ -391,6 +417,7 @@ fn begin_compare(core: &mut Core) -> Vec<Comparison> {
             peer,
             session: link.session,
             repaired: link.repaired,
+            resyncs: link.resyncs(),
             compare,
         })
     });
