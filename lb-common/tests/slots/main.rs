@@ -31,11 +31,13 @@ fn no_flow_breaks() {
     }
 }
 
-/// Without deaths and planned changes, and with one connection, these are all worlds there are.
+/// Without deaths of backends and planned changes, and with one connection, these are all worlds there are: nodes die and join, and sessions
+/// between them break at any time, so that records are lost, or stay away for as long as it takes.
 #[test]
 fn no_flow_breaks_in_a_complete_small_world() {
     let rules = Rules {
         changes: false,
+        cuts: true,
         ..ALL
     };
     let mut start = World::start(2);
@@ -44,6 +46,34 @@ fn no_flow_breaks_in_a_complete_small_world() {
         Found::Nothing(n) => println!("no flow breaks in {n} worlds (complete)"),
         Found::GivenUp(n, _) => panic!("{n} are not all"),
         Found::Broken(story) => panic!("{story}"),
+    }
+}
+
+/// The same with backends that die and planned changes, where sessions break.
+#[test]
+fn no_flow_breaks_where_sessions_break() {
+    let rules = Rules { cuts: true, ..ALL };
+    match search(World::start(2), &rules, 1_000_000) {
+        Found::Nothing(n) => println!("no flow breaks in {n} worlds (complete)"),
+        Found::GivenUp(n, depth) => {
+            println!("no flow breaks in {n} worlds, all that {depth} steps lead to");
+            assert!(depth >= 7, "{depth} steps are few");
+        }
+        Found::Broken(story) => panic!("{story}"),
+    }
+}
+
+#[test]
+fn what_a_session_lost_has_to_be_said_again() {
+    let rules = Rules {
+        changes: false,
+        cuts: true,
+        resync: false,
+        ..ALL
+    };
+    match search(World::start(2), &rules, 6_000_000) {
+        Found::Broken(story) => println!("BREAK without resync: {story}"),
+        Found::Nothing(_) | Found::GivenUp(..) => panic!("a resync is not needed"),
     }
 }
 

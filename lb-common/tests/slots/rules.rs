@@ -6,6 +6,10 @@ pub(crate) struct Rules {
     /// Not a rule: whether backends die and come back, by verdict or for real, and planned changes are made. Without,
     /// what is left (views that move anywhere, retirement, nodes, records) is little enough to see all of it.
     pub(crate) changes: bool,
+    /// Not a rule either: whether sessions between the nodes break, and what is on its way is lost.
+    pub(crate) cuts: bool,
+    /// A session begins with all own entries, and stale replicas are found.
+    pub(crate) resync: bool,
     /// A slot retires when every member votes for it.
     pub(crate) group_retire: bool,
     /// A change of the members voids the vote.
@@ -79,6 +83,8 @@ pub(crate) struct Rules {
 /// All rules.
 pub(crate) const ALL: Rules = Rules {
     changes: true,
+    cuts: false,
+    resync: true,
     group_retire: true,
     displacing_stamps: true,
     vote_behind_fence: true,

@@ -24,6 +24,7 @@ pub(crate) enum Step {
     Ecmp { to: Node },
     Expire { node: Node, table: Table },
     Record { from: Node },
+    Cut,
     Crash { node: Node },
     Join { node: Node },
     Dies(u8),
@@ -75,6 +76,7 @@ impl fmt::Display for Step {
                 write!(f, "an old {table} expires at node{node}")
             }
             Self::Record { from } => write!(f, "record {from}->{}", 1 - from),
+            Self::Cut => f.write_str("the session breaks"),
             Self::Crash { node } => write!(f, "node{node} dies"),
             Self::Join { node } => write!(f, "node{node} joins"),
             Self::Dies(backend) => write!(f, "{} dies", name(backend)),
@@ -260,8 +262,30 @@ fn records(world: &World, rules: &Rules, next: &mut Next) {
             add(next, world, rules, Step::Record { from }, after);
         }
     }
+    let is_under_way = world
+        .to_other
+        .iter()
+        .any(|channel| channel.records().next().is_some());
+    if rules.cuts && is_under_way {
+        let mut after = *world;
+        cut(&mut after, rules);
+        add(next, world, rules, Step::Cut, after);
+    }
     for node in world.up() {
         expire(world, rules, node, next);
+    }
+}
+
+/// What is on its way is lost. The next session says all own entries again, and of deletions that were lost digests tell. For how long the
+/// nodes are apart is a matter of when these records arrive.
+fn cut(world: &mut World, rules: &Rules) {
+    let lost = std::mem::take(&mut world.to_other);
+    for (from, lost) in (0..).zip(lost).filter(|_| rules.resync) {
+        let gone = lost.records().find(|record| *record == GONE);
+        let Member { own, probation, .. } = *world.node(from);
+        for record in [gone, own, probation].into_iter().flatten() {
+            world.send(from, record);
+        }
     }
 }
 
