@@ -191,9 +191,10 @@ impl Sender {
         true
     }
 
-    /// A fence behind everything that was enqueued; where something of that was dropped, behind the next resync.
+    /// A fence behind everything that was enqueued; where something of that was dropped, or an earlier session may have lost
+    /// something, behind the next resync.
     pub fn fence(&mut self, id: u64) {
-        if self.degraded || self.resync.is_some() {
+        if self.degraded || self.resync.is_some() || self.sent.resyncs == 0 {
             self.fences.push(id);
         } else {
             self.queue.push_back(Item::Fence(id));
