@@ -235,3 +235,22 @@ fn what_one_node_refuses_no_node_runs() {
         wait_runs(lab, &ALL, &generation, 9)
     });
 }
+
+#[test]
+fn what_is_no_nodes_own_may_be_applied_on_any() {
+    with_group("charter-shared", |lab| {
+        let mut want = files(lab);
+        for file in &mut want {
+            file["pools"][0]["backends"][0]["weight"] = json!(8);
+        }
+        let shared = json!({"pools": want[0]["pools"], "vips": want[0]["vips"]});
+        let path = asked(&lab.nodes()[2], "shared");
+        fs::write(&path, serde_yaml::to_string(&shared)?).expect("a file is written");
+        let path = path.to_str().expect("UTF-8");
+        let out = lab.nodes()[2].lbctl(&["--output", "json", "config", "apply", path])?;
+        assert_eq!(agreed(&out), "1/lb3");
+        wait_runs(lab, &ALL, "1/lb3", 8)?;
+        assert_eq!(files(lab), want);
+        Ok(())
+    });
+}
