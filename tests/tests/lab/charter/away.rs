@@ -37,7 +37,20 @@ fn who_was_away_has_the_newest_before_it_is_ready() {
         assert_eq!(file(&lab.nodes()[2]), missed);
         lab.power_on(2)?;
         lab.node(2).wait_in_service()?;
-        has_caught_up(lab, &newest, 4, &missed, events)
+        has_caught_up(lab, &newest, 4, &missed, events)?;
+
+        // The newest is an order, which changes no file, and the text before it was missed.
+        let (missed, events) = (file(&lab.nodes()[2]), told(&lab.nodes()[2])?.len());
+        lab.node(2).stop()?;
+        agreed(&apply(&lab.nodes()[0], 5)?);
+        let done = lab.nodes()[1].lbctl(&["drain", "web4/be4"])?;
+        assert!(done.status.success(), "{done:?}");
+        let newest = lab.nodes()[1].lbctl_json(&["config", "show"])?["charter"]["generation"].clone();
+        let newest = newest.as_str().expect("a generation");
+        wait_runs(lab, &[0, 1], newest, 5)?;
+        lab.node(2).spawn()?;
+        lab.node(2).wait_in_service()?;
+        has_caught_up(lab, newest, 5, &missed, events)
     });
 }
 

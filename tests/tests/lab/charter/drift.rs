@@ -98,11 +98,21 @@ fn what_is_applied_ends_drift() {
         assert_eq!(agreed(&apply(&lab.nodes()[0], 5)?), "1/lb1");
         wait_runs(lab, &ALL, "1/lb1", 5)?;
         let text = file(&lab.nodes()[1]);
+        // The others' file is right, and says nothing new to anybody.
+        let mark = lab.node(1).reload(&weighing(&text, 9))?;
+        lab.node(1)
+            .wait_log("the rest differs from what the group runs", mark, SOON)?;
+        wait_drift(lab, true)?;
+        assert_eq!(agreed(&apply(&lab.nodes()[0], 5)?), "2/lb1");
+        wait_runs(lab, &ALL, "2/lb1", 5)?;
+        assert_eq!(file(&lab.nodes()[1]), text);
+        wait_drift(lab, false)?;
+        // The edited one is.
         lab.node(1).write_config(&weighing(&text, 9))?;
         let path = lab.nodes()[1].config_file().to_str().expect("UTF-8").to_owned();
         let out = lab.nodes()[1].lbctl(&["--output", "json", "config", "apply", &path])?;
-        assert_eq!(agreed(&out), "2/lb2");
-        wait_runs(lab, &ALL, "2/lb2", 9)?;
+        assert_eq!(agreed(&out), "3/lb2");
+        wait_runs(lab, &ALL, "3/lb2", 9)?;
         wait_drift(lab, false)
     });
 }
