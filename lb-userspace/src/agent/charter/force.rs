@@ -128,7 +128,7 @@ impl Desk {
                 .as_ref()
                 .map(|keeper| written(held.generation, &keeper.nodes));
             let mut events = vec![Event::CharterOrders {
-                generation: name.unwrap_or_default(),
+                charter: name.unwrap_or_default(),
                 what: held.charter.origin.what.clone(),
             }];
             events.append(&mut controller.take_news());
