@@ -62,6 +62,7 @@ pub enum Cause {
 }
 
 /// What changed. Backends are named `pool/backend`.
+// Its fields stand beside those of `Record` in a line, so none may have the name of one of those: it could not be read again.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields are what the text of the event says")]
@@ -81,9 +82,9 @@ pub enum Event {
     /// The file says something else than the group's configuration, which stays in force.
     ConfigDrifted { file: String },
     /// Orders of the group are in force.
-    CharterOrders { generation: String, what: String },
+    CharterOrders { charter: String, what: String },
     /// A generation that this node had accepted came to nothing.
-    CharterDropped { generation: String, what: String },
+    CharterDropped { charter: String, what: String },
     /// A file of the group's charter can't be read; it was kept aside.
     CharterUnreadable { kept: String, why: String },
     /// No new flows.
@@ -157,7 +158,7 @@ pub enum Event {
     },
     /// A planned change is made on all members: told by the coordinator.
     ChangeCommitted {
-        generation: String,
+        charter: String,
         verdict: u64,
         rings: String,
     },
@@ -220,11 +221,11 @@ impl Event {
             Self::ConfigDrifted { file } => {
                 format!("{file} says something else than the group's configuration, which stays in force")
             }
-            Self::CharterOrders { generation, what } => {
-                format!("{what}, as generation {generation} of the group")
+            Self::CharterOrders { charter, what } => {
+                format!("{what}, as generation {charter} of the group")
             }
-            Self::CharterDropped { generation, what } => {
-                format!("generation {generation} of the group came to nothing: {what}")
+            Self::CharterDropped { charter, what } => {
+                format!("generation {charter} of the group came to nothing: {what}")
             }
             Self::CharterUnreadable { kept, why } => {
                 format!("the group's charter can't be read ({why}), kept as {kept}; the peers are asked")
@@ -263,11 +264,11 @@ impl Event {
                 }
             }
             Self::ChangeCommitted {
-                generation,
+                charter,
                 verdict,
                 rings,
             } => format!(
-                "change of slots committed by all members: generation {generation}, verdict {verdict}, rings {rings}"
+                "change of slots committed by all members: generation {charter}, verdict {verdict}, rings {rings}"
             ),
             Self::MembersAwaited { nodes } => format!("waiting for silent members: {}", list(nodes)),
             Self::SlotsDiffer { node, what } => format!("{node} has other {what} than this node"),
@@ -417,13 +418,42 @@ mod tests {
                 },
                 "not ready for traffic any more: leaving",
             ),
+            (
+                Event::CharterOrders {
+                    charter: "3/lb1".to_owned(),
+                    what: "web/be1 drained".to_owned(),
+                },
+                "web/be1 drained, as generation 3/lb1 of the group",
+            ),
+            (
+                Event::CharterDropped {
+                    charter: "3/lb1".to_owned(),
+                    what: "an order".to_owned(),
+                },
+                "generation 3/lb1 of the group came to nothing: an order",
+            ),
+            (
+                Event::ChangeCommitted {
+                    charter: "3/lb1".to_owned(),
+                    verdict: 4,
+                    rings: "0f".to_owned(),
+                },
+                "change of slots committed by all members: generation 3/lb1, verdict 4, rings 0f",
+            ),
             (Event::Unknown, "an event of a newer version"),
         ] {
             assert_eq!(event.to_string(), want);
-            let line = serde_json::to_string(&event).expect("plain values");
+            let record = Record {
+                seq: 1,
+                time: Wall(2),
+                generation: 7,
+                cause: Cause::Peers,
+                event,
+            };
+            let line = serde_json::to_string(&record).expect("plain values");
             assert_eq!(
-                serde_json::from_str::<Event>(&line).expect("it was written"),
-                event
+                serde_json::from_str::<Record>(&line).expect("it was written"),
+                record
             );
         }
     }

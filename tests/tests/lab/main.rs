@@ -4,6 +4,7 @@ mod agent;
 mod attach;
 mod changed_agent;
 mod changes;
+mod charter;
 mod cleanup;
 mod death;
 mod deaths;

@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use lb_tests::host::Node;
 use lb_tests::node_config::NodeConfig;
 use lb_tests::serve::HEALTH_PATH;
 use lb_tests::topo::HTTP_PORT;
@@ -48,8 +49,13 @@ fn status(lab: &mut Lab, address: &str) -> Result<u16, LabError> {
 
 /// What the first node tells, and its samples by name and labels.
 pub(crate) fn scrape(lab: &mut Lab) -> Result<(String, BTreeMap<String, f64>), LabError> {
-    let address: SocketAddr = LOCAL.parse().expect("an address");
-    let answer = lab.node(0).namespace().within(|| get(address, "/metrics"))?;
+    scrape_at(lab.node(0), LOCAL)
+}
+
+/// What a node tells there, and its samples by name and labels.
+pub(crate) fn scrape_at(node: &Node, address: &str) -> Result<(String, BTreeMap<String, f64>), LabError> {
+    let address: SocketAddr = address.parse().expect("an address");
+    let answer = node.namespace().within(|| get(address, "/metrics"))?;
     let (status, text) = answer.expect("an endpoint");
     assert_eq!(status, 200, "{text}");
     let samples = text.lines().filter(|line| !line.starts_with('#'));

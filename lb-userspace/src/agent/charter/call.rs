@@ -144,15 +144,17 @@ impl Desk {
     /// A text in two parts, with what this node has where the text has nothing of its own, and the orders that hold under it.
     async fn parts_of(&self, controller: &Controller, text: &Text) -> Result<(Parts, Operator), Refusal> {
         let key = controller.model().group.key.as_ref();
-        let mut parts = text::split(&text.text, key)?;
-        parts.local = parts.local.over(&self.running_parts(controller)?.local);
+        let given = text::split(&text.text, key)?;
+        let local = given.local.over(&self.running_parts(controller)?.local);
         let whole = Text {
-            text: text::merge(&parts.shared, &parts.local)?,
+            text: text::merge(&given.shared, &local)?,
             naming: text.naming.clone(),
         };
         let model = self.accept(controller, &whole).await?;
-        // The key may be another one, which the check by the running one has not seen.
-        text::split(&whole.text, model.group.key.as_ref())?;
+        // What the text left to this node is shared as well where all files have it. And the key may be another one, which the
+        // check by the running one has not seen.
+        let shared = text::split(&whole.text, model.group.key.as_ref())?.shared;
+        let parts = Parts { shared, local };
         let (orders, _) = controller.operator().settled(now()).within(&model);
         Ok((parts, orders))
     }

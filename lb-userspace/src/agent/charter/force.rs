@@ -116,10 +116,7 @@ impl Desk {
 
     async fn try_enforce(&mut self, controller: &mut Controller, held: &Held) -> Result<Done> {
         let (merged, model) = self.merged(controller, held)?;
-        let mut done = Done::default();
-        if merged != self.in_force.text || model != *controller.model() {
-            done = self.run_text(controller, held, merged, model).await?;
-        }
+        let done = self.run_text(controller, held, merged, model).await?;
         // Ramps that are over mean nothing, and are forgotten here and there at another time.
         let (orders, _) = held.charter.orders.settled(now()).within(controller.model());
         if orders != controller.operator().settled(now()) {
@@ -131,7 +128,7 @@ impl Desk {
                 .as_ref()
                 .map(|keeper| written(held.generation, &keeper.nodes));
             let mut events = vec![Event::CharterOrders {
-                generation: name.unwrap_or_default(),
+                charter: name.unwrap_or_default(),
                 what: held.charter.origin.what.clone(),
             }];
             events.append(&mut controller.take_news());
@@ -140,6 +137,7 @@ impl Desk {
         Ok(done)
     }
 
+    /// Runs it, where it says something new, and writes the file.
     async fn run_text(
         &mut self,
         controller: &mut Controller,
@@ -147,14 +145,18 @@ impl Desk {
         merged: String,
         model: Model,
     ) -> Result<Done> {
-        // An order doesn't touch the file; what was edited there meanwhile stays.
-        let is_written =
-            self.file_differs(&held.charter.text, &merged) && held.charter.origin.kind != Kind::Order;
-        let draft = match is_written {
+        let is_same = model == *controller.model();
+        // An order doesn't touch the file; what was edited there meanwhile stays. But it may bring a text that this node has
+        // missed.
+        let is_kept = is_same && held.charter.origin.kind == Kind::Order;
+        let draft = match !is_kept && self.file_differs(&held.charter.text, &merged) {
             true => Some(Draft::write(&self.real_config()?, merged.as_bytes())?),
             false => None,
         };
-        let plan = self.put(controller, model, merged, &cause(held)).await?;
+        let plan = match is_same && merged == self.in_force.text {
+            true => Plan::default(),
+            false => self.put(controller, model, merged, &cause(held)).await?,
+        };
         let backup = draft.map(Draft::publish_with_backup).transpose()?.flatten();
         Ok(Done {
             plan,

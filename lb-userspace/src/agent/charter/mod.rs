@@ -400,7 +400,10 @@ impl Desk {
             return;
         }
         info!("generation {generation} of the group's configuration came to nothing: {what}");
-        let event = Event::CharterDropped { generation, what };
+        let event = Event::CharterDropped {
+            charter: generation,
+            what,
+        };
         let cause = Cause::Group {
             node: rival.origin.node,
             uid: rival.origin.uid,

@@ -198,7 +198,7 @@ impl Group {
 
     fn committed(&self, target: &Target) -> Entry {
         Entry::ChangeCommitted {
-            generation: written(target.generation, &self.nodes),
+            charter: written(target.generation, &self.nodes),
             verdict: target.verdict,
             rings: format!("{:016x}", target.rings),
         }

@@ -99,9 +99,10 @@ impl Machine {
             self.give_up(of_own(self.me, why));
             return;
         }
-        self.drop_pending();
+        // First of all: a proposer that hears that nothing is pending here offers it again.
         let why = No::Invalid(cut(why));
         self.send(generation.node, Message::Refuse { generation, why });
+        self.drop_pending();
     }
 
     /// Asks all members that have not accepted and can be asked.

@@ -1,0 +1,118 @@
+//! A file that was edited by hand: everybody sees it, and nothing comes of it.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use lb_tests::wait::until_ok;
+use lb_tests::{Lab, LabError, promtool};
+use serde_json::json;
+
+use super::{ALL, agreed, apply, endpoint, file, restart, wait_runs, weighing, weight, with_group};
+use crate::metrics::scrape_at;
+
+const SOON: Duration = Duration::from_secs(20);
+const METRIC: &str = "tandem_charter_drift";
+
+/// Waits until all see lb2's file so, and nobody else's otherwise than right.
+fn wait_drift(lab: &Lab, is_other: bool) -> Result<(), LabError> {
+    for index in [0, 2] {
+        let node = &lab.nodes()[index];
+        let want = if is_other { "equal, file drifts" } else { "equal " };
+        until_ok(SOON, &format!("{} sees {want}", node.name()), || {
+            let out = node.lbctl(&["peers"])?;
+            let text = String::from_utf8_lossy(&out.stdout).into_owned();
+            let row = |name: &str| {
+                text.lines()
+                    .find(|line| line.starts_with(name))
+                    .map(str::to_owned)
+            };
+            let other = row(if index == 0 { "lb3" } else { "lb1" }).expect("a row");
+            let words = row("lb2").expect("a row");
+            Ok(words.contains(want) && words.contains("drifts") == is_other && !other.contains("drifts"))
+        })?;
+    }
+    let own = lab.nodes()[1].lbctl(&["peers"])?;
+    let own = String::from_utf8_lossy(&own.stdout).into_owned();
+    assert_eq!(own.contains("its file says something else"), is_other, "{own}");
+    for index in ALL {
+        let (_, samples) = scrape_at(&lab.nodes()[index], &endpoint(index))?;
+        let want = f64::from(u8::from(is_other && index == 1));
+        assert_eq!(samples[METRIC], want, "{index}");
+    }
+    Ok(())
+}
+
+/// Whether the alert fires where the metric has this value for a while; nothing where promtool is missing.
+fn fires(value: u8) -> Result<Option<bool>, LabError> {
+    let alert = r#"ALERTS{alertname="TandemConfigDrift", alertstate="firing", severity="ticket"}"#;
+    let samples = json!([{"labels": alert, "value": 1}]);
+    let tests = json!({
+        "rule_files": [Path::new(env!("CARGO_MANIFEST_DIR")).join("../dist/alerts.yml")],
+        "tests": [{
+            "interval": "1m",
+            "input_series": [{"series": METRIC, "values": format!("{value}x20")}],
+            "promql_expr_test": [{"expr": alert, "eval_time": "10m", "exp_samples": samples}],
+        }],
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tests.yml");
+    fs::write(&path, tests.to_string()).expect("a file is written");
+    let out = promtool::run(&["test", "rules", path.to_str().expect("UTF-8")], b"")?;
+    Ok(out.map(|out| out.status.success()))
+}
+
+#[test]
+fn a_file_that_was_edited_by_hand_is_seen_by_all_and_changes_nothing() {
+    with_group("charter-drift", |lab| {
+        assert_eq!(agreed(&apply(&lab.nodes()[0], 5)?), "1/lb1");
+        wait_runs(lab, &ALL, "1/lb1", 5)?;
+        let text = file(&lab.nodes()[1]);
+        // A comment is none.
+        let mark = lab.node(1).reload(&format!("{text}# A note.\n"))?;
+        lab.node(1).wait_log("configuration reloaded", mark, SOON)?;
+        wait_drift(lab, false)?;
+        let mark = lab.node(1).reload(&weighing(&text, 9))?;
+        lab.node(1)
+            .wait_log("the rest differs from what the group runs", mark, SOON)?;
+        wait_drift(lab, true)?;
+        restart(lab.node(1))?;
+        wait_drift(lab, true)?;
+        for node in lab.nodes() {
+            assert_eq!(weight(node)?, 5, "{}", node.name());
+        }
+        if let Some(fires_at) = fires(1)? {
+            assert!(fires_at && fires(0)? == Some(false));
+        }
+        // It was a mistake.
+        let mark = lab.node(1).reload(&text)?;
+        lab.node(1).wait_log("configuration reloaded", mark, SOON)?;
+        wait_drift(lab, false)?;
+        wait_runs(lab, &ALL, "1/lb1", 5)
+    });
+}
+
+#[test]
+fn what_is_applied_ends_drift() {
+    with_group("charter-drift-ends", |lab| {
+        assert_eq!(agreed(&apply(&lab.nodes()[0], 5)?), "1/lb1");
+        wait_runs(lab, &ALL, "1/lb1", 5)?;
+        let text = file(&lab.nodes()[1]);
+        // The others' file is right, and says nothing new to anybody.
+        let mark = lab.node(1).reload(&weighing(&text, 9))?;
+        lab.node(1)
+            .wait_log("the rest differs from what the group runs", mark, SOON)?;
+        wait_drift(lab, true)?;
+        assert_eq!(agreed(&apply(&lab.nodes()[0], 5)?), "2/lb1");
+        wait_runs(lab, &ALL, "2/lb1", 5)?;
+        assert_eq!(file(&lab.nodes()[1]), text);
+        wait_drift(lab, false)?;
+        // The edited one is.
+        lab.node(1).write_config(&weighing(&text, 9))?;
+        let path = lab.nodes()[1].config_file().to_str().expect("UTF-8").to_owned();
+        let out = lab.nodes()[1].lbctl(&["--output", "json", "config", "apply", &path])?;
+        assert_eq!(agreed(&out), "3/lb2");
+        wait_runs(lab, &ALL, "3/lb2", 9)?;
+        wait_drift(lab, false)
+    });
+}
