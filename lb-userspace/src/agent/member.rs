@@ -31,6 +31,8 @@ pub(super) struct Member {
     committed: Option<u64>,
     /// What all rings of the group are to be.
     rings: u64,
+    /// The same of each pool, by its identity.
+    by_pool: Vec<(u64, u64)>,
     generation: group::Generation,
     pending: Option<Pending>,
     /// The other members.
@@ -79,7 +81,8 @@ impl Member {
 
     /// Computes what all rings are to be. Whether that has been agreed on.
     pub(super) fn lay(&mut self, model: &Model, operator: &Standings) -> Gate {
-        self.rings = group::rings(model, &group::agreed(operator, &self.verdict));
+        self.by_pool = group::ring_digests(model, &group::agreed(operator, &self.verdict));
+        self.rings = group::rings(&self.by_pool);
         self.gate()
     }
 }
@@ -103,6 +106,11 @@ impl Controller {
                 verdict: member.verdict.number,
                 rings: member.rings,
             })
+    }
+
+    /// The same of each pool, by its identity.
+    pub(super) fn rings_by_pool(&self) -> &[(u64, u64)] {
+        self.member.as_ref().map_or(&[], |member| &member.by_pool)
     }
 
     /// The charter that is in force.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::peer::{Common, Facts, Life, Own, Status, View};
+use crate::peer::{Common, Facts, Life, Own, PoolRings, Status, View};
 
 /// What is known of the group's nodes. Digests are hexadecimal.
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
@@ -95,12 +95,22 @@ pub struct Peer {
     pub same_config: Option<bool>,
     /// Whether its rings are the same as this node's.
     pub same_rings: Option<bool>,
+    /// Where they aren't: pools whose identity modulo 64 is one of these.
+    pub rings_differ_in: Vec<u8>,
     /// Whether its slots' origins are; they differ for a moment while slots retire.
     pub same_origins: Option<bool>,
+    /// Whether the same backends are down to its checks as to this node's.
+    pub same_down: Option<bool>,
     /// Until when its certificate is good, Unix time in milliseconds.
     pub certificate_until: Option<i64>,
     /// Why there is no session.
     pub trouble: Option<String>,
+}
+
+/// Of these pools those whose rings may be what differs.
+pub fn among<'a>(buckets: &[u8], pools: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let is_in = |pool: &&str| buckets.contains(&PoolRings::bucket(lb_common::id::stable(pool, "")));
+    pools.into_iter().filter(is_in).collect()
 }
 
 /// What the nodes' agents know → what the API says.
@@ -154,7 +164,9 @@ fn peer(status: &Status, own: Option<&Own>) -> Peer {
         said: status.facts.as_ref().map(said),
         same_config: same(Common::Config),
         same_rings: same(Common::Rings),
+        rings_differ_in: both.map_or_else(Vec::new, |(its, ours)| ours.pools.differing(&its.pools)),
         same_origins: same(Common::Origins),
+        same_down: same(Common::Down),
         certificate_until: status.certificate_until.map(|until| until.saturating_mul(1000)),
         trouble: status.trouble.clone(),
     }

@@ -42,9 +42,10 @@ fn raise(standings: &mut BTreeMap<u64, Standing>, id: u64, least: Standing) {
     *standing = (*standing).max(least);
 }
 
-/// Digest of what all rings are computed from, so of the rings: they are a pure function of it. Backends of weight 0 hold no slots.
-pub fn rings(model: &Model, agreed: &Standings) -> u64 {
-    let mut pools: Vec<(u64, Vec<u8>)> = Vec::new();
+/// Of each pool its identity and a digest of what its ring is computed from, so of the ring: it is a pure function of that.
+/// Backends of weight 0 hold no slots.
+pub fn ring_digests(model: &Model, agreed: &Standings) -> Vec<(u64, u64)> {
+    let mut pools: Vec<(u64, u64)> = Vec::new();
     for pool in &model.pools {
         let mut members: Vec<[u8; 11]> = Vec::new();
         for backend in &pool.backends {
@@ -59,20 +60,26 @@ pub fn rings(model: &Model, agreed: &Standings) -> u64 {
             members.push(bytes);
         }
         members.sort_unstable();
-        pools.push((stable(pool.name.as_str(), ""), members.concat()));
+        pools.push((stable(pool.name.as_str(), ""), siphash13(0, 0, &members.concat())));
     }
     pools.sort_unstable();
-    let all = pools.into_iter().flat_map(|(pool, members)| {
-        let length = (members.len() as u64).to_le_bytes();
-        [pool.to_le_bytes().to_vec(), length.to_vec(), members].concat()
-    });
-    siphash13(0, 0, &all.collect::<Vec<u8>>())
+    pools
+}
+
+/// One digest of all rings.
+pub fn rings(digests: &[(u64, u64)]) -> u64 {
+    whole(digests)
+}
+
+fn whole(pools: &[(u64, u64)]) -> u64 {
+    let all = pools.iter().flat_map(|&(pool, digest)| [pool, digest]);
+    siphash13(0, 0, &all.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())
 }
 
 /// Digest of the origins of all slots: of each pool its identity, and of each slot its backend's.
 pub fn origins(pools: Vec<(u64, Vec<u64>)>) -> u64 {
     let bytes = |ids: Vec<u64>| ids.into_iter().flat_map(u64::to_le_bytes).collect();
-    over_pools(pools.into_iter().map(|(pool, ids)| (pool, bytes(ids))).collect())
+    over_pools(pools.into_iter().map(|(pool, ids)| (pool, bytes(ids))))
 }
 
 /// Digest of all that a joiner takes over: of each pool its identity, and of each slot `current`, `origin`, `previous` and flags.
@@ -83,21 +90,19 @@ pub fn slots(pools: impl IntoIterator<Item = (u64, Vec<NamedSlot>)>) -> u64 {
         let flags = slot.flags & !(HELD | UDP_LEARN);
         ids.flat_map(u64::to_le_bytes).chain(flags.to_le_bytes())
     };
-    let pools = pools.into_iter();
-    over_pools(
-        pools
-            .map(|(pool, slots)| (pool, slots.into_iter().flat_map(bytes).collect()))
-            .collect(),
-    )
+    over_pools(pools.into_iter().map(|(pool, slots)| {
+        let bytes: Vec<u8> = slots.into_iter().flat_map(bytes).collect();
+        (pool, bytes)
+    }))
 }
 
-fn over_pools(mut pools: Vec<(u64, Vec<u8>)>) -> u64 {
-    pools.sort_unstable_by_key(|(pool, _)| *pool);
-    let digests = pools.iter().flat_map(|(pool, bytes)| {
-        let digest = siphash13(0, 0, bytes);
-        pool.to_le_bytes().into_iter().chain(digest.to_le_bytes())
-    });
-    siphash13(0, 0, &digests.collect::<Vec<u8>>())
+/// Holds the bytes of one pool at a time.
+fn over_pools(pools: impl Iterator<Item = (u64, Vec<u8>)>) -> u64 {
+    let mut digests: Vec<(u64, u64)> = pools
+        .map(|(pool, bytes)| (pool, siphash13(0, 0, &bytes)))
+        .collect();
+    digests.sort_unstable();
+    whole(&digests)
 }
 
 /// Own slots in which the group's were put, without what a node may have of its own beside them: it may track more slots, and
@@ -207,6 +212,7 @@ mod tests {
         );
         let web = |backends: &[&str]| format!("{{name: web, backends: [{}]}}", backends.join(", "));
         let none = Standings::default();
+        let rings = |model: &Model, standings: &Standings| rings(&ring_digests(model, standings));
         let both = rings(&model(&web(&[a, b])), &none);
         assert_eq!(rings(&model(&web(&[b, z, a])), &none), both);
         assert_ne!(rings(&model(&web(&[a])), &none), both);

@@ -52,13 +52,6 @@ pub struct View {
     pub seen: Standing,
 }
 
-impl View {
-    /// The worse of both.
-    pub fn standing(&self) -> Standing {
-        self.ordered.max(self.seen)
-    }
-}
-
 /// What the engine says of this node's slots. Given anew whenever something of it has changed.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Local {
@@ -261,10 +254,10 @@ pub enum Event {
     Waits(Nodes),
     /// A member has other rings for the same charter and verdict.
     RingsDiffer(u8),
-    /// A member has other origins, while no phase runs.
-    OriginsDiffer(u8),
     /// A joiner's slots are others after it took this node's over.
     SlotsDiffer(u8),
+    /// So much of this pool looks down to most nodes that there are no verdicts of it, or no longer.
+    Doubts(u64, bool),
     /// `join_within` is over.
     JoinOverdue(Why),
     /// This half of the group is the smaller one, and joins the other.

@@ -1,6 +1,6 @@
 //! The machine of one node: inputs, time, outputs.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::border::{Action, Event, Facts, Input, Local, Settings, Start, Status, View, Why};
@@ -12,6 +12,7 @@ use super::opinion::Alone;
 use super::order::{Cell, Target, Verdict};
 use super::wire::{CELLS_MAX, Msg, Opinion, Phase, State, Term, decode, encode};
 use crate::health::Mono;
+use crate::health::fail_open::FailOpen;
 
 /// How often time is looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -89,7 +90,7 @@ pub struct Machine {
     pub(super) leaver: Leaver,
     pub(super) alone: Alone,
     /// Pools whose checks the group doubts.
-    pub(super) doubted: BTreeSet<u64>,
+    pub(super) doubted: BTreeMap<u64, FailOpen>,
     /// What was said last.
     pub(super) ready: Option<Result<(), Why>>,
     /// The founder's slots are the group's: it attracts traffic while it joins the larger half again.
@@ -121,7 +122,7 @@ impl Machine {
             joiner: Joiner::new(now),
             leaver: Leaver::default(),
             alone: Alone::default(),
-            doubted: BTreeSet::new(),
+            doubted: BTreeMap::new(),
             ready: None,
             serves_on: false,
         }
@@ -209,12 +210,13 @@ impl Machine {
     /// Everything that follows from what is known by now.
     fn settle(&mut self) {
         self.prune();
+        // Before a verdict is made of the same views.
+        self.doubt();
         self.take_or_leave_office();
         self.lead_on();
         self.join_on();
         self.leave_on();
         self.look_around();
-        self.doubt();
         self.say_ready();
         self.announce();
         self.propose();

@@ -34,7 +34,7 @@ mod opinion;
 mod join;
 mod admit;
 
-pub use agreed::{agreed, local, origins, rings, slots, taken};
+pub use agreed::{agreed, local, origins, ring_digests, rings, slots, taken};
 pub use border::{Action, Event, Facts, Gone, Input, Local, Settings, Start, Status, View, Why};
 pub use machine::Machine;
 pub use nodes::{NODES_MAX, Nodes};

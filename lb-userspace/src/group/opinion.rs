@@ -8,8 +8,9 @@ use super::drive::Answers;
 use super::machine::Machine;
 use super::nodes::Nodes;
 use super::order::Verdict;
-use super::wire::{Opinion, Phase};
-use crate::health::Mono;
+use super::wire::{self, Opinion};
+use crate::health::{Mono, Phase};
+use crate::health::fail_open::FailOpen;
 use crate::state::standing::Standing;
 
 /// A node believes for so long that it isn't alone, and half of this longer for each place: two that see different
@@ -29,15 +30,33 @@ pub(super) struct Alone {
     otherwise: Option<Mono>,
 }
 
-/// Backends that don't look up.
+/// Backends that don't look up. Of the operator's orders only *dead*, which the group has to carry out together; all nodes have the others
+/// anyway.
 pub(super) fn of(views: &[View]) -> BTreeMap<u64, Opinion> {
-    let opinion = |view: &View| match view.standing() {
+    let standing = |view: &View| match view.ordered {
+        Standing::Dead => Standing::Dead,
+        _ => view.seen,
+    };
+    let opinion = |view: &View| match standing(view) {
         Standing::Up => None,
         Standing::Draining => Some((view.backend, Opinion::Draining)),
         Standing::Suspect => Some((view.backend, Opinion::Suspect)),
         Standing::Dead => Some((view.backend, Opinion::Dead)),
     };
     views.iter().filter_map(opinion).collect()
+}
+
+/// What most nodes see of a backend.
+fn seen_by_most(live: &[&BTreeMap<u64, Opinion>], backend: u64) -> Phase {
+    let opinions = || live.iter().filter_map(|opinions| opinions.get(&backend));
+    let is_most = |votes: usize| 2 * votes > live.len();
+    if is_most(opinions().filter(|opinion| is_silent(**opinion)).count()) {
+        Phase::Dead
+    } else if is_most(opinions().count()) {
+        Phase::Draining
+    } else {
+        Phase::Up
+    }
 }
 
 const fn is_silent(opinion: Opinion) -> bool {
@@ -95,8 +114,11 @@ impl Machine {
         let live: Vec<_> = self.live().iter().map(|place| self.opinions_of(place)).collect();
         let named = live.iter().flatten().flat_map(|opinions| opinions.keys());
         let backends: BTreeSet<u64> = named.chain(&old.dead).copied().collect();
-        let doubted = self.views.iter().filter(|view| self.is_doubted(view));
-        let doubted: BTreeSet<u64> = doubted.map(|view| view.backend).collect();
+        let doubted = self.views.iter().filter_map(|view| {
+            let state = self.doubted.get(&view.pool).filter(|_| Self::is_checked(view))?;
+            Some((view.backend, *state))
+        });
+        let doubted: BTreeMap<u64, FailOpen> = doubted.collect();
         // Half a burial: none of the dead is back before it is whole.
         let stay = self.lead.as_ref().is_some_and(|lead| !lead.plan.is_empty());
         let mut new = Verdict {
@@ -111,14 +133,17 @@ impl Machine {
             let count = |is: fn(Option<Opinion>) -> bool| votes.clone().filter(|vote| is(*vote)).count();
             let is_most = |votes: usize| 2 * votes > live.len();
             let answers = is_most(count(|vote| !vote.is_some_and(is_silent)));
-            let is_doubted = doubted.contains(&backend);
-            let draining = count(|vote| vote == Some(Opinion::Draining));
-            let dead = if is_doubted {
-                0
-            } else {
-                count(|vote| vote == Some(Opinion::Dead))
+            let state = doubted.get(&backend);
+            let draining = match state {
+                // Nobody is really up: who refuses is served, too.
+                Some(FailOpen::All) => 0,
+                _ => count(|vote| vote == Some(Opinion::Draining)),
             };
-            let stays = old.dead.contains(&backend) && (stay || !answers && !is_doubted);
+            let dead = match state {
+                Some(_) => 0,
+                None => count(|vote| vote == Some(Opinion::Dead)),
+            };
+            let stays = old.dead.contains(&backend) && (stay || !answers && state.is_none());
             if is_most(dead) || stays {
                 new.dead.insert(backend);
             } else if is_most(dead + draining) {
@@ -140,13 +165,8 @@ impl Machine {
         !matches!(view.ordered, Standing::Dead)
     }
 
-    fn is_doubted(&self, view: &View) -> bool {
-        Self::is_checked(view) && self.doubted.contains(&view.pool)
-    }
-
-    /// Which pools' checks are doubted: most of the live nodes can't be heard by more of a pool's weight than `fail_open`
-    /// allows. No node may see so much itself: each doubts by its own checks, and where each sees another half down, most votes
-    /// would make all of it dead. Doubted until the share has sunk to four fifths of the limit, as on one node.
+    /// Which pools' checks the group doubts: it fails open as one node does ([`FailOpen`]), by what most of the live nodes see. No node may see
+    /// so much down itself: each doubts by its own checks, and where each sees another half down, most votes would make all of it dead.
     pub(super) fn doubt(&mut self) {
         let live: Vec<_> = self
             .live()
@@ -156,24 +176,28 @@ impl Machine {
         if self.doubted.is_empty() && live.iter().all(|opinions| opinions.is_empty()) {
             return;
         }
-        // Limit, weight of all, of the silent.
-        let mut pools: BTreeMap<u64, (u64, u64, u64)> = BTreeMap::new();
-        for view in &self.views {
-            let (limit, all, silent) = pools.entry(view.pool).or_default();
-            *limit = u64::from(view.fail_open);
-            *all += u64::from(view.weight);
-            let is_silent =
-                |o: &&&BTreeMap<u64, Opinion>| o.get(&view.backend).is_some_and(|o| is_silent(*o));
-            if Self::is_checked(view) && 2 * live.iter().filter(is_silent).count() > live.len() {
-                *silent += u64::from(view.weight);
+        // What the operator takes away is no fault of the checks.
+        let given = self.views.iter().filter(|view| view.ordered == Standing::Up);
+        let mut pools: BTreeMap<u64, (u32, Vec<(u16, Phase)>)> = BTreeMap::new();
+        for view in given {
+            let (limit, seen) = pools.entry(view.pool).or_default();
+            *limit = view.fail_open;
+            seen.push((view.weight, seen_by_most(&live, view.backend)));
+        }
+        let mut events = Vec::new();
+        let mut doubted = BTreeMap::new();
+        for (pool, (limit, seen)) in pools {
+            let before = self.doubted.get(&pool).copied().unwrap_or_default();
+            let state = before.next(limit, seen.into_iter());
+            if state.is_open() != before.is_open() {
+                events.push(Event::Doubts(pool, state.is_open()));
+            }
+            if state.is_open() {
+                doubted.insert(pool, state);
             }
         }
-        let before = &self.doubted;
-        let is_doubted = |(pool, (limit, all, silent)): (u64, (u64, u64, u64))| {
-            let fifths = if before.contains(&pool) { 4 } else { 5 };
-            (limit < 100 && silent * 500 > limit * fifths * all).then_some(pool)
-        };
-        self.doubted = pools.into_iter().filter_map(is_doubted).collect();
+        self.doubted = doubted;
+        events.into_iter().for_each(|event| self.tell(event));
     }
 
     pub(super) fn after_judge(&mut self, verdict: &Verdict, answers: &Answers) {
@@ -228,7 +252,10 @@ impl Machine {
     fn others_that_serve(&self) -> Nodes {
         let others = self.others().filter(|(place, _)| self.members.has(*place));
         others
-            .filter(|(_, p)| p.reached().is_some_and(|s| s.phase == Phase::Ready && s.serving))
+            .filter(|(_, p)| {
+                p.reached()
+                    .is_some_and(|s| s.phase == wire::Phase::Ready && s.serving)
+            })
             .filter(|(_, p)| p.opinions.is_some())
             .map(|(place, _)| place)
             .collect()

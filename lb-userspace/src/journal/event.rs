@@ -137,6 +137,8 @@ pub enum Event {
     },
     /// So much of a pool looks down that its checks are doubted, or no longer.
     ChecksDoubted { pool: String, doubted: bool, down: u32 },
+    /// So much of a pool looks down to most nodes that the group gives no verdicts of it, or no longer.
+    GroupDoubts { pool: String, doubted: bool },
     /// This node has founded its group.
     GroupFounded { members: Vec<String> },
     /// Whose word counts in the group from now on.
@@ -351,6 +353,14 @@ impl Event {
             }
             Self::ChecksDoubted { pool, down, .. } => {
                 format!("pool {pool}: {down} % of its weight looks down, its checks are believed again")
+            }
+            Self::GroupDoubts { pool, doubted: true } => {
+                format!(
+                    "pool {pool}: so much of it looks down to most nodes that the group doubts their checks, and serves it"
+                )
+            }
+            Self::GroupDoubts { pool, .. } => {
+                format!("pool {pool}: the group believes its nodes' checks again")
             }
             Self::Unknown => "an event of a newer version".to_owned(),
             _ => self.of_charter(),

@@ -188,7 +188,7 @@ metrics! {
         HEARTBEATS_MISSED Counter "tandem_peer_heartbeats_missed_total" ["peer"]
             "Heartbeats that another node sent and that were lost, or came late."
         PEER_SAME Gauge "tandem_peer_same" ["peer", "what"]
-            "1 where another node that lives has the same as this one, 0 where it differs; what: config, rings, origins (which differ for a moment while slots retire)."
+            "1 where another node that lives has the same as this one, 0 where it differs; what: config, rings, origins (which differ for a moment while slots retire), down (the backends that don't take flows to its checks)."
         PEER_DIFFERS Gauge "tandem_peer_differs_seconds" ["peer", "what"]
             "For how long another node that lives has had something else than this one while both are ready; 0 where they agree."
         PEER_REFUSED Counter "tandem_peer_refused_total" ["reason"]

@@ -29,6 +29,45 @@ impl Phase {
     }
 }
 
+/// Digests of rings by pool, so that a difference can be told from others: in buckets by the pools' identities, since heartbeats are
+/// to be of one length however many pools there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PoolRings(pub [u32; Self::BUCKETS]);
+
+impl Default for PoolRings {
+    fn default() -> Self {
+        Self([0; Self::BUCKETS])
+    }
+}
+
+impl PoolRings {
+    /// How many.
+    pub const BUCKETS: usize = 64;
+
+    /// Of pools, each with its identity and its ring's digest.
+    pub fn of(pools: &[(u64, u64)]) -> Self {
+        let mut sums = Self::default();
+        for &(pool, digest) in pools {
+            let sum = &mut sums.0[usize::from(Self::bucket(pool))];
+            *sum = sum.wrapping_add(digest as u32);
+        }
+        sums
+    }
+
+    /// Where a pool of this identity is.
+    pub const fn bucket(pool: u64) -> u8 {
+        (pool % Self::BUCKETS as u64) as u8
+    }
+
+    /// The buckets in which two nodes differ.
+    pub fn differing(&self, other: &Self) -> Vec<u8> {
+        let both = (0u8..).zip(self.0.iter().zip(&other.0));
+        both.filter(|(_, (one, other))| one != other)
+            .map(|(bucket, _)| bucket)
+            .collect()
+    }
+}
+
 /// What a node says of itself.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Facts {
@@ -42,6 +81,8 @@ pub struct Facts {
     pub config_digest: u64,
     /// Digest of all its rings.
     pub rings: u64,
+    /// The same by pool.
+    pub pools: PoolRings,
     /// Digest of all origins.
     pub origins: u64,
     /// Digest of the backends that it sees down.
@@ -73,11 +114,13 @@ pub enum Common {
     Rings,
     /// Where flows without an entry are. Differs for a moment while slots retire.
     Origins,
+    /// Which backends are down to their checks. Differs where a backend or a path fails for one node alone.
+    Down,
 }
 
 impl Common {
     /// All of it.
-    pub const ALL: [Self; 3] = [Self::Config, Self::Rings, Self::Origins];
+    pub const ALL: [Self; 4] = [Self::Config, Self::Rings, Self::Origins, Self::Down];
 
     /// In a word.
     pub const fn name(self) -> &'static str {
@@ -85,6 +128,7 @@ impl Common {
             Self::Config => "config",
             Self::Rings => "rings",
             Self::Origins => "origins",
+            Self::Down => "down",
         }
     }
 
@@ -94,6 +138,7 @@ impl Common {
             Self::Config => same_config(one, other),
             Self::Rings => one.rings == other.rings,
             Self::Origins => one.origins == other.origins,
+            Self::Down => one.down == other.down,
         }
     }
 }
@@ -129,6 +174,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_pool_whose_ring_differs_is_found() {
+        let all = [(1, 11), (2, 22), (3, 33)];
+        let other = [(1, 11), (2, 23), (3, 33), (64 + 7, 1)];
+        let found = PoolRings::of(&all).differing(&PoolRings::of(&other));
+        assert_eq!(found, [2, 7].map(PoolRings::bucket));
+        assert!(PoolRings::of(&all).differing(&PoolRings::of(&all)).is_empty());
+    }
+
+    #[test]
     fn a_difference_begins_once_and_ends_with_what_was_compared() {
         let own = Facts {
             phase: Phase::Ready,
@@ -145,19 +199,19 @@ mod tests {
             origins: 1,
             ..own.clone()
         };
-        assert_eq!(since(Some(&own), 1), [None; 3]);
-        assert_eq!(since(Some(&other), 2), [None, None, Some(at(2))]);
+        assert_eq!(since(Some(&own), 1), [None; 4]);
+        assert_eq!(since(Some(&other), 2), [None, None, Some(at(2)), None]);
         let both = Facts {
             rings: 8,
             ..other.clone()
         };
-        assert_eq!(since(Some(&both), 5), [None, Some(at(5)), Some(at(2))]);
+        assert_eq!(since(Some(&both), 5), [None, Some(at(5)), Some(at(2)), None]);
         let joiner = Facts {
             phase: Phase::Joining,
             ..both.clone()
         };
-        assert_eq!(since(Some(&joiner), 6), [None; 3]);
-        assert_eq!(since(Some(&both), 7), [None, Some(at(7)), Some(at(7))]);
-        assert_eq!(since(None, 8), [None; 3]);
+        assert_eq!(since(Some(&joiner), 6), [None; 4]);
+        assert_eq!(since(Some(&both), 7), [None, Some(at(7)), Some(at(7)), None]);
+        assert_eq!(since(None, 8), [None; 4]);
     }
 }

@@ -49,7 +49,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, warn};
 
-pub use facts::{Common, Differs, Facts, Phase, VERSION_MAX, same_config};
+pub use facts::{Common, Differs, Facts, Phase, PoolRings, VERSION_MAX, same_config};
 pub use fsm::{Life, Liveness};
 pub use link::Judge;
 pub use status::{Own, Reader, Refusal, Status, View};

@@ -12,23 +12,24 @@
 //! | 4 | load |
 //! | 8 | epoch |
 //! | 1, n | length and text of the program's version |
+//! | 4 × 64 | digests of rings by pool, in buckets ([`PoolRings`]) |
 //!
 //! What follows is ignored: a later program may append fields without a new version.
 //!
 //! A stream begins with its kind, one byte ([`CONTROL`], ...). On the control stream [`PROTOCOL`] and frames follow: length (4), channel
 //! (1), payload.
 
-use super::facts::{Facts, Phase, VERSION_MAX};
+use super::facts::{Facts, Phase, PoolRings, VERSION_MAX};
 use crate::group::Generation;
 
 /// Version of heartbeats.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// The largest heartbeat that is looked at, in bytes.
 pub const HEARTBEAT_MAX: usize = 512;
 
 /// Version of the control stream.
-pub const PROTOCOL: u8 = 1;
+pub const PROTOCOL: u8 = 2;
 
 /// Kind of the control stream.
 pub const CONTROL: u8 = 1;
@@ -102,6 +103,7 @@ pub fn encode(sequence: u64, facts: &Facts) -> Vec<u8> {
     let version = &facts.version.as_bytes()[..facts.version.floor_char_boundary(VERSION_MAX)];
     bytes.push(u8::try_from(version.len()).expect("at most VERSION_MAX"));
     bytes.extend(version);
+    bytes.extend(facts.pools.0.iter().flat_map(|sum| sum.to_be_bytes()));
     bytes
 }
 
@@ -143,6 +145,11 @@ pub fn decode(bytes: &[u8]) -> Result<Heartbeat, Malformed> {
     if version.chars().any(char::is_control) {
         return Err(Malformed::Text);
     }
+    rest = &rest[length..];
+    let mut pools = PoolRings::default();
+    for sum in &mut pools.0 {
+        *sum = u32::from_be_bytes(number(&mut rest)?);
+    }
     let generation = Generation {
         number: generation,
         node,
@@ -153,6 +160,7 @@ pub fn decode(bytes: &[u8]) -> Result<Heartbeat, Malformed> {
         generation,
         config_digest,
         rings,
+        pools,
         origins,
         down,
         verdict,
@@ -206,9 +214,11 @@ mod tests {
             any::<[u64; 6]>(),
             version,
             any::<(u32, u64)>(),
+            prop::collection::vec(any::<u32>(), PoolRings::BUCKETS),
         )
             .prop_map(
-                |(phase, (number, node, drift), digests, version, (load, epoch))| {
+                |(phase, (number, node, drift), digests, version, (load, epoch), pools)| {
+                    let pools = pools.try_into().expect("as many as there are buckets");
                     let [config_digest, rings, origins, down, verdict, watermark] = digests;
                     Facts {
                         phase,
@@ -216,6 +226,7 @@ mod tests {
                         generation: Generation { number, node },
                         config_digest,
                         rings,
+                        pools: PoolRings(pools),
                         origins,
                         down,
                         verdict,
@@ -264,7 +275,7 @@ mod tests {
             ..Facts::default()
         };
         let bytes = encode(0, &facts);
-        assert!(bytes.len() < 200, "{}", bytes.len());
+        assert!(bytes.len() < HEARTBEAT_MAX, "{}", bytes.len());
         assert_eq!(decode(&bytes).unwrap().facts.version.len(), VERSION_MAX);
     }
 
@@ -273,9 +284,9 @@ mod tests {
         let mut bytes = encode(7, &Facts::default());
         bytes[1] = 3;
         assert_eq!(decode(&bytes), Err(Malformed::Phase(3)));
-        bytes[0] = 2;
-        assert_eq!(decode(&bytes), Err(Malformed::Version(2)));
-        assert_eq!(decode(&vec![1; 513]), Err(Malformed::Long));
+        bytes[0] = 1;
+        assert_eq!(decode(&bytes), Err(Malformed::Version(1)));
+        assert_eq!(decode(&vec![VERSION; 513]), Err(Malformed::Long));
         assert_eq!(frame_header(0, FRAME_MAX + 1), Err(Malformed::Long));
         assert_eq!(frame_of([0xff; 5]), Err(Malformed::Long));
     }

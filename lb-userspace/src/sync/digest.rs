@@ -189,8 +189,6 @@ impl Compare {
 #[derive(Clone, Copy, Default, Debug)]
 struct Differs {
     by: u64,
-    /// The round before it did so by as much.
-    is_same: bool,
     /// Rounds in a row.
     rounds: u8,
     /// How often it was asked for.
@@ -226,9 +224,9 @@ impl Differences {
         self.0.iter().filter(|differs| differs.by != 0).count()
     }
 
-    /// How many differed by the same in the last two rounds: no noise.
-    pub fn same(&self) -> usize {
-        self.0.iter().filter(|differs| differs.is_same).count()
+    /// How many have differed in so many rounds in a row.
+    pub fn for_rounds(&self, rounds: u8) -> usize {
+        self.0.iter().filter(|differs| differs.rounds >= rounds).count()
     }
 
     /// How many have done so for [`LASTING`] rounds in a row: what repairs could not settle.
@@ -243,8 +241,7 @@ impl Differs {
             *self = Self::default();
             return false;
         }
-        self.is_same = by == self.by;
-        let lasts = self.is_same || lost || self.rounds >= NOISY;
+        let lasts = by == self.by || lost || self.rounds >= NOISY;
         self.by = by;
         self.rounds = self.rounds.saturating_add(1);
         self.wait = self.wait.saturating_sub(1);
@@ -259,27 +256,37 @@ impl Differs {
 
 /// Whether everything that a resync has brought is here: digests that came behind it say so.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct Proof(Option<u8>);
+pub struct Proof(Option<Rounds>);
+
+#[derive(Clone, Copy, Default, Debug)]
+struct Rounds {
+    compared: u8,
+    /// Of these, the ones in which all ranges that were due were asked for.
+    asked: u8,
+}
 
 impl Proof {
     /// A resync has ended.
     pub const fn begin(&mut self) {
-        self.0 = Some(0);
+        self.0 = Some(Rounds {
+            compared: 0,
+            asked: 0,
+        });
     }
 
-    /// Takes a comparison with a digest that came behind the resync. When nothing but noise differs, or after
-    /// [`Proof::ROUNDS`], over which ranges were asked for and came: how many ranges differ even so.
-    pub fn judge(&mut self, differences: &Differences) -> Option<usize> {
-        let rounds = self.0?.saturating_add(1);
-        self.0 = Some(rounds);
-        let same = differences.same();
-        // What differs for the first time may be noise or not.
-        let is_equal = differences.count() == 0 || rounds > 1 && same == 0;
-        if !is_equal && rounds < Self::ROUNDS {
+    /// Takes a comparison with a digest that came behind the resync; `all_asked`: there was room to ask for every range that was due. When no
+    /// range has differed in all rounds, or after [`Proof::ROUNDS`] over which ranges were asked for and came: how many differ even so. With
+    /// flows that end all the time some range always differs.
+    pub fn judge(&mut self, differences: &Differences, all_asked: bool) -> Option<usize> {
+        let rounds = self.0.as_mut()?;
+        rounds.compared = rounds.compared.saturating_add(1);
+        rounds.asked += u8::from(all_asked);
+        let differing = differences.for_rounds(rounds.compared);
+        if differing > 0 && rounds.asked < Self::ROUNDS {
             return None;
         }
         self.0 = None;
-        Some(same)
+        Some(differing)
     }
 
     /// A node whose entries can't become equal, because its table is full or smaller, is better than none.
@@ -359,8 +366,8 @@ mod tests {
                 lost: false,
                 sums: sums.iter().map(|&(range, by)| (Range(range), by)).collect(),
             };
-            differences.judge(&Compare::new(&digest, 1, Tick::default()), RANGES);
-            Some((nth as usize, proof.judge(&differences)?))
+            let asked = differences.judge(&Compare::new(&digest, 1, Tick::default()), RANGES);
+            Some((nth as usize, proof.judge(&differences, asked.len() < RANGES)?))
         })
     }
 
@@ -368,7 +375,12 @@ mod tests {
     fn entries_are_in_when_nothing_but_noise_differs() {
         assert_eq!(proved(&[&[]]), Some((1, 0)));
         assert_eq!(proved(&[&[(7, 1)]]), None, "noise, or something that is missing");
-        assert_eq!(proved(&[&[(7, 1)], &[(7, 2), (9, 4)]]), Some((2, 0)), "noise");
+        assert_eq!(proved(&[&[(7, 1)], &[(9, 4)]]), Some((2, 0)), "noise");
+        assert_eq!(
+            proved(&[&[(7, 1)], &[(7, 2)]]),
+            None,
+            "a range that is never equal"
+        );
         assert_eq!(proved(&[&[(7, 1)], &[(7, 1)]]), None, "that is missing");
         assert_eq!(
             proved(&[&[(7, 1)], &[(7, 1)], &[(9, 1)]]),
@@ -381,6 +393,6 @@ mod tests {
 
     #[test]
     fn no_proof_without_a_resync() {
-        assert_eq!(Proof::default().judge(&Differences::default()), None);
+        assert_eq!(Proof::default().judge(&Differences::default(), true), None);
     }
 }

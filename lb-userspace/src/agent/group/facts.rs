@@ -8,7 +8,7 @@ use tracing::debug;
 
 use crate::agent::controller::Controller;
 use crate::group::{self, View};
-use crate::peer::{Facts, Phase};
+use crate::peer::{Facts, Phase, PoolRings};
 use crate::rate::{Rates, Reading};
 
 /// How often counters are read for the load: all CPUs' of every VIP, so not with each heartbeat.
@@ -72,16 +72,21 @@ pub(super) struct Beside {
     pub(super) watermark: u64,
     /// Packets per second.
     pub(super) load: u32,
+    /// Digests of rings.
+    pub(super) pools: PoolRings,
 }
 
 /// All of it.
 pub(super) fn facts(facts: &group::Facts, views: &[View], beside: Beside) -> Facts {
-    let down = views.iter().filter(|view| !view.standing().takes_new_flows());
+    let down = views
+        .iter()
+        .filter(|view| view.weight > 0 && !view.seen.takes_new_flows());
+    let mut down: Vec<(u64, u8)> = down.map(|view| (view.backend, view.seen as u8)).collect();
+    // Views come in each node's own order.
+    down.sort_unstable();
     let down: Vec<u8> = down
-        .flat_map(|view| {
-            let id = view.backend.to_le_bytes();
-            id.into_iter().chain([view.standing() as u8])
-        })
+        .into_iter()
+        .flat_map(|(id, seen)| id.to_le_bytes().into_iter().chain([seen]))
         .collect();
     Facts {
         phase: match facts.phase {
@@ -93,6 +98,7 @@ pub(super) fn facts(facts: &group::Facts, views: &[View], beside: Beside) -> Fac
         generation: facts.generation,
         config_digest: beside.charter,
         rings: facts.rings,
+        pools: beside.pools,
         origins: facts.origins,
         down: siphash13(0, 0, &down),
         verdict: facts.verdict,

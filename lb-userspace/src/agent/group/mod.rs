@@ -30,7 +30,7 @@ use crate::group::{Action, Input, Local, Machine, Nodes, Settings, Start, Status
 use crate::health::Mono;
 use crate::journal;
 use crate::model::{Group as Config, Model, Name, Peering};
-use crate::peer::{self, Life, Peers};
+use crate::peer::{self, Life, Peers, PoolRings};
 
 /// Control messages of the group's machine.
 const GROUP: u8 = 1;
@@ -418,6 +418,7 @@ impl Group {
             drift: self.drift,
             watermark: self.records.borrow().watermark(),
             load: self.load.look(controller),
+            pools: PoolRings::of(controller.rings_by_pool()),
         };
         self.peers
             .update(facts(&self.machine.facts(), &self.views, beside));
@@ -478,7 +479,7 @@ impl Group {
                 Action::Members(members) => self.members(members, controller),
                 Action::HandOver => self.command(Command::HandOver),
                 Action::Left => self.outcomes.push(Outcome::Left),
-                Action::Told(event) => self.tell(&event),
+                Action::Told(event) => self.tell(&event, controller.effective()),
             }
         }
         self.answer(controller);

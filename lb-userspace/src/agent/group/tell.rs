@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lb_common::id::stable;
 use tracing::{error, info, warn};
 
 use super::{Group, Outcome};
@@ -76,11 +77,11 @@ const fn counted(event: &Event) -> Option<&'static str> {
         Event::Reopened(_) => "reopening",
         Event::Recovered { .. } => "recovery",
         Event::Waits(_) => "waits",
-        Event::RingsDiffer(_) | Event::OriginsDiffer(_) | Event::SlotsDiffer(_) => "slots_differ",
+        Event::RingsDiffer(_) | Event::SlotsDiffer(_) => "slots_differ",
         Event::JoinOverdue(_) => "join_overdue",
         Event::Rejoins(_) => "rejoins",
         Event::Garbage(..) => "garbage",
-        Event::NotSilent(_) => return None,
+        Event::NotSilent(_) | Event::Doubts(..) => return None,
     })
 }
 
@@ -113,7 +114,7 @@ impl Group {
         }
     }
 
-    pub(super) fn tell(&mut self, event: &Event) {
+    pub(super) fn tell(&mut self, event: &Event, model: &Model) {
         if let Some(count) = counted(event).and_then(|what| self.told.counts.get_mut(what)) {
             *count += 1;
         }
@@ -123,11 +124,11 @@ impl Group {
             Event::Admitted(node) if *node == self.own => self.told.join_overdue = false,
             _ => {}
         }
-        let Some(entry) = self.entry(event) else {
+        let Some(entry) = self.entry(event, model) else {
             return self.log(event);
         };
         match event {
-            Event::RingsDiffer(_) | Event::OriginsDiffer(_) | Event::SlotsDiffer(_) => error!("{entry}"),
+            Event::RingsDiffer(_) | Event::SlotsDiffer(_) => error!("{entry}"),
             Event::Gone { .. } | Event::Waits(_) | Event::JoinOverdue(_) | Event::Rejoins(_) => {
                 warn!("{entry}");
             }
@@ -160,7 +161,7 @@ impl Group {
     }
 
     /// As the journal has it. Not batches of slots, of which there may be many, nor what a peer can make up.
-    fn entry(&self, event: &Event) -> Option<Entry> {
+    fn entry(&self, event: &Event, model: &Model) -> Option<Entry> {
         let node = |place: u8| self.name(place).to_owned();
         let differ = |place: u8, what: &str| Entry::SlotsDiffer {
             node: node(place),
@@ -188,8 +189,11 @@ impl Group {
                 nodes: self.names(*nodes),
             },
             Event::RingsDiffer(place) => differ(*place, "rings for the same configuration"),
-            Event::OriginsDiffer(place) => differ(*place, "origins"),
             Event::SlotsDiffer(place) => differ(*place, "slots after joining"),
+            Event::Doubts(pool, doubted) => Entry::GroupDoubts {
+                pool: pool_name(model, *pool),
+                doubted: *doubted,
+            },
             Event::JoinOverdue(why) => Entry::JoinOverdue { why: self.why(*why) },
             Event::Rejoins(place) => Entry::Rejoins { node: node(*place) },
             _ => return None,
@@ -266,6 +270,13 @@ impl Group {
     pub(super) fn names(&self, nodes: Nodes) -> Vec<String> {
         nodes.iter().map(|place| self.name(place).to_owned()).collect()
     }
+}
+
+/// Name of a pool; its identity where nobody here has it.
+fn pool_name(model: &Model, id: u64) -> String {
+    let names = model.pools.iter().map(|pool| pool.name.as_str());
+    let mut named = names.filter(|name| stable(name, "") == id);
+    named.next().map_or_else(|| format!("{id:016x}"), str::to_owned)
 }
 
 /// `pool/name` of a backend; its identity where nobody here has it.

@@ -360,11 +360,12 @@ async fn compare(shared: &Shared) {
             continue;
         };
         let ranges = link.differences.judge(&compare, MOST);
+        let all_asked = ranges.len() < MOST;
         if !ranges.is_empty() {
             link.ask(ranges);
         }
         let proof = if link.resyncs() == resyncs {
-            link.proof.judge(&link.differences)
+            link.proof.judge(&link.differences, all_asked)
         } else {
             None
         };

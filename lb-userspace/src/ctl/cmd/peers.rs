@@ -6,17 +6,26 @@ use anyhow::Result;
 
 use super::pki::days;
 use crate::api::client::Client;
-use crate::api::peers::{Peer, Peers};
+use crate::api::dto::Backends;
+use crate::api::peers::{Peer, Peers, among};
 use crate::ctl::cmd::wait;
 use crate::ctl::out::{Output, table};
 use crate::state::wall::Wall;
 
 pub(super) fn run(socket: &Path) -> Result<Output> {
     let peers: Peers = wait(Client::new(socket).get("/v1/peers"))??;
-    Ok(Output::yes(serde_json::to_value(&peers)?, text(&peers)))
+    let json = serde_json::to_value(&peers)?;
+    if peers.peers.iter().all(|peer| peer.rings_differ_in.is_empty()) {
+        return Ok(Output::yes(json, text(&peers, &[])));
+    }
+    // For their names alone, which peers don't tell.
+    let backends: Backends = wait(Client::new(socket).get("/v1/backends"))??;
+    let mut pools: Vec<&str> = backends.backends.iter().map(|one| one.pool.as_str()).collect();
+    pools.dedup();
+    Ok(Output::yes(json, text(&peers, &pools)))
 }
 
-fn text(peers: &Peers) -> String {
+fn text(peers: &Peers, pools: &[&str]) -> String {
     let Some(own) = &peers.own else {
         return "this node talks to nobody: give all of `group.nodes` an address (`lbctl config explain group.nodes`)"
             .to_owned();
@@ -30,11 +39,12 @@ fn text(peers: &Peers) -> String {
         "CONFIG",
         "RINGS",
         "ORIGINS",
+        "DOWN",
         ">PACKETS/S",
         "VERSION",
         ">CERTIFICATE",
     ];
-    let mut text = table(columns, peers.peers.iter().map(row));
+    let mut text = table(columns, peers.peers.iter().map(|peer| row(peer, pools)));
     text.push_str(&format!(
         "\n\nthis node: {} of group {} at {}, {}; certificate {}, authority {}",
         own.node,
@@ -69,7 +79,7 @@ fn text(peers: &Peers) -> String {
     text
 }
 
-fn row(peer: &Peer) -> [String; 11] {
+fn row(peer: &Peer, pools: &[&str]) -> [String; 12] {
     let none = || "-".to_owned();
     let same = |same: Option<bool>| {
         let word = |same| if same { "equal" } else { "differs" };
@@ -86,8 +96,12 @@ fn row(peer: &Peer) -> [String; 11] {
             same(peer.same_config),
             peer.said.as_ref().is_some_and(|said| said.drift),
         ),
-        same(peer.same_rings),
+        rings(
+            same(peer.same_rings),
+            &among(&peer.rings_differ_in, pools.iter().copied()),
+        ),
         same(peer.same_origins),
+        same(peer.same_down),
         peer.said.as_ref().map_or_else(none, |said| said.load.to_string()),
         peer.said.as_ref().map_or_else(none, |said| said.version.clone()),
         peer.certificate_until.map_or_else(none, left),
@@ -97,6 +111,14 @@ fn row(peer: &Peer) -> [String; 11] {
 /// Whether the running one is equal, and whether the file is another one.
 fn config(same: String, drift: bool) -> String {
     if drift { same + ", file drifts" } else { same }
+}
+
+/// Whether they are equal, and which aren't.
+fn rings(same: String, differing: &[&str]) -> String {
+    if differing.is_empty() {
+        return same;
+    }
+    format!("{same}: {}", differing.join(", "))
 }
 
 /// What is left of a certificate that ends at this millisecond.
@@ -113,11 +135,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use lb_common::id::stable;
+
     use crate::api::peers::{Said, This};
+    use crate::peer::PoolRings;
 
     #[test]
     fn nodes_that_do_not_talk_say_so() {
-        assert!(text(&Peers::default()).starts_with("this node talks to nobody"));
+        assert!(text(&Peers::default(), &[]).starts_with("this node talks to nobody"));
     }
 
     #[test]
@@ -140,7 +165,12 @@ mod tests {
             }),
             same_config: same.map(|_| true),
             same_rings: same.map(|_| false),
+            rings_differ_in: same
+                .map(|_| PoolRings::bucket(stable("web", "")))
+                .into_iter()
+                .collect(),
             same_origins: same.map(|_| true),
+            same_down: same.map(|_| true),
             certificate_until: Some(0),
             trouble: Some("no answer".to_owned()),
         };
@@ -161,9 +191,9 @@ mod tests {
             peers: vec![peer("lb2", "alive", Some(7)), peer("lb3", "dead", None)],
             refused: BTreeMap::from([("name".to_owned(), 3)]),
         };
-        let text = text(&peers);
+        let text = text(&peers, &["web", "dns"]);
         for words in [
-            "1.050 ms  equal   differs  equal          700  1.2.3",
+            "1.050 ms  equal   differs: web  equal    equal        700  1.2.3",
             "lb1 of group blue",
             "its file says something else",
             "authority expired",
