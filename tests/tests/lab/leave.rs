@@ -19,7 +19,12 @@ const DETECTION: Duration = Duration::from_millis(100);
 
 /// Three nodes that talk.
 pub(crate) fn lab(name: &str, times: &Times, with: impl Fn(&mut NodeConfig)) -> LabBuilder {
-    let topology = Topology::star(3, &[1; 4]);
+    lab_of(3, name, times, with)
+}
+
+/// So many.
+pub(crate) fn lab_of(nodes: usize, name: &str, times: &Times, with: impl Fn(&mut NodeConfig)) -> LabBuilder {
+    let topology = Topology::star(nodes, &[1; 4]);
     let config = |index| {
         let mut config = NodeConfig::of(&topology, index);
         config.track("on-change", 60);
@@ -30,9 +35,9 @@ pub(crate) fn lab(name: &str, times: &Times, with: impl Fn(&mut NodeConfig)) -> 
         config
     };
     Lab::builder(name)
-        .nodes(3)
+        .nodes(nodes)
         .weights(&[1; 4])
-        .configs((0..3).map(config).collect())
+        .configs((0..nodes).map(config).collect())
 }
 
 pub(crate) fn load(lab: &Lab) -> Result<Load, LabError> {
@@ -59,7 +64,8 @@ pub(crate) fn judge(name: &str, load: Load) -> Result<(), LabError> {
     Ok(())
 }
 
-fn wait_members(lab: &Lab, of: &[usize], members: &[&str]) -> Result<(), LabError> {
+/// Waits until these nodes, which are ready, count those as members.
+pub(crate) fn wait_members(lab: &Lab, of: &[usize], members: &[&str]) -> Result<(), LabError> {
     for index in of {
         let node = &lab.nodes()[*index];
         until_ok(SOON, &format!("members of {}", node.name()), || {

@@ -18,6 +18,7 @@ mod health;
 mod holding;
 mod hostile;
 mod inspect;
+mod joins;
 mod kit;
 mod leave;
 mod long;

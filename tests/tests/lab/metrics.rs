@@ -18,7 +18,7 @@ pub(crate) const LOCAL: &str = "127.0.0.1:9400";
 const LISTEN: &str = "0A";
 
 /// The lab's configuration with an endpoint, where there is to be one.
-fn with_endpoint(config: &NodeConfig, listen: Option<&str>) -> Result<String, LabError> {
+pub(crate) fn with_endpoint(config: &NodeConfig, listen: Option<&str>) -> Result<String, LabError> {
     let section = listen.map(|listen| format!("metrics: {{listen: \"{listen}\"}}\n"));
     Ok(config.to_yaml()? + &section.unwrap_or_default())
 }
