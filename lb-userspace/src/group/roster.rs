@@ -122,8 +122,13 @@ impl Machine {
         let is_authority = state.term == self.term && state.term.node == from && from != me;
         match self.phase {
             Phase::Ready if !state.members.has(me) => {
-                let is_smaller = (rank(self.members)) > (rank(state.members));
-                if is_authority || (!self.members.has(from) && is_smaller) {
+                // Of a half that this one has dropped the term says nothing: it counts on there by itself.
+                let has_dropped = if self.members.has(from) {
+                    is_authority
+                } else {
+                    rank(self.members) > rank(state.members)
+                };
+                if has_dropped {
                     self.rejoin(from);
                 }
             }
@@ -233,4 +238,82 @@ fn rank(members: Nodes) -> (u32, u8) {
         places - members.len().min(places),
         members.lowest().unwrap_or(u8::MAX),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::group::order::Target;
+    use crate::group::{Settings, Start};
+    use crate::health::Mono;
+
+    fn term(number: u64, node: u8) -> Term {
+        let epoch = 1;
+        Term { number, node, epoch }
+    }
+
+    /// A node of four that is ready and knows of term 5.
+    fn ready(me: u8, members: &[u8]) -> Machine {
+        let settings = Settings {
+            me,
+            nodes: 4,
+            withdraw_after: Duration::from_secs(60),
+            join_within: Duration::from_secs(60),
+            pause: Duration::from_secs(1),
+            leave_after: Duration::from_secs(1),
+        };
+        let mut machine = Machine::new(settings, Start { epoch: 7, kept: true }, Mono::default());
+        machine.phase = Phase::Ready;
+        machine.members = members.iter().copied().collect();
+        machine.term = term(5, members[0]);
+        machine
+    }
+
+    fn state(of: u8, members: &[u8], number: u64) -> State {
+        State {
+            epoch: u64::from(of),
+            phase: Phase::Ready,
+            kept: true,
+            serving: true,
+            term: term(number, of),
+            members: members.iter().copied().collect(),
+            target: Target::default(),
+            verdict: 0,
+            origins: 0,
+        }
+    }
+
+    #[test]
+    fn the_smaller_half_joins_the_larger_one_whichever_took_office_last() {
+        for (larger, smaller) in [
+            ([1, 2].as_slice(), [0].as_slice()),
+            (&[0, 1], &[2]),
+            (&[0, 1], &[2, 3]),
+            (&[1, 2, 3], &[0]),
+        ] {
+            for number in [1, 9] {
+                for (mine, theirs, wanted) in
+                    [(larger, smaller, Phase::Ready), (smaller, larger, Phase::Joining)]
+                {
+                    for &me in mine {
+                        let mut machine = ready(me, mine);
+                        machine.on_state(theirs[0], state(theirs[0], theirs, number));
+                        let words = format!("{me} of {mine:?} hears {theirs:?} with term {number}");
+                        assert_eq!(machine.phase, wanted, "{words}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn whom_its_own_coordinator_has_dropped_joins_again() {
+        for (number, wanted) in [(9, Phase::Joining), (4, Phase::Ready)] {
+            let mut machine = ready(2, &[0, 1, 2]);
+            machine.on_state(0, state(0, &[0, 1], number));
+            assert_eq!(machine.phase, wanted, "term {number}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ mod drained;
 mod faults;
 mod flood;
 mod flows;
+mod halves;
 mod health;
 mod holding;
 mod hostile;
