@@ -81,16 +81,20 @@ pub enum MemberSection {
     Peer { name: String, address: SocketAddr },
 }
 
-/// `peering:`; durations as the file has them, such as `50ms`.
+/// `peering:`; durations as the file has them, such as `50ms`, or the defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "as above")]
 pub struct PeeringSection {
     /// The node's folder of certificates; a relative path starts at the configuration's folder.
     pub pki: String,
-    pub heartbeat: String,
-    pub dead_after: String,
-    pub withdraw_after: String,
-    pub join_within: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub withdraw_after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub join_within: Option<String>,
 }
 
 /// An element of `pools:`
@@ -184,7 +188,7 @@ impl NodeConfig {
     /// Lets the nodes talk to each other at their own addresses. Certificates are in `NAME.pki` beside the file, where
     /// [`crate::LabBuilder`] puts them.
     pub fn peer(&mut self, topology: &Topology, times: &Times) {
-        let ms = |time: Duration| format!("{}ms", time.as_millis());
+        let ms = |time: Duration| Some(format!("{}ms", time.as_millis()));
         let member = |(index, name)| MemberSection::Peer {
             name,
             address: (topology.node_address(index, Family::V4), PEER_PORT).into(),

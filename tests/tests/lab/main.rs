@@ -9,6 +9,7 @@ mod cleanup;
 mod death;
 mod deaths;
 mod decap;
+mod detection;
 mod doctor;
 mod drained;
 mod faults;
