@@ -31,8 +31,8 @@ pub fn live(lab: &mut Lab, rate: u32, interrupt: &Interrupt) -> Result<(), LabEr
     let jobs = vec![
         Job::http(Family::V4, share(3)),
         Job::http(Family::V6, share(2)),
-        Job::udp(Family::V4, share(1)),
-        Job::udp(Family::V6, share(0)),
+        Job::udp(Family::V4, share(1)).again(SECOND),
+        Job::udp(Family::V6, share(0)).again(SECOND),
     ];
     let lines = Family::BOTH.map(|family| Job::lines(family, CONNECTIONS, SECOND));
     // Apart: connections that stay where they are would distort the shares.

@@ -32,6 +32,7 @@ pub async fn run(plan: &Plan, stop: watch::Receiver<bool>, mut progress: impl Fn
                 kind: job.kind,
                 to: job.to,
                 from: job.from,
+                again: job.again,
                 within: plan.timeout,
             },
             events: events.clone(),
@@ -201,6 +202,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
+    use crate::topo::Family;
 
     /// Answers as a backend does, but swallows every third datagram.
     async fn leaky_echo() -> SocketAddr {
@@ -231,6 +233,7 @@ mod tests {
                     workers: 5,
                 },
                 from: None,
+                again: None,
             }],
             backends: vec!["be1".to_owned()],
             timeout: Duration::from_millis(300),
@@ -242,6 +245,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_sent_again_gets_its_answer() {
+        let job = Job {
+            to: leaky_echo().await,
+            ..Job::udp(
+                Family::V4,
+                Pace::Count {
+                    requests: 30,
+                    workers: 5,
+                },
+            )
+        };
+        let plan = Plan {
+            jobs: vec![job.again(Duration::from_millis(20))],
+            backends: vec!["be1".to_owned()],
+            timeout: Duration::from_secs(3),
+        };
+        let (_stop, stopped) = watch::channel(false);
+        let report = run(&plan, stopped, |_| {}).await;
+        assert_eq!((report.answered_by("be1"), report.failed()), (30, 0));
+        assert!(report.jobs[0].latency.max_us >= 20_000, "{report:?}");
+    }
+
+    #[tokio::test]
     async fn a_rate_runs_until_it_is_stopped() {
         let to = leaky_echo().await;
         let plan = Plan {
@@ -250,6 +276,7 @@ mod tests {
                 to,
                 pace: Pace::Rate { per_second: 200 },
                 from: None,
+                again: None,
             }],
             backends: vec!["be1".to_owned()],
             timeout: Duration::from_millis(300),
@@ -279,6 +306,7 @@ mod tests {
                 to: free,
                 pace,
                 from: None,
+                again: None,
             }],
             backends: Vec::new(),
             timeout: Duration::from_secs(2),
@@ -295,6 +323,7 @@ mod tests {
                 to,
                 pace: Pace::Hold { connections, every },
                 from: None,
+                again: None,
             }],
             backends: vec!["be1".to_owned(), "be2".to_owned()],
             timeout: Duration::from_millis(300),

@@ -27,6 +27,8 @@ pub(super) struct Exchange {
     /// The client's address, where it matters.
     pub(super) from: Option<IpAddr>,
     pub(super) within: Duration,
+    /// A datagram is sent again after so long.
+    pub(super) again: Option<Duration>,
 }
 
 impl Exchange {
@@ -46,7 +48,7 @@ impl Exchange {
         let answer = async {
             match self.kind {
                 Kind::Http => http(self.to, number, source).await,
-                Kind::Udp => udp(self.to, number, source).await,
+                Kind::Udp => udp(self, number, source).await,
                 Kind::Lines => line(self.to, number, source).await,
             }
         };
@@ -140,18 +142,31 @@ async fn http(to: SocketAddr, number: u64, source: Option<SocketAddr>) -> Result
     answer
 }
 
-async fn udp(to: SocketAddr, number: u64, source: Option<SocketAddr>) -> Result<String, (Failure, String)> {
+async fn udp(
+    exchange: Exchange,
+    number: u64,
+    source: Option<SocketAddr>,
+) -> Result<String, (Failure, String)> {
+    let to = exchange.to;
     let refused = |e: io::Error| (Failure::Connect, e.to_string());
     let socket = UdpSocket::bind(source.unwrap_or_else(|| any(to, 0)))
         .await
         .map_err(refused)?;
     socket.connect(to).await.map_err(refused)?;
     let text = format!("datagram {number}");
-    socket.send(text.as_bytes()).await.map_err(refused)?;
     let mut answer = [0; 128];
-    // An ICMP error ends the wait.
-    let length = socket.recv(&mut answer).await.map_err(refused)?;
-    name_in(&answer[..length], &text)
+    loop {
+        socket.send(text.as_bytes()).await.map_err(refused)?;
+        // An ICMP error ends the wait.
+        let received = socket.recv(&mut answer);
+        let received = match exchange.again {
+            Some(again) => timeout(again, received).await,
+            None => Ok(received.await),
+        };
+        if let Ok(length) = received {
+            return name_in(&answer[..length.map_err(refused)?], &text);
+        }
+    }
 }
 
 async fn line(to: SocketAddr, number: u64, source: Option<SocketAddr>) -> Result<String, (Failure, String)> {

@@ -30,6 +30,10 @@ pub struct Job {
     /// Where from; the address that the kernel picks for `None`.
     #[serde(default)]
     pub from: Option<IpAddr>,
+    /// A datagram of [`Kind::Udp`] without an answer is sent again after so long, as resolvers do; not for [`Pace::Hold`] and
+    /// [`Pace::Beat`].
+    #[serde(default)]
+    pub again: Option<Duration>,
 }
 
 /// What a request is.
@@ -101,6 +105,7 @@ impl Job {
             to: family.vip(HTTP_PORT),
             pace,
             from: None,
+            again: None,
         }
     }
 
@@ -111,6 +116,7 @@ impl Job {
             to: family.vip(ECHO_PORT),
             pace,
             from: None,
+            again: None,
         }
     }
 
@@ -121,6 +127,7 @@ impl Job {
             to: family.vip(ECHO_PORT),
             pace: Pace::Hold { connections, every },
             from: None,
+            again: None,
         }
     }
 
@@ -145,6 +152,12 @@ impl Job {
     /// The same from this address.
     pub fn from(mut self, address: IpAddr) -> Self {
         self.from = Some(address);
+        self
+    }
+
+    /// The same with datagrams that are sent again.
+    pub fn again(mut self, after: Duration) -> Self {
+        self.again = Some(after);
         self
     }
 
