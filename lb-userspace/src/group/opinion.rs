@@ -9,8 +9,8 @@ use super::machine::Machine;
 use super::nodes::Nodes;
 use super::order::Verdict;
 use super::wire::{self, Opinion};
-use crate::health::{Mono, Phase};
 use crate::health::fail_open::FailOpen;
+use crate::health::{Mono, Phase};
 use crate::state::standing::Standing;
 
 /// A node believes for so long that it isn't alone, and half of this longer for each place: two that see different

@@ -230,6 +230,25 @@ fn a_group_doubts_what_none_of_its_nodes_doubts() {
     assert_eq!(dead(&world), BTreeSet::from([3]));
 }
 
+/// All backends refuse work to all nodes: they are served, as one node would, and no verdict is in between. When most take work again those that
+/// still refuse it are drained.
+#[test]
+fn a_pool_that_refuses_everywhere_is_served() {
+    let mut world = World::new(3, 6);
+    world.run(5_000).unwrap();
+    world.nodes.iter_mut().for_each(|node| node.engine.fail_open = 50);
+    for (at, node) in [(6_000, 0), (6_500, 1), (7_000, 2)] {
+        world.nodes[node].engine.views[1..].fill(Standing::Draining);
+        world.run(at).unwrap();
+    }
+    world.run(12_000).unwrap();
+    let verdict = |world: &World| world.nodes[1].engine.verdict.clone();
+    assert_eq!(verdict(&world).number, 0);
+    (0..3).for_each(|node| world.nodes[node].engine.views[2..].fill(Standing::Up));
+    world.run(20_000).unwrap();
+    assert_eq!(verdict(&world).draining, BTreeSet::from([1]));
+}
+
 /// Node 2 is cut off, and a backend doesn't answer it: it suspects that by itself, and gives no verdict, which would be the group's when
 /// it is back.
 #[test]
@@ -284,6 +303,21 @@ fn a_joiner_must_not_make_its_ring_up() {
 #[test]
 fn origins_are_not_all_that_a_joiner_needs() {
     must_break(Broken::OriginsAlone);
+}
+
+#[test]
+fn whose_slots_differ_is_not_admitted() {
+    for (broken, admitted) in [(None, true), (Some(Broken::OriginsTold), false)] {
+        let mut world = World::new(3, 3);
+        world.run(5_000).unwrap();
+        // Slots are tracked at the coordinator.
+        world.nodes[0].engine.views[1] = Standing::Suspect;
+        world.run(6_000).unwrap();
+        world.broken = broken;
+        crash(&mut world, 2, true);
+        world.run(30_000).unwrap();
+        assert_eq!(world.nodes[2].ready, admitted, "{broken:?}");
+    }
 }
 
 #[test]

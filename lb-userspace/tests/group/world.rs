@@ -21,6 +21,8 @@ pub(crate) enum Broken {
     OwnRing,
     /// A joiner takes origins over and nothing else, and nobody compares the rest.
     OriginsAlone,
+    /// The same, and it says what it holds.
+    OriginsTold,
     /// A member acknowledges a retirement before it has made it.
     EarlyAnswer,
     /// The next coordinator isn't told of what was retired, and opens it again.
@@ -245,14 +247,17 @@ impl World {
         }
         let node = &mut self.nodes[usize::from(n)];
         node.install(&images, now);
-        if self.broken == Some(Broken::OriginsAlone) {
+        if matches!(self.broken, Some(Broken::OriginsAlone | Broken::OriginsTold)) {
             let origins = node
                 .engine
                 .slots
                 .iter()
                 .map(|slot| Slot::untracked(slot.origin()));
             node.engine.slots = origins.collect();
-            let slots = Engine::digest_of(&images[0]);
+            let slots = match self.broken {
+                Some(Broken::OriginsTold) => node.engine.all(),
+                _ => Engine::digest_of(&images[0]),
+            };
             return Input::Installed { slots };
         }
         Input::Installed {

@@ -278,6 +278,32 @@ fn a_peer_has_merged_what_it_acknowledged_and_nothing_while_it_lacks_entries() {
     assert_eq!(merged(&sender), 10);
 }
 
+#[test]
+fn a_fence_waits_for_what_an_earlier_session_may_have_lost() {
+    let mut outbox = Outbox::default();
+    let mut sender = Sender::new(&hello(), outbox.declarations(), Limits::default());
+    sender.fence(7);
+    let mut receiver = Receiver::new(hello().place);
+    let mut said = |sender: &mut Sender| {
+        while let Some(bytes) = sender.poll_transmit() {
+            receiver.handle(&bytes);
+        }
+        let mut said = Vec::new();
+        while let Some(inbound) = receiver.poll(Tick(50)).unwrap() {
+            said.push(inbound);
+        }
+        said
+    };
+    assert_eq!(said(&mut sender), [Inbound::Hello(hello())]);
+    sender.begin_resync(Scope::Own, outbox.declarations());
+    assert_eq!(said(&mut sender), [Inbound::ResyncBegin(Scope::Own)]);
+    sender.end_resync();
+    assert_eq!(
+        said(&mut sender),
+        [Inbound::Resynced(Scope::Own), Inbound::Fence(7)]
+    );
+}
+
 /// One core, no sockets: `cargo test --release -p lb-userspace --test sync -- --ignored --nocapture records_per_second`.
 #[test]
 #[ignore = "measures; in a release build"]
