@@ -76,7 +76,7 @@ pub(super) enum Report {
     Heard {
         peer: u8,
         session: u64,
-        heartbeat: Heartbeat,
+        heartbeat: Box<Heartbeat>,
     },
     /// A message.
     Message {
@@ -257,7 +257,7 @@ impl Link {
                 Ok(heartbeat) => Report::Heard {
                     peer,
                     session,
-                    heartbeat,
+                    heartbeat: Box::new(heartbeat),
                 },
                 Err(_) => Report::Refused(Refusal::Heartbeat),
             };

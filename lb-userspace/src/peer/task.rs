@@ -334,7 +334,7 @@ impl Task {
                 let Some(known) = self.of(peer, session) else {
                     return;
                 };
-                let change = known.heard(heartbeat, now);
+                let change = known.heard(*heartbeat, now);
                 self.changed(usize::from(peer), change);
             }
             Report::Message {
