@@ -4,6 +4,7 @@ use std::fs;
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use lb_userspace::peer::wire::{CONTROL, PROTOCOL};
 use lb_userspace::peer::{self, Event, Life, Refusal, no_streams, pki};
 use tokio::time::{sleep, timeout};
 
@@ -128,7 +129,10 @@ async fn a_member_that_breaks_the_rules_is_cut_off() {
     // A length beyond every frame; nothing of it is sent.
     let connection = stranger.call(address).await.unwrap();
     let mut stream = connection.open_uni().await.unwrap();
-    stream.write_all(&[1, 1, 0, 0x80, 0, 1, 5]).await.unwrap();
+    stream
+        .write_all(&[CONTROL, PROTOCOL, 0, 0x80, 0, 1, 5])
+        .await
+        .unwrap();
     cut(connection).await;
     refused(&good, Refusal::Oversize, 1).await;
     // Another version of the protocol.
@@ -137,7 +141,7 @@ async fn a_member_that_breaks_the_rules_is_cut_off() {
         .open_uni()
         .await
         .unwrap()
-        .write_all(&[1, 9])
+        .write_all(&[CONTROL, PROTOCOL + 1])
         .await
         .unwrap();
     cut(connection).await;
@@ -147,7 +151,7 @@ async fn a_member_that_breaks_the_rules_is_cut_off() {
         let connection = stranger.call(address).await.unwrap();
         for _ in 0..2 {
             let mut stream = connection.open_uni().await.unwrap();
-            stream.write_all(&[kind, 1]).await.unwrap();
+            stream.write_all(&[kind, PROTOCOL]).await.unwrap();
         }
         cut(connection).await;
         refused(&good, Refusal::Protocol, count).await;
@@ -156,7 +160,10 @@ async fn a_member_that_breaks_the_rules_is_cut_off() {
     for (count, reset) in [(5, false), (6, true)] {
         let connection = stranger.call(address).await.unwrap();
         let mut stream = connection.open_uni().await.unwrap();
-        stream.write_all(&[1, 1, 0, 0, 0, 9, 1, 7]).await.unwrap();
+        stream
+            .write_all(&[CONTROL, PROTOCOL, 0, 0, 0, 9, 1, 7])
+            .await
+            .unwrap();
         if reset {
             // Only what has been read counts.
             sleep(Duration::from_millis(50)).await;
