@@ -86,6 +86,11 @@ pub enum TextError {
         "the group's key, or something as long, stands in what all nodes share: only `group.key` may hold it"
     )]
     Key,
+    /// A text that is nobody's own says something else of how the nodes talk.
+    #[error(
+        "`group.peering` is not what the nodes run, and a text without `node` can't change it: apply a whole file, or leave it out"
+    )]
+    Peering,
     /// It has no form at all.
     #[error("{0}")]
     Yaml(String),
@@ -330,6 +335,19 @@ pub fn merge(shared: &str, local: &Local) -> Result<String, TextError> {
     text.push_str(&ended(tail));
     text.push_str(&local.tail);
     Ok(text)
+}
+
+/// Refuses a text whose [`PEERING`] would get lost: in what became of its shared part it is another one.
+///
+/// # Errors
+/// [`TextError::Peering`], and where one of them is no text.
+pub fn check_peering(given: &str, became: &str) -> Result<(), TextError> {
+    let peering =
+        |text| value(text).map(|value| value.get(GROUP).and_then(|group| group.get(PEERING)).cloned());
+    match peering(given)? {
+        Some(wanted) if peering(became)?.as_ref() != Some(&wanted) => Err(TextError::Peering),
+        _ => Ok(()),
+    }
 }
 
 /// A section's place in a merged text.

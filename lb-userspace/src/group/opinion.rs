@@ -176,15 +176,16 @@ impl Machine {
         if self.doubted.is_empty() && live.iter().all(|opinions| opinions.is_empty()) {
             return;
         }
-        // What the operator takes away is no fault of the checks.
-        let given = self.views.iter().filter(|view| view.ordered == Standing::Up);
+        let given = self.views.iter().filter(|view| Self::is_checked(view));
         let mut pools: BTreeMap<u64, (u32, Vec<(u16, Phase)>)> = BTreeMap::new();
         for view in given {
             let (limit, seen) = pools.entry(view.pool).or_default();
             *limit = view.fail_open;
             seen.push((view.weight, seen_by_most(&live, view.backend)));
         }
-        let mut events = Vec::new();
+        // Also of pools that aren't there any more.
+        let gone = self.doubted.keys().filter(|pool| !pools.contains_key(pool));
+        let mut events: Vec<Event> = gone.map(|&pool| Event::Doubts(pool, false)).collect();
         let mut doubted = BTreeMap::new();
         for (pool, (limit, seen)) in pools {
             let before = self.doubted.get(&pool).copied().unwrap_or_default();

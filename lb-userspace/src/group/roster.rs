@@ -122,11 +122,12 @@ impl Machine {
         let is_authority = state.term == self.term && state.term.node == from && from != me;
         match self.phase {
             Phase::Ready if !state.members.has(me) => {
-                // Of a half that this one has dropped the term says nothing: it counts on there by itself.
-                let has_dropped = if self.members.has(from) {
-                    is_authority
-                } else {
+                // Halves that have dropped each other: the term says nothing, it counts on in each by itself. With a common member one of
+                // the lists is old, and the term says which.
+                let has_dropped = if self.members.and(state.members).is_empty() {
                     rank(self.members) > rank(state.members)
+                } else {
+                    is_authority
                 };
                 if has_dropped {
                     self.rejoin(from);
@@ -306,6 +307,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn an_old_list_is_no_half() {
+        // Node 0 coordinates what is left of the group, which node 3 has not heard of.
+        let mut coordinator = ready(0, &[0, 1]);
+        coordinator.on_state(3, state(3, &[1, 2, 3], 4));
+        assert_eq!(coordinator.phase, Phase::Ready);
+        let mut dropped = ready(3, &[1, 2, 3]);
+        dropped.on_state(0, state(0, &[0, 1], 6));
+        assert_eq!(dropped.phase, Phase::Joining);
     }
 
     #[test]

@@ -275,14 +275,14 @@ impl Proof {
     }
 
     /// Takes a comparison with a digest that came behind the resync; `all_asked`: there was room to ask for every range that was due. When no
-    /// range has differed in all rounds, or after [`Proof::ROUNDS`] over which ranges were asked for and came: how many differ even so. With
-    /// flows that end all the time some range always differs.
+    /// range has differed in all rounds, or after [`Proof::ROUNDS`] in which ranges were asked for and came, or [`Proof::MOST`] of any kind: how
+    /// many differ even so. With flows that end all the time some range always differs.
     pub fn judge(&mut self, differences: &Differences, all_asked: bool) -> Option<usize> {
         let rounds = self.0.as_mut()?;
         rounds.compared = rounds.compared.saturating_add(1);
         rounds.asked += u8::from(all_asked);
         let differing = differences.for_rounds(rounds.compared);
-        if differing > 0 && rounds.asked < Self::ROUNDS {
+        if differing > 0 && rounds.asked < Self::ROUNDS && rounds.compared < Self::MOST {
             return None;
         }
         self.0 = None;
@@ -291,6 +291,9 @@ impl Proof {
 
     /// A node whose entries can't become equal, because its table is full or smaller, is better than none.
     pub const ROUNDS: u8 = 12;
+
+    /// With thousands of ranges that never become equal all that may be asked for in a round always is.
+    pub const MOST: u8 = 60;
 }
 
 /// Repairs of one owner's ranges: what they did not name is deleted in the next walk.
@@ -357,6 +360,11 @@ mod tests {
 
     /// Rounds in which a range of each number differs by so much: after which the proof is there, and what it says.
     fn proved(rounds: &[&[(u16, u64)]]) -> Option<(usize, usize)> {
+        proved_by(rounds, RANGES)
+    }
+
+    /// The same where so many ranges may be asked for in a round.
+    fn proved_by(rounds: &[&[(u16, u64)]], most: usize) -> Option<(usize, usize)> {
         let (mut differences, mut proof) = (Differences::default(), Proof::default());
         proof.begin();
         (1..).zip(rounds).find_map(|(nth, sums)| {
@@ -366,8 +374,8 @@ mod tests {
                 lost: false,
                 sums: sums.iter().map(|&(range, by)| (Range(range), by)).collect(),
             };
-            let asked = differences.judge(&Compare::new(&digest, 1, Tick::default()), RANGES);
-            Some((nth as usize, proof.judge(&differences, asked.len() < RANGES)?))
+            let asked = differences.judge(&Compare::new(&digest, 1, Tick::default()), most);
+            Some((nth as usize, proof.judge(&differences, asked.len() < most)?))
         })
     }
 
@@ -389,6 +397,13 @@ mod tests {
         );
         let never: Vec<&[(u16, u64)]> = vec![&[(7, 1), (8, 1)]; 20];
         assert_eq!(proved(&never), Some((Proof::ROUNDS.into(), 2)), "no room for it");
+        let most = 256;
+        let all: Vec<(u16, u64)> = (0..RANGES as u16).map(|range| (range, 1)).collect();
+        let never: Vec<&[(u16, u64)]> = vec![&all; 100];
+        let end = Some((Proof::MOST.into(), RANGES));
+        assert_eq!(proved_by(&never, most), end, "nor for anything");
+        let first: Vec<&[(u16, u64)]> = [&all[..]; 16].into_iter().chain([&[][..]]).collect();
+        assert_eq!(proved_by(&first, most), Some((17, 0)), "all of it comes, in turn");
     }
 
     #[test]

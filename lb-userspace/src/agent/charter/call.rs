@@ -154,6 +154,7 @@ impl Desk {
         // What the text left to this node is shared as well where all files have it. And the key may be another one, which the
         // check by the running one has not seen.
         let shared = text::split(&whole.text, model.group.key.as_ref())?.shared;
+        text::check_peering(&given.shared, &shared)?;
         let parts = Parts { shared, local };
         let (orders, _) = controller.operator().settled(now()).within(&model);
         Ok((parts, orders))

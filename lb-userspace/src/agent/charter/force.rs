@@ -149,9 +149,9 @@ impl Desk {
         // An order doesn't touch the file; what was edited there meanwhile stays. But it may bring a text that this node has
         // missed.
         let is_kept = is_same && held.charter.origin.kind == Kind::Order;
-        let draft = match !is_kept && self.file_differs(&held.charter.text, &merged) {
-            true => Some(Draft::write(&self.real_config()?, merged.as_bytes())?),
-            false => None,
+        let draft = match self.file_text(controller, held, &merged).filter(|_| !is_kept) {
+            Some(text) => Some(Draft::write(&self.real_config()?, text.as_bytes())?),
+            None => None,
         };
         let plan = match is_same && merged == self.in_force.text {
             true => Plan::default(),
@@ -165,13 +165,24 @@ impl Desk {
         })
     }
 
-    /// Whether the file is to be written for this charter.
-    fn file_differs(&self, shared: &str, merged: &str) -> bool {
+    /// What the file is to say, where it says something else: the charter, with what stands there as this node's own. That may not be in force
+    /// yet: nodes of the group and how they talk are read at a start, the rest by SIGHUP.
+    fn file_text(&self, controller: &Controller, held: &Held, merged: &str) -> Option<String> {
         let Ok(on_disk) = config::text(&self.config) else {
-            return true;
+            return Some(merged.to_owned());
         };
-        let digest = |text: &str| text::split(text, None).and_then(|parts| text::digest(&parts.shared));
-        on_disk != merged || digest(&on_disk) != text::digest(shared)
+        let keeper = self.keeper.as_ref();
+        let is_given = keeper.is_some_and(|k| k.fresh.is_some() && held.generation.node == k.me);
+        let with_own = || {
+            let parts = text::split(&on_disk, None).ok()?;
+            let text = text::merge(&held.charter.text, &parts.local).ok()?;
+            let model = config::parse(&text, &self.config).ok()?;
+            let is_this = model.node.name == controller.model().node.name && is_group(&model);
+            is_this.then_some(text)
+        };
+        let text = Some(()).filter(|()| !is_given).and_then(|()| with_own());
+        let text = text.unwrap_or_else(|| merged.to_owned());
+        (text != on_disk).then_some(text)
     }
 
     /// Looks whether the file says something else than the charter.

@@ -18,7 +18,7 @@ use super::names::{OWN_TABLES, Place, is_gone};
 use crate::dataplane::batch::Walk;
 use crate::dataplane::flows::{Descriptor, Table, now};
 use crate::dataplane::maps::Maps;
-use crate::sync::{Compare, Flow, Kind, ORPHAN, Proof, Range, Round, Scope};
+use crate::sync::{Compare, Flow, Kind, ORPHAN, Range, Round, Scope};
 
 /// Entries that are looked at in one go.
 const CHUNK: u32 = 1024;
@@ -375,8 +375,10 @@ async fn compare(shared: &Shared) {
         }
         if let Some(differing) = proof {
             if differing > 0 {
-                let most = Proof::ROUNDS;
-                warn!(peer, differing, "flow entries still differ after {most} digests");
+                warn!(
+                    peer,
+                    differing, "flow entries still differ after digests and repairs"
+                );
             }
             core.notify(Notice::Synced { peer, session });
         }

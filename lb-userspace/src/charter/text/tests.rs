@@ -253,3 +253,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_peering_that_would_get_lost_is_refused() {
+    let running = split(WHOLE, Some(&key())).unwrap();
+    let became = |given: &str| {
+        let parts = split(given, None).unwrap();
+        let local = parts.local.over(&running.local);
+        let whole = merge(&parts.shared, &local).unwrap();
+        check_peering(&parts.shared, &split(&whole, Some(&key())).unwrap().shared)
+    };
+    let pools = "pools: []\nvips: []\n";
+    for (peering, refused) in [
+        ("", false),
+        ("group:\n  peering:\n    heartbeat: 20ms\n", false),
+        ("group:\n  peering:\n    pki: elsewhere\n", false),
+        ("group:\n  peering:\n    heartbeat: 50ms\n", true),
+        (
+            "group:\n  peering:\n    heartbeat: 20ms\n    withdraw_after: 2m\n",
+            true,
+        ),
+    ] {
+        let given = format!("{peering}{pools}");
+        assert_eq!(became(&given) == Err(TextError::Peering), refused, "{given}");
+    }
+    let own = WHOLE.replace("20ms", "50ms");
+    assert_eq!(became(&own), Ok(()), "a whole file may");
+}
