@@ -36,7 +36,7 @@ impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         Self::Disk {
             path: error.path,
-            source: error.source,
+            why: error.why,
         }
     }
 }
@@ -174,34 +174,49 @@ impl Desk {
     }
 
     async fn plan(&mut self, controller: &mut Controller, text: &Text) -> Result<Planned, Refusal> {
-        let model = self.accept(controller, text).await?;
+        let model = match self.keeper.is_some() {
+            true => self.would_be(controller, text).await?,
+            false => self.accept(controller, text).await?,
+        };
         let plan = controller.plan(&model).await.map_err(Refusal::Failed)?;
         let leaving = leaving(controller, &plan).map_err(|e| Refusal::Failed(e.into()))?;
         Ok(Planned {
-            generation: controller.generation(),
+            generation: self.generation(controller),
+            group: self.charter().map(|charter| charter.generation),
             plan,
             leaving,
         })
     }
 
+    /// What a text may ask to be put in place of: the number of the group's generation, or this node's own count where it is in none.
+    fn generation(&self, controller: &Controller) -> u64 {
+        let charter = self.charter();
+        charter.map_or(controller.generation(), |charter| charter.committed.number)
+    }
+
     /// The model of a text, which this host can run.
-    pub(super) async fn accept(&self, controller: &Controller, text: &Text) -> Result<Model, Refusal> {
+    async fn accept(&self, controller: &Controller, text: &Text) -> Result<Model, Refusal> {
+        let model = self.understand(controller, text)?;
+        controller.check_links(&model).await.map_err(Refusal::Host)?;
+        Ok(model)
+    }
+
+    /// The model of a text.
+    pub(super) fn understand(&self, controller: &Controller, text: &Text) -> Result<Model, Refusal> {
         if let Some(wanted) = text.naming.generation
-            && wanted != controller.generation()
+            && wanted != self.generation(controller)
         {
             return Err(Refusal::Generation {
-                running: controller.generation(),
+                running: self.generation(controller),
                 wanted,
             });
         }
-        let model = config::parse(&text.text, &self.config).map_err(|mut error| {
+        Ok(config::parse(&text.text, &self.config).map_err(|mut error| {
             if let Some(name) = &text.naming.name {
                 error.file = name.into();
             }
             error
-        })?;
-        controller.check_links(&model).await.map_err(Refusal::Host)?;
-        Ok(model)
+        })?)
     }
 
     async fn apply(&mut self, controller: &mut Controller, who: Who, text: Text) -> Result<Applied, Refusal> {
@@ -242,9 +257,9 @@ impl Desk {
         if !refused.is_empty() {
             return Err(Refusal::Fixed(refused));
         }
-        let path = self.real_config().map_err(|source| Refusal::Disk {
+        let path = self.real_config().map_err(|why| Refusal::Disk {
             path: self.config.clone(),
-            source,
+            why,
         })?;
         // The new file is on the disk before anything changes: a full disk is noticed in time.
         let draft = Draft::write(&path, text.text.as_bytes())?;

@@ -16,12 +16,12 @@ const READ_MAX: u64 = 64 << 20;
 
 /// A file can't be written.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {source}", .path.display())]
+#[error("{}: {why}", .path.display())]
 pub struct StoreError {
     /// The file.
     pub path: PathBuf,
     /// Why.
-    pub source: io::Error,
+    pub why: io::Error,
 }
 
 /// A folder of state files, readable by the agent's user alone.
@@ -65,9 +65,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`], where it can't be made.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let fail = |source| StoreError {
+        let fail = |why| StoreError {
             path: dir.to_owned(),
-            source,
+            why,
         };
         let mut make = fs::DirBuilder::new();
         make.recursive(true).mode(0o700).create(dir).map_err(fail)?;
@@ -85,9 +85,9 @@ impl Store {
     /// [`StoreError`], where a file is there and can't be read or moved.
     pub fn load<T: DeserializeOwned>(&self, name: &str) -> Result<Loaded<T>, StoreError> {
         let path = self.dir.join(name);
-        let fail = |source| StoreError {
+        let fail = |why| StoreError {
             path: path.clone(),
-            source,
+            why,
         };
         let bytes = match fs::metadata(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Nothing),
@@ -115,9 +115,9 @@ impl Store {
             data: value,
         };
         let text = serde_json::to_vec_pretty(&data).map_err(io::Error::from);
-        let text = text.map_err(|source| StoreError {
+        let text = text.map_err(|why| StoreError {
             path: path.clone(),
-            source,
+            why,
         })?;
         Draft::write(&path, &text)?.publish()
     }
@@ -149,18 +149,16 @@ impl Draft {
     /// # Errors
     /// [`StoreError`].
     pub fn write(path: &Path, content: &[u8]) -> Result<Self, StoreError> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
         let draft = Self {
-            draft: path.with_file_name(name),
+            draft: beside(path, ".new"),
             path: path.to_owned(),
             published: false,
         };
         match draft.fill(content) {
             Ok(()) => Ok(draft),
-            Err(source) => Err(StoreError {
+            Err(why) => Err(StoreError {
                 path: draft.draft.clone(),
-                source,
+                why,
             }),
         }
     }
@@ -192,9 +190,9 @@ impl Draft {
     /// # Errors
     /// [`StoreError`]; the file is then as it was.
     pub fn publish(mut self) -> Result<(), StoreError> {
-        let fail = |source| StoreError {
+        let fail = |why| StoreError {
             path: self.path.clone(),
-            source,
+            why,
         };
         fs::rename(&self.draft, &self.path).map_err(fail)?;
         self.published = true;
@@ -207,28 +205,40 @@ impl Draft {
     /// # Errors
     /// [`StoreError`]; the file is then as it was.
     pub fn publish_with_backup(self) -> Result<Option<PathBuf>, StoreError> {
+        let backup = beside(&self.path, ".bak");
+        self.publish_over(backup)
+    }
+
+    /// The same with a copy that no later change writes over: `FILE.edited-1`, `FILE.edited-2`, whichever is free.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the file is then as it was.
+    pub fn publish_and_keep(self) -> Result<Option<PathBuf>, StoreError> {
+        let copies = (1u32..).map(|number| beside(&self.path, &format!(".edited-{number}")));
+        let free = copies.into_iter().find(|copy| copy.symlink_metadata().is_err());
+        self.publish_over(free.expect("fewer files than numbers"))
+    }
+
+    fn publish_over(self, backup: PathBuf) -> Result<Option<PathBuf>, StoreError> {
         let former = match fs::read(&self.path) {
             Ok(former) => former,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return self.publish().map(|()| None),
-            Err(source) => {
+            Err(why) => {
                 return Err(StoreError {
                     path: self.path.clone(),
-                    source,
+                    why,
                 });
             }
         };
-        let mut name = self.path.file_name().unwrap_or_default().to_owned();
-        name.push(".bak");
-        let backup = self.path.with_file_name(name);
         // The key of the group may stand in it.
         let meta = fs::metadata(&self.path).and_then(|meta| {
-            let copy = Self::write(&backup, &former).map_err(|e| e.source)?;
+            let copy = Self::write(&backup, &former).map_err(|e| e.why)?;
             fs::set_permissions(&copy.draft, fs::Permissions::from_mode(meta.mode() & 0o777))?;
-            copy.publish().map_err(|e| e.source)
+            copy.publish().map_err(|e| e.why)
         });
-        meta.map_err(|source| StoreError {
+        meta.map_err(|why| StoreError {
             path: backup.clone(),
-            source,
+            why,
         })?;
         self.publish().map(|()| Some(backup))
     }
@@ -240,6 +250,13 @@ impl Drop for Draft {
             let _ = fs::remove_file(&self.draft);
         }
     }
+}
+
+/// A file's path with more at its end.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(suffix);
+    path.with_file_name(name)
 }
 
 /// Makes a rename last.

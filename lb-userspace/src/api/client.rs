@@ -27,12 +27,12 @@ const WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody listens.
-    #[error("no agent answers on {}: {source} (is lbd running, and with this --api-socket?)", .path.display())]
+    #[error("no agent answers on {}: {why} (is lbd running, and with this --api-socket?)", .path.display())]
     NoAgent {
         /// The socket.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// The agent refuses.
     #[error("{}{}", .problem.error, .problem.hint.as_ref().map_or(String::new(), |hint| format!("\n  hint: {hint}")))]
@@ -134,9 +134,9 @@ impl Client {
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), Error> {
         let stream = UnixStream::connect(&self.socket).await;
-        let stream = stream.map_err(|source| Error::NoAgent {
+        let stream = stream.map_err(|why| Error::NoAgent {
             path: self.socket.clone(),
-            source,
+            why,
         })?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await

@@ -136,15 +136,18 @@ pub struct Backends {
 pub struct Naming {
     /// The file's name for messages, at most 4,096 characters; the agent's own where absent.
     pub name: Option<String>,
-    /// Refuse where the running configuration has another generation.
+    /// Refuse where the running configuration has another generation; in a group the number of the group's.
     pub generation: Option<u64>,
 }
 
 /// What a configuration would change.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Planned {
-    /// The generation of the running configuration, which the plan starts from.
+    /// The generation of the running configuration, which the plan starts from; in a group its number.
     pub generation: u64,
+    /// The same of the group, such as `12/lb2`; nothing where this node is in none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// The plan.
     pub plan: Plan,
     /// Backends that would go, with the entries of the flow table that name them: these flows stay there until they end.
@@ -164,7 +167,7 @@ pub struct Leaving {
 /// What a configuration has changed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Applied {
-    /// The new generation.
+    /// The new generation; in a group the number of the group's.
     pub generation: u64,
     /// What changed.
     pub plan: Plan,
@@ -232,7 +235,7 @@ pub struct Charter {
 /// The running configuration.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Running {
-    /// Counts accepted configurations.
+    /// Counts configurations that this node accepted.
     pub generation: u64,
     /// The agent's configuration file.
     pub file: String,

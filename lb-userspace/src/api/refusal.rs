@@ -86,12 +86,12 @@ pub enum Refusal {
         wanted: u64,
     },
     /// A file of the agent can't be written.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}: {why}", .path.display())]
     Disk {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// The data plane or the network refused it; what was there before is there again.
     #[error("{0:#}")]

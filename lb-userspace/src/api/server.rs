@@ -53,12 +53,12 @@ pub enum Error {
     #[error("no group {0:?} in /etc/group (--api-group)")]
     NoGroup(String),
     /// Something the file system said.
-    #[error("API socket {}: {source}", .path.display())]
+    #[error("API socket {}: {why}", .path.display())]
     Path {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
 }
 
@@ -78,9 +78,9 @@ impl Listener {
     /// # Errors
     /// [`Error`]: a living agent's socket, something else in its place, an unknown group, no rights.
     pub fn bind(path: &Path, group: Option<&str>) -> Result<Self, Error> {
-        let fail = |source| Error::Path {
+        let fail = |why| Error::Path {
             path: path.to_owned(),
-            source,
+            why,
         };
         let group = group.map(gid).transpose()?;
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
@@ -152,9 +152,9 @@ impl Drop for Listener {
 
 /// Removes the socket of a dead agent.
 fn clear(path: &Path) -> Result<(), Error> {
-    let fail = |source| Error::Path {
+    let fail = |why| Error::Path {
         path: path.to_owned(),
-        source,
+        why,
     };
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

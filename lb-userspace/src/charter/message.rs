@@ -55,6 +55,8 @@ pub enum Kind {
     Order,
     /// A text of the history.
     Rollback,
+    /// Nothing: it is what a node ran before anything was agreed on. In its own history alone.
+    File,
 }
 
 /// A charter under its generation.

@@ -32,6 +32,7 @@ impl fmt::Display for Origin {
             Kind::Config => "config apply of",
             Kind::Order => "order:",
             Kind::Rollback => "rollback to",
+            Kind::File => return write!(f, "{} as it was on {} before", self.what, self.node),
         };
         write!(f, "{what} {}, by uid {} on {}", self.what, self.uid, self.node)
     }

@@ -489,7 +489,7 @@ pub enum Config {
     Apply {
         /// The file; `-` reads stdin.
         file: PathBuf,
-        /// Only where the running configuration has this generation, as `plan` and `show` say it.
+        /// Only where the running configuration has this generation, as `plan` and `show` say it; in a group its number, 12 of `12/lb2`.
         #[arg(long, value_name = "N")]
         generation: Option<u64>,
     },

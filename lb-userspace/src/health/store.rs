@@ -24,20 +24,20 @@ struct Saved {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It can't be read or written.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: {why}", path = .path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// It holds something else.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path}: {why}", path = .path.display())]
     Form {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: serde_json::Error,
+        why: serde_json::Error,
     },
     /// It was written by another version of the agent.
     #[error("{path}: version {found}, this agent knows {VERSION}", path = .path.display())]
@@ -58,17 +58,11 @@ pub fn read(path: &Path) -> Result<Vec<Record>, Error> {
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => {
-            return Err(Error::Io {
-                path: owned(),
-                source,
-            });
+        Err(why) => {
+            return Err(Error::Io { path: owned(), why });
         }
     };
-    let saved: Saved = serde_json::from_slice(&text).map_err(|source| Error::Form {
-        path: owned(),
-        source,
-    })?;
+    let saved: Saved = serde_json::from_slice(&text).map_err(|why| Error::Form { path: owned(), why })?;
     if saved.version != VERSION {
         return Err(Error::Version {
             path: owned(),
@@ -88,13 +82,13 @@ pub fn write(path: &Path, records: &[Record]) -> Result<(), Error> {
         version: VERSION,
         backends: records.to_vec(),
     };
-    let text = serde_json::to_vec(&saved).map_err(|source| Error::Form {
+    let text = serde_json::to_vec(&saved).map_err(|why| Error::Form {
         path: path.to_owned(),
-        source,
+        why,
     })?;
-    replace(path, &text).map_err(|source| Error::Io {
+    replace(path, &text).map_err(|why| Error::Io {
         path: path.to_owned(),
-        source,
+        why,
     })
 }
 

@@ -22,10 +22,10 @@ pub const FILES: usize = 4;
 
 /// The journal can't be written or read.
 #[derive(Debug, thiserror::Error)]
-#[error("journal {}: {source}", .path.display())]
+#[error("journal {}: {why}", .path.display())]
 pub struct Error {
     path: PathBuf,
-    source: io::Error,
+    why: io::Error,
 }
 
 /// The one writer.
@@ -53,9 +53,9 @@ impl Journal {
     /// As [`Journal::open`].
     pub fn open_with(dir: &Path, max: u64) -> Result<Self, Error> {
         let path = dir.join(NAME);
-        let fail = |source| Error {
+        let fail = |why| Error {
             path: path.clone(),
-            source,
+            why,
         };
         let next = read_last(dir, 1)?.last().map_or(1, |last| last.seq + 1);
         let mut file = open(&path).map_err(fail)?;
@@ -111,10 +111,10 @@ impl Journal {
         Ok(())
     }
 
-    fn error(&self, source: io::Error) -> Error {
+    fn error(&self, why: io::Error) -> Error {
         Error {
             path: self.dir.join(NAME),
-            source,
+            why,
         }
     }
 }
@@ -205,10 +205,10 @@ fn records(path: &Path) -> Result<Vec<Record>, Error> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => {
+        Err(why) => {
             return Err(Error {
                 path: path.to_owned(),
-                source,
+                why,
             });
         }
     };

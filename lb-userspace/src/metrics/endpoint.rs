@@ -54,12 +54,12 @@ pub enum Error {
     #[error("`metrics.listen`: this host has no address {}", .0.ip())]
     NoAddress(SocketAddr),
     /// Something else that the kernel said.
-    #[error("`metrics.listen`: can't listen on {address}: {source}")]
+    #[error("`metrics.listen`: can't listen on {address}: {why}")]
     Socket {
         /// Where.
         address: SocketAddr,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// No thread, or no runtime for it.
     #[error("no thread for metrics: {0}")]
@@ -93,7 +93,7 @@ pub fn bind(wanted: Option<SocketAddr>) -> Result<Next, Error> {
         Ok(socket) => Ok(Next::On(address, socket)),
         Err(e) if e.kind() == ErrorKind::AddrInUse => Err(Error::Taken(address)),
         Err(e) if e.kind() == ErrorKind::AddrNotAvailable => Err(Error::NoAddress(address)),
-        Err(source) => Err(Error::Socket { address, source }),
+        Err(why) => Err(Error::Socket { address, why }),
     }
 }
 

@@ -15,12 +15,12 @@ pub enum Error {
     #[error("the kernel did not answer a request for {0} in time")]
     Silent(&'static str),
     /// The kernel refused a request.
-    #[error("the kernel refused a request for {what}: {source}")]
+    #[error("the kernel refused a request for {what}: {why}")]
     Refused {
         /// What was asked for.
         what: &'static str,
         /// The kernel's error number.
-        source: io::Error,
+        why: io::Error,
     },
     /// The kernel answered with something else than what was asked for.
     #[error("the kernel answered a request for {0} with something else")]
@@ -33,7 +33,7 @@ impl Error {
         match error {
             rtnetlink::Error::NetlinkError(message) => Self::Refused {
                 what,
-                source: io::Error::from_raw_os_error(errno(message)),
+                why: io::Error::from_raw_os_error(errno(message)),
             },
             rtnetlink::Error::RequestFailed => Self::Closed,
             _ => Self::Unexpected(what),

@@ -147,7 +147,7 @@ impl Socket {
                 libc::ENOBUFS => Ok(Asked::Full),
                 code @ libc::EPERM => Err(Error::Refused {
                     what: WHAT,
-                    source: io::Error::from_raw_os_error(code),
+                    why: io::Error::from_raw_os_error(code),
                 }),
                 _ => Ok(Asked::No),
             },

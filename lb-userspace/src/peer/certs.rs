@@ -18,7 +18,7 @@ pub(super) struct Certs {
 }
 
 impl Certs {
-    /// Reads those of the node `own`.
+    /// Reads those of the node `own`. Its own certificate has to be one that the others take, were they to trust as it does.
     pub(super) fn open(folder: &Path, own: &str) -> Result<Self, Error> {
         let stamps = pki::stamps(folder);
         let material = pki::load(folder)?;
@@ -32,7 +32,7 @@ impl Certs {
             stamps,
             named: material.named.clone(),
             ca_until: material.ca_until,
-            ends: tls::ends(material)?,
+            ends: tls::ends(material).map_err(|e| e.of(folder))?,
             failed: false,
         })
     }
@@ -48,18 +48,32 @@ impl Certs {
         self.stamps = stamps;
         let own = self.named.node.clone().unwrap_or_default();
         match Self::open(&self.folder, &own) {
-            Ok(new) if new.named.group == self.named.group => {
-                *self = new;
-                Ok(true)
-            }
-            Ok(new) => {
-                self.failed = true;
-                Err(Error::Name(format!("{}.{}", own, new.named.group)))
-            }
+            Ok(new) => match self.refuses(&new) {
+                None => {
+                    *self = new;
+                    Ok(true)
+                }
+                Some(e) => {
+                    self.failed = true;
+                    Err(e)
+                }
+            },
             Err(e) => {
                 self.failed = true;
                 Err(e)
             }
         }
+    }
+
+    /// Why what is in use is better than something new.
+    fn refuses(&self, new: &Self) -> Option<Error> {
+        let path = self.folder.join(pki::NODE);
+        let (found, own) = (&new.named.group, &self.named.group);
+        if found != own {
+            let (found, own) = (found.clone(), own.clone());
+            return Some(Error::OtherGroup { path, found, own });
+        }
+        let is_worse = self.named.is_good() && !new.named.is_good();
+        is_worse.then_some(Error::NotNow(path))
     }
 }

@@ -53,6 +53,7 @@ pub use facts::{Common, Differs, Facts, Phase, PoolRings, VERSION_MAX, same_conf
 pub use fsm::{Life, Liveness};
 pub use link::Judge;
 pub use status::{Own, Reader, Refusal, Status, View};
+pub use tls::check_folder;
 
 use crate::model::Group;
 use certs::Certs;
@@ -66,20 +67,20 @@ pub enum Error {
     #[error("the nodes of this group don't talk")]
     NoPeering,
     /// The certificates can't be used.
-    #[error("certificates in {}: {source}", .folder.display())]
+    #[error("certificates in {}: {why}", .folder.display())]
     Pki {
         /// The folder.
         folder: PathBuf,
         /// Why.
-        source: pki::Error,
+        why: pki::Error,
     },
     /// The socket can't be had.
-    #[error("{address}: can't listen for peers: {source}; is it an address of this host?")]
+    #[error("{address}: can't listen for peers: {why}; is it an address of this host?")]
     Bind {
         /// This node's address.
         address: SocketAddr,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// No thread.
     #[error("the thread of the peers: {0}")]
@@ -196,11 +197,17 @@ pub fn start(group: &Group, own: usize, accept: StreamHandler) -> Result<Peers, 
     let (Some(name), Some(&address)) = (group.nodes.get(own), peering.addresses.get(own)) else {
         return Err(Error::NoPeering);
     };
-    let certs = Certs::open(&peering.pki, name.as_str()).map_err(|source| Error::Pki {
+    let certs = Certs::open(&peering.pki, name.as_str()).map_err(|why| Error::Pki {
         folder: peering.pki.clone(),
-        source,
+        why,
     })?;
-    let socket = bind(address, &peering.addresses).map_err(|source| Error::Bind { address, source })?;
+    if !certs.named.is_good() {
+        warn!(
+            "the certificate in {} is not good now: peers refuse it, `lbctl pki renew`",
+            peering.pki.display()
+        );
+    }
+    let socket = bind(address, &peering.addresses).map_err(|why| Error::Bind { address, why })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Timers and sockets are looked at often, however much there is to do: heartbeats are due.
@@ -259,11 +266,11 @@ pub fn check(group: &Group, own: usize) -> Result<(), Error> {
         return Err(Error::NoPeering);
     };
     let folder = &peering.pki;
-    Certs::open(folder, name.as_str()).map_err(|source| Error::Pki {
+    Certs::open(folder, name.as_str()).map_err(|why| Error::Pki {
         folder: folder.clone(),
-        source,
+        why,
     })?;
-    bind(address, &peering.addresses).map_err(|source| Error::Bind { address, source })?;
+    bind(address, &peering.addresses).map_err(|why| Error::Bind { address, why })?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! TLS between nodes: version 1.3, a certificate of the group's authority on both ends, and names that are configured.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,16 +45,7 @@ impl Ends {
     /// Whether the other end's certificate is of an authority that is trusted now. What has expired since the connection began does
     /// not count: a group that forgot to renew must not fall silent all at once.
     pub(super) fn trusts(&self, connection: &quinn::Connection) -> bool {
-        let Some(chain) = chain(connection) else {
-            return false;
-        };
-        let Some((end, between)) = chain.split_first() else {
-            return false;
-        };
-        let until = pki::named(end).and_then(|named| u64::try_from(named.until).ok());
-        let then = UnixTime::since_unix_epoch(Duration::from_secs(until.unwrap_or_default()));
-        let when = UnixTime::now().min(then);
-        self.verifier.verify_client_cert(end, between, when).is_ok()
+        chain(connection).is_some_and(|chain| trust(self.verifier.as_ref(), &chain).is_ok())
     }
 
     /// Of the socket. An agent that has started anew answers packets of its predecessor's connections by a reset that the
@@ -67,8 +59,27 @@ impl Ends {
     }
 }
 
+/// Whether a certificate is of an authority that the verifier trusts, at the end of its time where that is over.
+fn trust(verifier: &dyn ClientCertVerifier, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+    let (end, between) = chain
+        .split_first()
+        .ok_or(rustls::Error::NoCertificatesPresented)?;
+    let until = pki::named(end).and_then(|named| u64::try_from(named.until).ok());
+    let then = UnixTime::since_unix_epoch(Duration::from_secs(until.unwrap_or_default()));
+    let when = UnixTime::now().min(then);
+    verifier.verify_client_cert(end, between, when).map(drop)
+}
+
+/// Whether a node's folder holds what it needs to speak TLS, and what its peers take.
+///
 /// # Errors
-/// A key that isn't the certificate's, authorities that are none.
+/// Files that are missing, open to all, or don't belong together.
+pub fn check_folder(folder: &Path) -> Result<(), pki::Error> {
+    ends(pki::load(folder)?).map(drop).map_err(|e| e.of(folder))
+}
+
+/// # Errors
+/// A certificate that is of none of its authorities, a key that isn't the certificate's, authorities that are none.
 pub(super) fn ends(material: Material) -> Result<Ends, pki::Error> {
     let secret = hmac::Key::new(hmac::HMAC_SHA256, material.key.secret_der());
     let reset = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&secret, RESET).as_ref());
@@ -83,6 +94,7 @@ pub(super) fn ends(material: Material) -> Result<Ends, pki::Error> {
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
         .build()
         .map_err(|e| rustls::Error::General(e.to_string()))?;
+    trust(verifier.as_ref(), &material.chain)?;
     let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&version::TLS13])?
         .with_client_cert_verifier(Arc::clone(&verifier))

@@ -3,6 +3,8 @@
 //! A sum is over *settled* entries alone, confirmed a while before the owner began to look. The receiver holds the same ticks
 //! but for a constant ([`super::Receiver`] keeps it), so both draw the line at the same entries. What closes or moves while
 //! they look makes noise: a range is asked for when it differs by *the same* amount in two rounds, or in many.
+//!
+//! Orphans have no owner who knows what is right: nodes ask each other for ranges that differ, and each ends with what any of them held.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -10,7 +12,7 @@ use lb_common::flow::{CONFIRMED, Entry, Key, PROBATION};
 use lb_common::slot::SLOTS;
 use lb_common::tick::{self, Tick};
 
-use super::wire::Digest;
+use super::wire::{Digest, Scope};
 
 /// Ranges of slots, over all pools.
 pub const RANGES: usize = 4096;
@@ -18,6 +20,8 @@ pub const RANGES: usize = 4096;
 const SHIFT: u32 = SLOTS.ilog2() - RANGES.ilog2();
 /// Entries that were confirmed this long ago are settled: three seconds. Their records are out and in.
 pub const SETTLED: u32 = tick::seconds(3);
+/// An orphan that will end within ten seconds is not compared: its copies don't end at the same moment.
+const ENDING: u32 = tick::seconds(10);
 /// A range that has differed so many rounds in a row is asked for although the difference changes.
 const NOISY: u8 = 8;
 /// Rounds until a range is asked for again, at most; doubles from two, since a full table stays different.
@@ -81,9 +85,15 @@ const fn is_settled(entry: &Entry, now: Tick) -> bool {
     entry.state == CONFIRMED && now.since(entry.since) >= SETTLED
 }
 
-/// The owner's walk over its own entries, once a second.
+/// Whether an orphan counts in sums; `idle`: its VIP's idle timeout, seconds.
+const fn is_lasting(entry: &Entry, now: Tick, idle: u32) -> bool {
+    is_settled(entry, now) && now.since(entry.last).saturating_add(ENDING) < tick::seconds(idle)
+}
+
+/// A walk over own entries, or over orphans, once a second.
 #[derive(Clone, Debug)]
 pub struct Round {
+    scope: Scope,
     round: u32,
     now: Tick,
     lost: bool,
@@ -92,8 +102,9 @@ pub struct Round {
 
 impl Round {
     /// A walk that begins now; `lost`: events were lost since the last one.
-    pub fn new(round: u32, now: Tick, lost: bool) -> Self {
+    pub fn new(scope: Scope, round: u32, now: Tick, lost: bool) -> Self {
         Self {
+            scope,
             round,
             now,
             lost,
@@ -104,9 +115,28 @@ impl Round {
     /// Adds an own entry of this range, its backend by stable identity.
     pub fn take(&mut self, key: &Key, entry: &Entry, range: Range, backend: u64) {
         if is_settled(entry, self.now) {
-            let sum = &mut self.sums[range.index()];
-            *sum = sum.wrapping_add(contribution(key, backend));
+            self.add(key, range, backend);
         }
+    }
+
+    /// Adds an orphan; `idle`: its VIP's idle timeout, seconds. Whether it counts.
+    pub fn take_orphan(
+        &mut self,
+        key: &Key,
+        entry: &Entry,
+        (range, idle): (Range, u32),
+        backend: u64,
+    ) -> bool {
+        let is_lasting = is_lasting(entry, self.now, idle);
+        if is_lasting {
+            self.add(key, range, backend);
+        }
+        is_lasting
+    }
+
+    fn add(&mut self, key: &Key, range: Range, backend: u64) {
+        let sum = &mut self.sums[range.index()];
+        *sum = sum.wrapping_add(contribution(key, backend));
     }
 
     /// Whether an own entry of this range is to be refreshed in this round: each range once in `period` rounds, an idle
@@ -122,6 +152,7 @@ impl Round {
     pub fn finish(self) -> Digest {
         let sums = (0u16..).map(Range).zip(self.sums);
         Digest {
+            scope: self.scope,
             round: self.round,
             now: self.now,
             lost: self.lost,
@@ -153,21 +184,27 @@ impl Asked {
     }
 }
 
-/// The receiver's walk over replicas of one owner, against its digest.
+/// The receiver's walk over replicas of one owner, or over orphans, against a peer's digest.
 #[derive(Clone, Debug)]
 pub struct Compare {
     owner: u8,
     now: Tick,
     lost: bool,
-    differences: Vec<u64>,
+    /// `None`: doesn't count.
+    differences: Vec<Option<u64>>,
 }
 
 impl Compare {
     /// A walk that begins; `owner` as entries have it, `now` the digest's time in ticks of this host.
     pub fn new(digest: &Digest, owner: u8, now: Tick) -> Self {
-        let mut differences = vec![0; RANGES];
+        let untold = match digest.scope {
+            Scope::Own => Some(0),
+            // Whoever has none of a range has nothing to give.
+            Scope::Orphans => None,
+        };
+        let mut differences = vec![untold; RANGES];
         for &(range, sum) in &digest.sums {
-            differences[range.index()] = sum;
+            differences[range.index()] = Some(sum);
         }
         Self {
             owner,
@@ -180,7 +217,19 @@ impl Compare {
     /// Subtracts a replica of this range, whoever's, its backend by stable identity.
     pub fn take(&mut self, key: &Key, entry: &Entry, range: Range, backend: u64) {
         if entry.owner == self.owner && is_settled(entry, self.now) {
-            let difference = &mut self.differences[range.index()];
+            self.subtract(key, range, backend);
+        }
+    }
+
+    /// Subtracts an orphan; `idle`: its VIP's idle timeout, seconds.
+    pub fn take_orphan(&mut self, key: &Key, entry: &Entry, (range, idle): (Range, u32), backend: u64) {
+        if is_lasting(entry, self.now, idle) {
+            self.subtract(key, range, backend);
+        }
+    }
+
+    fn subtract(&mut self, key: &Key, range: Range, backend: u64) {
+        if let Some(difference) = &mut self.differences[range.index()] {
             *difference = difference.wrapping_sub(contribution(key, backend));
         }
     }
@@ -212,7 +261,7 @@ impl Differences {
     pub fn judge(&mut self, compare: &Compare, most: usize) -> Vec<Range> {
         let mut ranges = Vec::new();
         for ((number, differs), &by) in (0u16..).zip(&mut self.0).zip(&compare.differences) {
-            if differs.next(by, compare.lost, ranges.len() < most) {
+            if differs.next(by.unwrap_or(0), compare.lost, ranges.len() < most) {
                 ranges.push(Range(number));
             }
         }
@@ -274,14 +323,15 @@ impl Proof {
         });
     }
 
-    /// Takes a comparison with a digest that came behind the resync; `all_asked`: there was room to ask for every range that was due. When no
+    /// Takes comparisons with digests of own entries and of orphans that came behind the resync; `all_asked`: there was room to ask for every range that was due. When no
     /// range has differed in all rounds, or after [`Proof::ROUNDS`] in which ranges were asked for and came, or [`Proof::MOST`] of any kind: how
     /// many differ even so. With flows that end all the time some range always differs.
-    pub fn judge(&mut self, differences: &Differences, all_asked: bool) -> Option<usize> {
+    pub fn judge(&mut self, differences: [&Differences; 2], all_asked: bool) -> Option<usize> {
         let rounds = self.0.as_mut()?;
         rounds.compared = rounds.compared.saturating_add(1);
         rounds.asked += u8::from(all_asked);
-        let differing = differences.for_rounds(rounds.compared);
+        let differing = differences.map(|some| some.for_rounds(rounds.compared));
+        let differing = differing.iter().sum();
         if differing > 0 && rounds.asked < Self::ROUNDS && rounds.compared < Self::MOST {
             return None;
         }
@@ -369,13 +419,16 @@ mod tests {
         proof.begin();
         (1..).zip(rounds).find_map(|(nth, sums)| {
             let digest = Digest {
+                scope: Scope::Own,
                 round: nth,
                 now: Tick::default(),
                 lost: false,
                 sums: sums.iter().map(|&(range, by)| (Range(range), by)).collect(),
             };
             let asked = differences.judge(&Compare::new(&digest, 1, Tick::default()), most);
-            Some((nth as usize, proof.judge(&differences, asked.len() < most)?))
+            let all_asked = asked.len() < most;
+            let orphans = Differences::default();
+            Some((nth as usize, proof.judge([&differences, &orphans], all_asked)?))
         })
     }
 
@@ -408,6 +461,7 @@ mod tests {
 
     #[test]
     fn no_proof_without_a_resync() {
-        assert_eq!(Proof::default().judge(&Differences::default(), true), None);
+        let none = Differences::default();
+        assert_eq!(Proof::default().judge([&none, &none], true), None);
     }
 }

@@ -30,10 +30,10 @@ pub enum Inbound {
     ResyncBegin(Scope),
     /// It is over.
     Resynced(Scope),
-    /// Sums to compare with replicas of this peer, and their time in ticks of this host.
+    /// Sums to compare with replicas of this peer, or with orphans, and their time in ticks of this host.
     Digest(Digest, Tick),
     /// It asks for ranges.
-    Ask(Vec<Range>),
+    Ask(Scope, Vec<Range>),
     /// A repair begins; its time in ticks of this host.
     RepairBegin(Range, Tick),
     /// It is over.
@@ -177,7 +177,7 @@ impl Receiver {
                 let local = self.anchor.local(digest.now, now);
                 Inbound::Digest(digest, local)
             }
-            Frame::Ask(ranges) => Inbound::Ask(ranges),
+            Frame::Ask(scope, ranges) => Inbound::Ask(scope, ranges),
             Frame::RepairBegin(range, theirs) => Inbound::RepairBegin(range, self.anchor.local(theirs, now)),
             Frame::RepairEnd(range) => {
                 self.received.repairs += 1;

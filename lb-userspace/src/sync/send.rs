@@ -75,6 +75,7 @@ pub struct Sender {
     hello: Option<Bytes>,
     acknowledge: Option<u64>,
     ask: BTreeSet<Range>,
+    ask_orphans: BTreeSet<Range>,
     degraded: bool,
     resync: Option<Scope>,
     /// Fences that came while the peer was behind: they hold when it has everything.
@@ -97,6 +98,7 @@ impl Sender {
             hello: Some(Frame::Hello(hello.clone()).bytes()),
             acknowledge: None,
             ask: BTreeSet::new(),
+            ask_orphans: BTreeSet::new(),
             degraded: false,
             resync: None,
             fences: Vec::new(),
@@ -246,8 +248,11 @@ impl Sender {
     }
 
     /// Asks the peer for ranges.
-    pub fn ask(&mut self, ranges: impl IntoIterator<Item = Range>) {
-        self.ask.extend(ranges);
+    pub fn ask(&mut self, scope: Scope, ranges: impl IntoIterator<Item = Range>) {
+        match scope {
+            Scope::Own => self.ask.extend(ranges),
+            Scope::Orphans => self.ask_orphans.extend(ranges),
+        }
     }
 
     /// Tells the peer that its records before `next` are merged.
@@ -279,9 +284,14 @@ impl Sender {
         if let Some(next) = self.acknowledge.take() {
             Frame::Ack(next).encode(&mut out);
         }
-        if !self.ask.is_empty() {
-            let ranges = core::mem::take(&mut self.ask).into_iter().collect();
-            Frame::Ask(ranges).encode(&mut out);
+        for (scope, ask) in [
+            (Scope::Own, &mut self.ask),
+            (Scope::Orphans, &mut self.ask_orphans),
+        ] {
+            if !ask.is_empty() {
+                let ranges = core::mem::take(ask).into_iter().collect();
+                Frame::Ask(scope, ranges).encode(&mut out);
+            }
         }
         while out.len() < SMALL
             && self.rest.is_none()

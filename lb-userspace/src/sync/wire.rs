@@ -13,7 +13,7 @@ use super::digest::{RANGES, Range};
 use super::record::take;
 
 /// Version of frames and records. Another one is refused.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of a frame's head: type and length.
 pub(super) const HEAD: usize = 3;
 /// Bytes of a frame without its head, at most.
@@ -110,18 +110,20 @@ pub struct Hello {
     pub connected: Vec<u8>,
 }
 
-/// What a resync tells.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Whose entries.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Scope {
-    /// All own entries.
+    /// The sender's own.
     Own,
-    /// Those, and replicas whose owner is gone.
+    /// Replicas whose owner is gone; in a resync with the own ones.
     Orphans,
 }
 
-/// Sums over the settled entries of the sender, by range of slots.
+/// Sums over settled entries that the sender holds, by range of slots.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Digest {
+    /// Which ones.
+    pub scope: Scope,
     /// Counts up.
     pub round: u32,
     /// When the sender began to look, its own tick: settled are entries that were confirmed [`super::SETTLED`] before.
@@ -173,7 +175,7 @@ pub enum Frame {
     /// Sums to compare.
     Digest(Digest),
     /// These ranges differ: send them again.
-    Ask(Vec<Range>),
+    Ask(Scope, Vec<Range>),
     /// All own entries of a range follow; the sender's tick.
     RepairBegin(Range, Tick),
     /// It is over.
@@ -246,7 +248,7 @@ impl Frame {
             kind::RESYNC_BEGIN => Self::ResyncBegin(scope(bytes)?),
             kind::RESYNC_END => Self::ResyncEnd(scope(bytes)?),
             kind::DIGEST => Self::Digest(digest(bytes)?),
-            kind::ASK => Self::Ask(ask(bytes)?),
+            kind::ASK => Self::Ask(scope(bytes)?, ask(bytes)?),
             kind::REPAIR_BEGIN => {
                 let range = range(bytes)?;
                 Self::RepairBegin(range, Tick(u32::from_be_bytes(take(bytes)?)))
@@ -313,7 +315,8 @@ impl Frame {
                 kind::RESYNC_END
             }
             Self::Digest(digest) => put_digest(digest, out),
-            Self::Ask(ranges) => {
+            Self::Ask(scope, ranges) => {
+                out.put_u8(*scope as u8);
                 for range in ranges {
                     out.put_u16(range.number());
                 }
@@ -412,6 +415,7 @@ fn range(bytes: &mut &[u8]) -> Result<Range, Wrong> {
 }
 
 fn put_digest(digest: &Digest, out: &mut BytesMut) -> u8 {
+    out.put_u8(digest.scope as u8);
     out.put_u32(digest.round);
     out.put_u32(digest.now.0);
     out.put_u8(u8::from(digest.lost));
@@ -423,6 +427,7 @@ fn put_digest(digest: &Digest, out: &mut BytesMut) -> u8 {
 }
 
 fn digest(bytes: &mut &[u8]) -> Result<Digest, Wrong> {
+    let scope = scope(bytes)?;
     let round = u32::from_be_bytes(take(bytes)?);
     let now = Tick(u32::from_be_bytes(take(bytes)?));
     let [lost] = take(bytes)?;
@@ -438,6 +443,7 @@ fn digest(bytes: &mut &[u8]) -> Result<Digest, Wrong> {
         sums.push((range, u64::from_be_bytes(take(bytes)?)));
     }
     Ok(Digest {
+        scope,
         round,
         now,
         lost,

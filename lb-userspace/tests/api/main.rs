@@ -196,6 +196,7 @@ fn answer(command: Command) {
         })),
         Command::Plan(ask) => drop(ask.reply.send(Ok(Planned {
             generation: 1,
+            group: None,
             plan: Plan::default(),
             leaving: Vec::new(),
         }))),

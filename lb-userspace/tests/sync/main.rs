@@ -6,6 +6,9 @@ mod speed;
 mod stream;
 mod world;
 
+use std::collections::BTreeSet;
+
+use lb_common::flow::{CONFIRMED, Key};
 use lb_userspace::sync::{Limits, ORPHAN};
 
 use world::World;
@@ -187,6 +190,53 @@ fn a_joiner_gets_orphans_too() {
         world.run(3_000, 3);
         settle(&mut world, seed);
     }
+}
+
+/// A node dies while its last records are on their way to one of two others; what only one of them holds in the end.
+fn orphans_of_one(seed: u64, repair: bool) -> usize {
+    let mut world = World::new(3, seed);
+    for node in &mut world.nodes {
+        node.repair = repair;
+    }
+    world.run(3_000, 3);
+    world.links.get_mut(&(1, 2)).unwrap().delay = 10_000;
+    world.run(2_000, 3);
+    world.crash(1);
+    for node in [0, 2] {
+        world.nodes[node].gone.push(lb_userspace::sync::owner(1));
+    }
+    let flows = |world: &World, node: usize| -> BTreeSet<Key> {
+        let flows = world.nodes[node]
+            .orphans()
+            .filter(|(_, entry)| entry.state == CONFIRMED);
+        flows.map(|(key, _)| key).collect()
+    };
+    let differ = |world: &World| flows(world, 0).symmetric_difference(&flows(world, 2)).count();
+    assert!(differ(&world) > 50, "seed {seed}: {}", differ(&world));
+    // Where one has closed the flow and the other knows nothing of it, it takes a minute.
+    for _ in 0..8 {
+        quiet(&mut world, 10);
+        if differ(&world) == 0 {
+            break;
+        }
+    }
+    assert!(flows(&world, 0).len() > 100, "seed {seed}");
+    differ(&world)
+}
+
+/// Nobody else would tell them.
+#[test]
+fn orphans_that_one_of_two_holds_come_to_the_other() {
+    for seed in SEEDS {
+        assert_eq!(orphans_of_one(seed, true), 0, "seed {seed}");
+    }
+}
+
+/// The control: nobody compares.
+#[test]
+fn without_repair_orphans_stay_where_they_are() {
+    let differing = orphans_of_one(1, false);
+    assert!(differing > 50, "{differing}");
 }
 
 #[test]

@@ -17,6 +17,8 @@ use lb_userspace::sync::{
 
 /// Backends of each of the two pools.
 pub(crate) const BACKENDS: u64 = 4;
+/// Idle timeout, seconds.
+const IDLE: u32 = 900;
 /// Ranges that are asked for, and repaired, in a round.
 const PER_ROUND: usize = 256;
 
@@ -131,6 +133,9 @@ pub(crate) struct Session {
     compare: Option<Compare>,
     repairs: Repairs,
     asked: Asked,
+    differing_orphans: Differences,
+    compare_orphans: Option<Compare>,
+    asked_orphans: Asked,
     walk: Option<std::vec::IntoIter<Flow>>,
     /// A resync that has to begin.
     due: Option<Scope>,
@@ -255,6 +260,9 @@ impl Node {
             compare: None,
             repairs: Repairs::default(),
             asked: Asked::default(),
+            differing_orphans: Differences::default(),
+            compare_orphans: None,
+            asked_orphans: Asked::default(),
             walk: None,
             due: None,
             scope: Scope::Own,
@@ -265,6 +273,13 @@ impl Node {
         self.gone.retain(|&gone| gone != owner(peer));
     }
 
+    /// Replicas whose owner is gone.
+    pub(crate) fn orphans(&self) -> impl Iterator<Item = (Key, Entry)> {
+        let orphans = self.maps.replicas.iter();
+        let orphans = orphans.filter(|(_, e)| e.owner == ORPHAN || self.gone.contains(&e.owner));
+        orphans.map(|(k, e)| (*k, *e))
+    }
+
     fn begin_resync(&mut self, peer: u8, scope: Scope) {
         let own = self
             .maps
@@ -273,9 +288,7 @@ impl Node {
             .map(|(k, e)| self.flow(Kind::Snapshot, *k, *e));
         let mut flows: Vec<Flow> = own.collect();
         if scope == Scope::Orphans {
-            let orphans = self.maps.replicas.iter();
-            let orphans = orphans.filter(|(_, e)| e.owner == ORPHAN || self.gone.contains(&e.owner));
-            flows.extend(orphans.map(|(k, e)| self.flow(Kind::Orphan, *k, *e)));
+            flows.extend(self.orphans().map(|(k, e)| self.flow(Kind::Orphan, k, e)));
         }
         let declarations = self.outbox.declarations();
         let session = self.sessions.get_mut(&peer).expect("it is connected");
@@ -326,9 +339,9 @@ impl Node {
     fn look(&mut self, ms: u64) {
         let now = self.tick(ms);
         self.round += 1;
-        let idle = seconds(900);
+        let idle = seconds(IDLE);
         self.maps.replicas.retain(|_, entry| !entry.is_expired(idle, now));
-        let mut round = Round::new(self.round, now, core::mem::take(&mut self.lost));
+        let mut round = Round::new(Scope::Own, self.round, now, core::mem::take(&mut self.lost));
         let asked: Vec<(u8, BTreeSet<Range>)> = self
             .sessions
             .iter_mut()
@@ -346,6 +359,9 @@ impl Node {
             if round.is_refresh_due(entry, range, 20) {
                 refresh.push((*key, *entry));
             }
+        }
+        if self.orphans().next().is_some() {
+            self.look_orphans(ms);
         }
         let digest = round.finish();
         for (peer, ranges) in asked {
@@ -367,9 +383,43 @@ impl Node {
         self.compare();
     }
 
+    /// The same over orphans.
+    fn look_orphans(&mut self, ms: u64) {
+        let now = self.tick(ms);
+        let mut round = Round::new(Scope::Orphans, self.round, now, false);
+        let mut by_range: HashMap<Range, Vec<Flow>> = HashMap::new();
+        for (key, entry) in self.orphans() {
+            let range = range_of(&key);
+            if round.take_orphan(&key, &entry, (range, IDLE), id_of(self.place, entry.backend)) {
+                let flow = self.flow(Kind::Orphan, key, entry);
+                by_range.entry(range).or_default().push(flow);
+            }
+        }
+        let digest = round.finish();
+        for session in self.sessions.values_mut() {
+            for range in session.asked_orphans.take(PER_ROUND) {
+                let mut flows = by_range.get(&range).cloned().unwrap_or_default().into_iter();
+                let mono = Duration::from_millis(ms);
+                while let Some(batch) = self.outbox.snapshot(&mut flows, now, mono) {
+                    session.sender.snapshot(batch);
+                }
+            }
+            session.sender.digest(digest.clone());
+        }
+    }
+
     fn compare(&mut self) {
         let mut stale = Vec::new();
+        let orphans: Vec<_> = self.orphans().collect();
         for (&peer, session) in &mut self.sessions {
+            if let Some(mut compare) = session.compare_orphans.take() {
+                for (key, entry) in &orphans {
+                    let id = id_of(self.place, entry.backend);
+                    compare.take_orphan(key, entry, (range_of(key), IDLE), id);
+                }
+                let ask = session.differing_orphans.judge(&compare, PER_ROUND);
+                session.sender.ask(Scope::Orphans, ask);
+            }
             for (key, entry) in &self.maps.replicas {
                 let range = range_of(key);
                 let id = id_of(self.place, entry.backend);
@@ -383,7 +433,7 @@ impl Node {
             session.repairs.clear();
             if let Some(compare) = session.compare.take() {
                 let ask = session.differences.judge(&compare, PER_ROUND);
-                session.sender.ask(ask);
+                session.sender.ask(Scope::Own, ask);
             }
         }
         for key in stale {
@@ -436,13 +486,19 @@ impl Node {
             }
             Inbound::Ack(next) => session.sender.on_ack(next, Duration::from_millis(ms)),
             Inbound::Fence(id) => session.fences.push(id),
-            Inbound::ResyncBegin(_) | Inbound::Resynced(_) => session.compare = None,
-            Inbound::Digest(digest, at) => {
-                session.compare = Some(Compare::new(&digest, owner(peer), at));
+            Inbound::ResyncBegin(_) | Inbound::Resynced(_) => {
+                (session.compare, session.compare_orphans) = (None, None);
             }
-            Inbound::Ask(ranges) => {
+            Inbound::Digest(digest, at) => match digest.scope {
+                Scope::Own => session.compare = Some(Compare::new(&digest, owner(peer), at)),
+                Scope::Orphans => session.compare_orphans = Some(Compare::new(&digest, ORPHAN, at)),
+            },
+            Inbound::Ask(scope, ranges) => {
                 assert!(ranges.len() <= RANGES);
-                session.asked.ask(&ranges);
+                match scope {
+                    Scope::Own => session.asked.ask(&ranges),
+                    Scope::Orphans => session.asked_orphans.ask(&ranges),
+                }
             }
             Inbound::RepairBegin(range, at) => session.repairs.begin(range, at),
             Inbound::RepairEnd(range) => session.repairs.end(range),

@@ -184,6 +184,11 @@ impl Node {
         Ok(mark)
     }
 
+    /// A mark for [`Node::wait_log`]: the log as it is now.
+    pub fn log_mark(&mut self) -> Result<u64, LabError> {
+        Ok(self.running()?.log_mark())
+    }
+
     /// Waits for a line with `text` in the agent's log after `mark`.
     pub fn wait_log(&mut self, text: &str, mark: u64, within: Duration) -> Result<(), LabError> {
         self.running()?.wait_for_line(text, mark, within)

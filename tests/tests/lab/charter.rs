@@ -142,6 +142,13 @@ fn history(node: &Node) -> Result<Vec<Value>, LabError> {
     Ok(all.map(|past| json!(row(past))).collect())
 }
 
+/// The same without what the node ran before.
+fn agreed_on(node: &Node) -> Result<Vec<Value>, LabError> {
+    let mut all = history(node)?;
+    all.retain(|past| !past[0].as_str().is_some_and(|name| name.starts_with("0/")));
+    Ok(all)
+}
+
 /// What the history says of an apply.
 fn was_applied(node: &Node, name: &str) -> String {
     let path = asked(node, name);
@@ -158,6 +165,7 @@ fn restart(node: &mut Node) -> Result<(), LabError> {
 fn what_one_node_is_asked_for_all_run_remember_and_take_back() {
     with_group("charter", |lab| {
         let mut want = files(lab);
+        let (at_first, weighed) = (want.clone(), weight(&lab.nodes()[0])?);
         let mut weigh = |weight: u64| {
             for file in &mut want {
                 file["pools"][0]["backends"][0]["weight"] = json!(weight);
@@ -188,7 +196,7 @@ fn what_one_node_is_asked_for_all_run_remember_and_take_back() {
         wait_runs(lab, &ALL, "4/lb2", 7)?;
         assert_eq!(files(lab), weigh(7));
         let wrong = refused(&lab.nodes()[1].lbctl(&["config", "rollback", "9"])?);
-        assert!(wrong.contains("4/lb2, 3/lb1, 2/lb3, 1/lb2"), "{wrong}");
+        assert!(wrong.contains("4/lb2, 3/lb1, 2/lb3, 1/lb2, 0/lb2"), "{wrong}");
 
         restart(lab.node(2))?;
         wait_runs(lab, &ALL, "4/lb2", 7)?;
@@ -199,9 +207,48 @@ fn what_one_node_is_asked_for_all_run_remember_and_take_back() {
             json!(["1/lb2", was_applied(&lab.nodes()[1], "new"), true, false]),
         ];
         for node in lab.nodes() {
-            assert_eq!(history(node)?, remembered, "{}", node.name());
-            assert!(file(node).contains(&format!("# Of {} alone.\n", node.name())));
+            let (name, path) = (node.name(), node.config_file().display());
+            let first = json!([
+                format!("0/{name}"),
+                format!("{path} as it was on {name} before"),
+                true,
+                false
+            ]);
+            let remembered = [&remembered[..], &[first]].concat();
+            assert_eq!(history(node)?, remembered, "{name}");
+            assert!(file(node).contains(&format!("# Of {name} alone.\n")));
         }
+        let back = lab.nodes()[0].lbctl(&["--output", "json", "config", "rollback", "0"])?;
+        assert_eq!(agreed(&back), "5/lb1");
+        wait_runs(lab, &ALL, "5/lb1", weighed)?;
+        assert_eq!(files(lab), at_first);
+        Ok(())
+    });
+}
+
+/// Another node's file is neither planned nor applied, and both say the same of it.
+#[test]
+fn a_file_of_another_node_is_refused() {
+    with_group("charter-other", |lab| {
+        let file = lab.nodes()[0].config_file().display().to_string();
+        let before = files(lab);
+        for verb in ["plan", "apply"] {
+            let why = refused(&lab.nodes()[1].lbctl(&["config", verb, &file])?);
+            assert!(
+                why.contains("`node.name` is lb1, and this node is lb2"),
+                "{verb}: {why}"
+            );
+        }
+        assert_eq!(files(lab), before);
+        // Only its own generation counts in a group.
+        let own = lab.nodes()[1].config_file().display().to_string();
+        let plan = lab.nodes()[1].lbctl_json(&["config", "plan", &own])?;
+        assert_eq!(
+            (&plan["generation"], &plan["group"]),
+            (&json!(0), &json!("0/lb1"))
+        );
+        let why = refused(&lab.nodes()[1].lbctl(&["config", "apply", "--generation", "7", &own])?);
+        assert!(why.contains("has generation 0, not 7"), "{why}");
         Ok(())
     });
 }

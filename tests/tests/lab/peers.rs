@@ -1,7 +1,7 @@
 //! Two agents that talk to each other.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lb_tests::wait::until;
@@ -186,6 +186,120 @@ fn a_node_with_a_wrong_certificate_is_refused_and_counted() {
             done(lab, &["pki", "issue", &ca, "lb2", "--out", &folder, "--force"])?;
             wait_state(lab, 0, "alive")?;
             done(lab, &["pki", "show", &folder])
+        })
+        .expect("the lab runs");
+}
+
+/// Appends one file to another.
+fn append(from: &Path, to: &Path) {
+    let text = |path: &Path| std::fs::read_to_string(path).expect("a file");
+    std::fs::write(to, text(to) + &text(from)).expect("a file is written");
+}
+
+/// Nodes of which the first has been told by whom the second one's session is: its certificate's end, and sessions so far.
+fn session(lab: &mut Lab) -> Result<(i64, u64), LabError> {
+    let peers = lab.node(0).lbctl_json(&["peers"])?;
+    let until = peers["peers"][0]["certificate_until"]
+        .as_i64()
+        .unwrap_or_default();
+    Ok((until, peers["peers"][0]["sessions"].as_u64().unwrap_or_default()))
+}
+
+#[test]
+fn certificates_are_renewed_and_their_authority_is_changed_under_way() {
+    Lab::builder("renewal")
+        .run(|lab| {
+            introduce(lab)?;
+            wait_state(lab, 0, "alive")?;
+            let path = |path: PathBuf| path.to_str().expect("a path of ours").to_owned();
+            let folders = [path(pki(lab, 0)), path(pki(lab, 1))];
+            let ca = pki(lab, 0).with_file_name("ca");
+            let before = session(lab)?;
+            let reads =
+                |lab: &mut Lab, index: usize, job: &mut dyn FnMut(&mut Lab) -> Result<(), LabError>| {
+                    let mark = lab.node(index).log_mark()?;
+                    job(lab)?;
+                    lab.node(index)
+                        .wait_log("certificates read again", mark, SOON)
+                        .map(drop)
+                };
+            for (index, folder) in folders.iter().enumerate() {
+                let args = [
+                    "pki",
+                    "renew",
+                    ca.to_str().expect("UTF-8"),
+                    "--out",
+                    folder,
+                    "--days",
+                    "20",
+                ];
+                reads(lab, index, &mut |lab| done(lab, &args))?;
+            }
+            assert_eq!(session(lab)?, before, "no session ends");
+            // Another group's authority, or a certificate whose time is over, is not taken.
+            let other = pki(lab, 0).with_file_name("other");
+            done(
+                lab,
+                &[
+                    "pki",
+                    "init",
+                    other.to_str().expect("UTF-8"),
+                    "--group",
+                    "elsewhere",
+                ],
+            )?;
+            let wrong = lab.node(0).lbctl(&[
+                "pki",
+                "renew",
+                other.to_str().expect("UTF-8"),
+                "--out",
+                &folders[0],
+            ])?;
+            assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+            done(lab, &["pki", "show", &folders[0]])?;
+            // A new authority: first everybody trusts both.
+            let next = pki(lab, 0).with_file_name("next");
+            done(
+                lab,
+                &["pki", "init", next.to_str().expect("UTF-8"), "--group", "lab"],
+            )?;
+            for (index, folder) in folders.iter().enumerate() {
+                let file = PathBuf::from(folder).join("ca.pem");
+                reads(lab, index, &mut |_| {
+                    append(&next.join("ca.pem"), &file);
+                    Ok(())
+                })?;
+            }
+            for (index, folder) in folders.iter().enumerate() {
+                let args = [
+                    "pki",
+                    "renew",
+                    next.to_str().expect("UTF-8"),
+                    "--out",
+                    folder,
+                    "--days",
+                    "90",
+                ];
+                reads(lab, index, &mut |lab| done(lab, &args))?;
+            }
+            assert_eq!(session(lab)?, before, "no session ends");
+            // Then nobody the old one any more, and sessions begin anew with the new certificates.
+            for (index, folder) in folders.iter().enumerate() {
+                let file = PathBuf::from(folder).join("ca.pem");
+                reads(lab, index, &mut |_| {
+                    std::fs::copy(next.join("ca.pem"), &file).expect("a file is copied");
+                    Ok(())
+                })?;
+            }
+            let day = 86_400_000;
+            until(SOON, "a session with the new certificate", || {
+                session(lab)
+                    .is_ok_and(|(until, sessions)| until > before.0 - 300 * day && sessions > before.1)
+            })?;
+            wait_state(lab, 0, "alive")?;
+            let (until, _) = session(lab)?;
+            assert!((before.0 - until - 275 * day).abs() < day, "{until} {before:?}");
+            Ok::<_, LabError>(())
         })
         .expect("the lab runs");
 }

@@ -19,6 +19,7 @@ use crate::charter::{NotAgreed, written};
 use crate::config;
 use crate::group::Generation;
 use crate::journal::Cause;
+use crate::model::Model;
 use crate::state::operator::Operator;
 use crate::state::plan::slots_moved;
 
@@ -150,7 +151,11 @@ impl Desk {
             text: text::merge(&given.shared, &local)?,
             naming: text.naming.clone(),
         };
-        let model = self.accept(controller, &whole).await?;
+        let model = self.understand(controller, &whole)?;
+        // Of another node's file this says more than what that node has and this one not.
+        let suits = self.suits(controller, &model);
+        suits.map_err(|e| Refusal::Fixed(vec![format!("{e:#}")]))?;
+        controller.check_links(&model).await.map_err(Refusal::Host)?;
         // What the text left to this node is shared as well where all files have it. And the key may be another one, which the
         // check by the running one has not seen.
         let shared = text::split(&whole.text, model.group.key.as_ref())?.shared;
@@ -158,6 +163,19 @@ impl Desk {
         let parts = Parts { shared, local };
         let (orders, _) = controller.operator().settled(now()).within(&model);
         Ok((parts, orders))
+    }
+
+    /// The model that this node would have with a text, were it the group's.
+    pub(in crate::agent) async fn would_be(
+        &self,
+        controller: &Controller,
+        text: &Text,
+    ) -> Result<Model, Refusal> {
+        let (parts, _) = self.parts_of(controller, text).await?;
+        Ok(config::parse(
+            &text::merge(&parts.shared, &parts.local)?,
+            &self.config,
+        )?)
     }
 
     /// Has the group go back to a text of the history.
@@ -254,7 +272,7 @@ impl Desk {
         let answer = answer.map_err(|why| Refusal::NotAgreed(keeper.not_agreed(why)));
         match waiting {
             Waiting::Config { who, source, reply } => {
-                let answer = answer.and_then(|_| self.applied(controller, name, done));
+                let answer = answer.and_then(|generation| self.applied(generation.number, name, done));
                 match &answer {
                     Ok(applied) => info!(
                         uid = who.uid,
@@ -283,7 +301,7 @@ impl Desk {
         }
     }
 
-    fn applied(&self, controller: &Controller, name: String, done: Done) -> Result<Applied, Refusal> {
+    fn applied(&self, generation: u64, name: String, done: Done) -> Result<Applied, Refusal> {
         if let Some(why) = done.failed {
             return Err(Refusal::NotInForce {
                 generation: name,
@@ -291,7 +309,7 @@ impl Desk {
             });
         }
         Ok(Applied {
-            generation: controller.generation(),
+            generation,
             plan: done.plan,
             file: self.config.display().to_string(),
             backup: done.backup,

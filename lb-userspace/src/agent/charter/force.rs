@@ -3,16 +3,17 @@
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{RETRY, drifted, is_group};
 use crate::agent::controller::{Controller, now};
 use crate::agent::desk::Desk;
 use crate::agent::store::Draft;
-use crate::charter::message::{Held, Kind};
+use crate::charter::message::{Charter, Held, Kind, Origin};
 use crate::charter::text::{self, Local};
 use crate::charter::written;
 use crate::config;
+use crate::group::Generation;
 use crate::journal::{Cause, Event};
 use crate::model::Model;
 use crate::state::plan::Plan;
@@ -45,7 +46,6 @@ impl Desk {
 
     /// Refuses a charter that this node can't run.
     pub(super) async fn judge(&self, controller: &Controller, held: &Held) -> Result<()> {
-        let keeper = self.keeper.as_ref().context("no group")?;
         if held.base.number == 0 && held.charter.origin.kind == Kind::Order {
             let mine = text::digest(&self.running_parts(controller)?.shared)?;
             ensure!(
@@ -54,11 +54,24 @@ impl Desk {
             );
         }
         let (_, model) = self.merged(controller, held)?;
+        self.suits(controller, &model)?;
+        if model == *controller.model() {
+            return Ok(());
+        }
+        controller.check_links(&model).await?;
+        let refused = controller.fixed(&model)?;
+        ensure!(refused.is_empty(), "{}", refused.join("\n"));
+        Ok(())
+    }
+
+    /// Refuses a model that would not be this node's, or not its group's.
+    pub(super) fn suits(&self, controller: &Controller, model: &Model) -> Result<()> {
+        let keeper = self.keeper.as_ref().context("no group")?;
         let name = &controller.model().node.name;
         if model.node.name != *name {
             bail!("`node.name` is {}, and this node is {name}", model.node.name);
         }
-        if !is_group(&model) {
+        if !is_group(model) {
             bail!(
                 "without addresses in `group.nodes` the nodes would not talk any more: to take the group apart, stop its \
                  nodes and edit their files"
@@ -74,17 +87,12 @@ impl Desk {
                 "nodes of `group.nodes` keep their places: new ones stand at the end, and only the last ones may go"
             );
         }
-        if model == *controller.model() {
-            return Ok(());
-        }
-        controller.check_links(&model).await?;
-        let refused = controller.fixed(&model)?;
-        ensure!(refused.is_empty(), "{}", refused.join("\n"));
         Ok(())
     }
 
     /// Runs a committed charter; where that fails it is tried again.
     pub(super) async fn enforce(&mut self, controller: &mut Controller, held: Held) {
+        self.remember_file(controller);
         let done = self.try_enforce(controller, &held).await;
         let Some(keeper) = &mut self.keeper else { return };
         let name = written(held.generation, &keeper.nodes);
@@ -112,6 +120,35 @@ impl Desk {
             }
         }
         self.look_for_drift();
+    }
+
+    /// What this node ran before anything was agreed on can be gone back to.
+    fn remember_file(&self, controller: &Controller) {
+        let keeper = self.keeper.as_ref().filter(|keeper| keeper.in_force.number == 0);
+        let Some((keeper, parts)) = keeper.zip(self.running_parts(controller).ok()) else {
+            return;
+        };
+        let generation = Generation {
+            number: 0,
+            node: keeper.me,
+        };
+        let origin = Origin {
+            node: controller.model().node.name.to_string(),
+            at: now(),
+            kind: Kind::File,
+            what: self.config.display().to_string(),
+            ..Origin::default()
+        };
+        let charter = Charter {
+            text: parts.shared,
+            orders: controller.operator().settled(now()),
+            origin,
+        };
+        keeper.shelf.remember(&Held {
+            generation,
+            base: generation,
+            charter,
+        });
     }
 
     async fn try_enforce(&mut self, controller: &mut Controller, held: &Held) -> Result<Done> {
@@ -149,6 +186,8 @@ impl Desk {
         // An order doesn't touch the file; what was edited there meanwhile stays. But it may bring a text that this node has
         // missed.
         let is_kept = is_same && held.charter.origin.kind == Kind::Order;
+        // Nobody else has it, and the next change would write over the copy of this one.
+        let is_edited = shared_digest(&self.in_force.text) != self.shared_on_disk();
         let draft = match self.file_text(controller, held, &merged).filter(|_| !is_kept) {
             Some(text) => Some(Draft::write(&self.real_config()?, text.as_bytes())?),
             None => None,
@@ -157,7 +196,21 @@ impl Desk {
             true => Plan::default(),
             false => self.put(controller, model, merged, &cause(held)).await?,
         };
-        let backup = draft.map(Draft::publish_with_backup).transpose()?.flatten();
+        let backup = match draft {
+            Some(draft) if is_edited => {
+                let kept = draft.publish_and_keep()?;
+                if let Some(kept) = &kept {
+                    warn!(
+                        "{} had been edited; what it said is kept as {}",
+                        self.config.display(),
+                        kept.display()
+                    );
+                }
+                kept
+            }
+            Some(draft) => draft.publish_with_backup()?,
+            None => None,
+        };
         Ok(Done {
             plan,
             backup: backup.map(|path| path.display().to_string()),
@@ -185,19 +238,19 @@ impl Desk {
         (text != on_disk).then_some(text)
     }
 
+    /// Of the file's shared part, where it can be cut.
+    fn shared_on_disk(&self) -> Option<u64> {
+        shared_digest(&config::text(&self.config).ok()?)
+    }
+
     /// Looks whether the file says something else than the charter.
     pub(in crate::agent) fn look_for_drift(&mut self) {
+        let file = self.shared_on_disk();
         let Some(keeper) = &mut self.keeper else { return };
-        let shared = |text: &str| {
-            text::split(text, None)
-                .and_then(|parts| text::digest(&parts.shared))
-                .ok()
-        };
         let holds = match keeper.machine.committed() {
             Some(held) => text::digest(&held.charter.text).ok(),
-            None => shared(&self.in_force.text),
+            None => shared_digest(&self.in_force.text),
         };
-        let file = config::text(&self.config).ok().and_then(|text| shared(&text));
         let was = std::mem::replace(&mut keeper.drift, file != holds || holds.is_none());
         if keeper.drift && !was {
             let generation = written(keeper.machine.generation(), &keeper.nodes);
@@ -236,13 +289,19 @@ impl Desk {
                 &Cause::Reload,
                 vec![Event::ConfigDrifted { file: file.clone() }],
             );
-            bail!(
+            warn!(
                 "what is this node's own in {file} is in force; the rest differs from what the group runs, and is the group's \
                  to change: `lbctl config apply {file}`"
             );
         }
         Ok(())
     }
+}
+
+/// [`text::digest`] of what a text shares, where it can be cut.
+fn shared_digest(text: &str) -> Option<u64> {
+    let parts = text::split(text, None).ok()?;
+    text::digest(&parts.shared).ok()
 }
 
 /// Who brought a charter about.

@@ -66,6 +66,7 @@ impl Shelf {
         let pending: Pending = self.read(PENDING, &mut lost)?.unwrap_or_default();
         let current: Option<Held> = self.read(CURRENT, &mut lost)?;
         let newest = self.history()?.into_iter().next();
+        let newest = newest.filter(|held| held.generation.number > 0);
         let committed = match (current, newest) {
             (Some(current), newest) => {
                 if newest.is_none_or(|newest| newest.generation < current.generation) {
@@ -126,7 +127,7 @@ impl Shelf {
     }
 
     /// Adds to the history, which nothing depends on.
-    fn remember(&self, held: &Held) {
+    pub(in crate::agent) fn remember(&self, held: &Held) {
         let done = self.history.save(&file(held.generation), held);
         let done = done.and_then(|()| self.forget());
         if let Err(e) = done {
@@ -139,7 +140,7 @@ impl Shelf {
         let names = self.names()?;
         for name in names.iter().skip(KEPT) {
             let path = self.history.dir().join(name);
-            fs::remove_file(&path).map_err(|source| StoreError { path, source })?;
+            fs::remove_file(&path).map_err(|why| StoreError { path, why })?;
         }
         Ok(())
     }
@@ -147,9 +148,9 @@ impl Shelf {
     /// Names of the history's files, the newest first.
     fn names(&self) -> Result<Vec<String>, StoreError> {
         let dir = self.history.dir();
-        let fail = |source| StoreError {
+        let fail = |why| StoreError {
             path: dir.to_owned(),
-            source,
+            why,
         };
         let mut names = Vec::new();
         for entry in fs::read_dir(dir).map_err(fail)? {

@@ -17,7 +17,7 @@ use super::{Notice, Noticed, Report};
 use crate::dataplane::Error;
 use crate::dataplane::flows::{Table, now};
 use crate::dataplane::maps::Maps;
-use crate::sync::{Flow, Kind, Outbox, Plan, Range, Rates, Status};
+use crate::sync::{Batch, Flow, Kind, Outbox, Plan, Range, Rates, Status};
 
 /// Events of VIPs or backends that have no name here yet, at most: the maps know them a moment earlier.
 const UNNAMED: usize = 4096;
@@ -39,6 +39,8 @@ pub(super) struct Core {
     pub(super) empty: [bool; 2],
     /// Own entries that were confirmed, so that a walk that found none knows.
     pub(super) confirmed: [u64; 2],
+    /// There may be replicas whose owner is gone.
+    pub(super) orphans: bool,
     /// Own entries that were deleted while a walk looks for what a peer has asked for.
     pub(super) deleted: Option<HashSet<flow::Key>>,
     /// Time on a CPU of the thread that reads tables.
@@ -79,6 +81,7 @@ impl Core {
             joined: BTreeSet::new(),
             empty: [false; 2],
             confirmed: [0; 2],
+            orphans: true,
             deleted: None,
             read: Duration::ZERO,
             compare: Rc::new(Notify::new()),
@@ -219,15 +222,24 @@ impl Core {
 
     /// A range that a peer has asked for, as a walk found it that began at a tick.
     pub(super) fn repair(&mut self, peer: u8, range: Range, began: Tick, flows: Vec<Flow>) {
-        let mono = self.mono();
-        let mut flows = flows.into_iter();
-        let mut batches = Vec::new();
-        while let Some(batch) = self.outbox.snapshot(&mut flows, now(), mono) {
-            batches.push(batch);
-        }
+        let batches = self.batches(flows);
         if let Some(link) = self.links.get_mut(&peer) {
             link.repair(range, began, batches);
         }
+    }
+
+    /// Orphans of a range that a peer has asked for.
+    pub(super) fn tell_orphans(&mut self, peer: u8, range: Range, flows: Vec<Flow>) {
+        let batches = self.batches(flows);
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.tell_orphans(range, batches);
+        }
+    }
+
+    fn batches(&mut self, flows: Vec<Flow>) -> Vec<Batch> {
+        let mono = self.mono();
+        let mut flows = flows.into_iter();
+        std::iter::from_fn(|| self.outbox.snapshot(&mut flows, now(), mono)).collect()
     }
 
     /// Ends all sessions, since there are no more names for VIPs and backends on their streams.

@@ -17,8 +17,8 @@ use crate::dataplane::flows::now;
 use crate::peer::wire::RECORDS;
 use crate::peer::{Judge, Refusal};
 use crate::sync::{
-    Asked, Batch, Compare, Differences, Digest, Drops, Hello, Inbound, Limits, Merger, Proof, Range,
-    Received, Receiver, Repairs, Scope, Sender, Status, owner,
+    Asked, Batch, Compare, Differences, Digest, Drops, Hello, Inbound, Kind, Limits, Merger, ORPHAN, Proof,
+    Range, Received, Receiver, Repairs, Scope, Sender, Status, owner,
 };
 
 /// Bytes that are taken off a stream at once.
@@ -42,11 +42,15 @@ pub(super) struct Link {
     enqueued: u64,
     /// Of those, the ones that have to be acknowledged before this node may leave.
     target: Option<u64>,
-    pub(super) asked: Asked,
+    asked: Asked,
+    asked_orphans: Asked,
     /// Its last digest, not compared yet, and its time.
     pub(super) compare: Option<Compare>,
     pub(super) digested: Instant,
     pub(super) differences: Differences,
+    /// The same of orphans; none where it holds none. Comes before the digest of its own entries.
+    pub(super) compare_orphans: Option<Compare>,
+    pub(super) differing_orphans: Differences,
     /// Whether its entries are all in.
     pub(super) proof: Proof,
     pub(super) repairs: Repairs,
@@ -80,9 +84,12 @@ impl Link {
             enqueued: 0,
             target: None,
             asked: Asked::default(),
+            asked_orphans: Asked::default(),
             compare: None,
             digested: Instant::now(),
             differences: Differences::default(),
+            compare_orphans: None,
+            differing_orphans: Differences::default(),
             proof: Proof::default(),
             repairs: Repairs::default(),
             repaired: 0,
@@ -115,14 +122,25 @@ impl Link {
         }
     }
 
+    /// Orphans of a range that the peer has asked for; where there is no room, in the next round.
+    pub(super) fn tell_orphans(&mut self, range: Range, batches: Vec<Batch>) {
+        if self.sender.has_room() {
+            batches.into_iter().for_each(|batch| self.snapshot(batch));
+        } else {
+            self.asked_orphans.ask(&[range]);
+        }
+    }
+
     pub(super) fn digest(&mut self, digest: Digest) {
         self.sender.digest(digest);
         self.wake.notify_one();
     }
 
-    pub(super) fn ask(&mut self, ranges: Vec<Range>) {
-        self.sender.ask(ranges);
-        self.wake.notify_one();
+    pub(super) fn ask(&mut self, scope: Scope, ranges: Vec<Range>) {
+        if !ranges.is_empty() {
+            self.sender.ask(scope, ranges);
+            self.wake.notify_one();
+        }
     }
 
     pub(super) fn fence(&mut self, id: u64) {
@@ -131,11 +149,13 @@ impl Link {
     }
 
     /// The ranges that it asks for, as many as there is room for.
-    pub(super) fn take_asked(&mut self, most: usize) -> BTreeSet<Range> {
-        if self.sender.has_room() && !self.sender.is_resyncing() {
-            self.asked.take(most)
-        } else {
-            BTreeSet::new()
+    pub(super) fn take_asked(&mut self, scope: Scope, most: usize) -> BTreeSet<Range> {
+        if !self.sender.has_room() || self.sender.is_resyncing() {
+            return BTreeSet::new();
+        }
+        match scope {
+            Scope::Own => self.asked.take(most),
+            Scope::Orphans => self.asked_orphans.take(most),
         }
     }
 
@@ -336,6 +356,7 @@ fn take(
         }
         Inbound::Records { next, sent, records } => {
             let drops = merge::merge(core, merger, &records, sent, receiver.names());
+            core.orphans |= records.iter().any(|record| record.kind == Kind::Orphan);
             let link = core.link(peer, session)?;
             link.drops.add(&drops);
             link.repairs.note(records.iter().map(|record| &record.key));
@@ -349,16 +370,27 @@ fn take(
             core.joined.insert(peer);
             let link = core.link(peer, session)?;
             link.proof.begin();
-            // It came before.
-            link.compare = None;
+            // They came before.
+            (link.compare, link.compare_orphans) = (None, None);
         }
         Inbound::Digest(digest, local) => {
             let link = core.link(peer, session)?;
-            link.compare = Some(Compare::new(&digest, owner(peer), local));
-            link.digested = Instant::now();
-            core.compare.notify_one();
+            match digest.scope {
+                Scope::Own => {
+                    link.compare = Some(Compare::new(&digest, owner(peer), local));
+                    link.digested = Instant::now();
+                    core.compare.notify_one();
+                }
+                Scope::Orphans => link.compare_orphans = Some(Compare::new(&digest, ORPHAN, local)),
+            }
         }
-        Inbound::Ask(ranges) => core.link(peer, session)?.asked.ask(&ranges),
+        Inbound::Ask(scope, ranges) => {
+            let link = core.link(peer, session)?;
+            match scope {
+                Scope::Own => link.asked.ask(&ranges),
+                Scope::Orphans => link.asked_orphans.ask(&ranges),
+            }
+        }
         Inbound::RepairBegin(range, began) => core.link(peer, session)?.repairs.begin(range, began),
         Inbound::RepairEnd(range) => {
             let link = core.link(peer, session)?;

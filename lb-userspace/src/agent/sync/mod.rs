@@ -268,6 +268,7 @@ impl Pump {
             Command::Fence(id) => self.fences.push_back((Instant::now() + PASSING, Some(id))),
             Command::Live(live) => {
                 let core = &mut *self.shared.borrow_mut();
+                core.orphans |= core.live.as_ref() != Some(&live);
                 core.live = Some(live);
                 core.look_handed_over();
             }

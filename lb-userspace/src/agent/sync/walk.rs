@@ -18,7 +18,7 @@ use super::names::{OWN_TABLES, Place, is_gone};
 use crate::dataplane::batch::Walk;
 use crate::dataplane::flows::{Descriptor, Table, now};
 use crate::dataplane::maps::Maps;
-use crate::sync::{Compare, Flow, Kind, ORPHAN, Range, Round, Scope};
+use crate::sync::{Compare, Differences, Digest, Flow, Kind, ORPHAN, Range, Round, Scope};
 
 /// Entries that are looked at in one go.
 const CHUNK: u32 = 1024;
@@ -137,7 +137,7 @@ fn tell(core: &mut Core, (peer, session): (u8, u64), table: Table, walk: &mut Wa
     let (names, live) = (Arc::clone(&core.names), core.live.as_ref());
     let flows = rows.iter().filter_map(|(key, entry)| {
         let kind = match table {
-            Table::Replicas if entry.owner != ORPHAN && !is_gone(live, entry.owner) => return None,
+            Table::Replicas if !is_orphan(live, entry) => return None,
             Table::Replicas => Kind::Orphan,
             _ => Kind::Snapshot,
         };
@@ -148,8 +148,14 @@ fn tell(core: &mut Core, (peer, session): (u8, u64), table: Table, walk: &mut Wa
     true
 }
 
+/// Whether an entry's owner is gone.
+fn is_orphan(live: Option<&BTreeSet<u8>>, entry: &Entry) -> bool {
+    entry.owner == ORPHAN || is_gone(live, entry.owner)
+}
+
 /// What a node once announced is nobody's any more: it has begun anew.
 pub(super) async fn orphan(shared: &Shared, owner: u8) {
+    shared.borrow_mut().orphans = true;
     let mut walk = Walk::by(CHUNK);
     while !walk.is_over() {
         {
@@ -207,16 +213,56 @@ pub(super) async fn rounds(shared: Shared, report: impl Fn(&mut Core)) {
     }
 }
 
-/// A walk over own entries.
+/// A walk over own entries, and over replicas where some may be orphans.
 struct Walker {
     /// One for each second since the last walk: each has another share of entries to refresh.
     rounds: Vec<Round>,
     began: Tick,
-    /// What each peer has asked for.
-    asked: BTreeMap<u8, BTreeSet<Range>>,
-    found: HashMap<Range, Vec<Flow>>,
+    wanted: Wanted,
     /// Entries in [`OWN_TABLES`].
     counts: [usize; 2],
+    orphans: Option<Orphans>,
+}
+
+/// What of a walk are orphans.
+struct Orphans {
+    round: Round,
+    wanted: Wanted,
+}
+
+/// Ranges that peers have asked for.
+struct Wanted {
+    /// By peer.
+    asked: BTreeMap<u8, BTreeSet<Range>>,
+    found: HashMap<Range, Vec<Flow>>,
+}
+
+impl Wanted {
+    fn of(core: &mut Core, scope: Scope) -> Self {
+        let links = core.links.iter_mut();
+        Self {
+            asked: links
+                .map(|(&peer, link)| (peer, link.take_asked(scope, MOST)))
+                .collect(),
+            found: HashMap::new(),
+        }
+    }
+
+    fn wants(&self, range: Range) -> bool {
+        self.asked.values().any(|ranges| ranges.contains(&range))
+    }
+
+    fn put(&mut self, range: Range, flow: Flow) {
+        self.found.entry(range).or_default().push(flow);
+    }
+
+    /// For each peer and range the flows of it.
+    fn all(&self) -> impl Iterator<Item = (u8, Range, Vec<Flow>)> {
+        self.asked.iter().flat_map(|(&peer, ranges)| {
+            let flows = |range| self.found.get(range).cloned().unwrap_or_default();
+            ranges.iter().map(move |range| (peer, *range, flows(range)))
+        })
+    }
 }
 
 impl Walker {
@@ -228,7 +274,26 @@ impl Walker {
                 return;
             }
         }
+        if walker.orphans.is_some() && walker.walk_orphans(shared).await.is_none() {
+            walker.orphans = None;
+            shared.borrow_mut().orphans = true;
+        }
         walker.end(&mut shared.borrow_mut(), confirmed);
+    }
+
+    /// `None` where the kernel refuses.
+    async fn walk_orphans(&mut self, shared: &Shared) -> Option<()> {
+        let mut walk = Aside::begin(&mut shared.borrow_mut(), Table::Replicas)?;
+        while !walk.is_over() {
+            let rows = walk.next(shared).await?;
+            for rows in rows.chunks(CHUNK as usize) {
+                let orphans = self.orphans.as_mut()?;
+                rows.iter()
+                    .for_each(|row| orphans.take(&mut shared.borrow_mut(), row));
+                yield_now().await;
+            }
+        }
+        Some(())
     }
 
     /// `None` where the kernel refuses.
@@ -251,19 +316,22 @@ impl Walker {
 
     fn begin(core: &mut Core, numbers: std::ops::RangeInclusive<u32>) -> (Self, [u64; 2]) {
         let (began, lost) = (now(), core.take_lost());
-        let asked = core
-            .links
-            .iter_mut()
-            .map(|(&peer, link)| (peer, link.take_asked(MOST)));
-        let asked: BTreeMap<_, _> = asked.collect();
-        let is_asked = asked.values().any(|ranges| !ranges.is_empty());
+        let wanted = Wanted::of(core, Scope::Own);
+        let is_asked = wanted.asked.values().any(|ranges| !ranges.is_empty());
         core.deleted = is_asked.then(HashSet::new);
+        let orphans = Orphans {
+            round: Round::new(Scope::Orphans, *numbers.end(), began, false),
+            // Asked of a node that has none any more: forgotten.
+            wanted: Wanted::of(core, Scope::Orphans),
+        };
+        let round = |number| Round::new(Scope::Own, number, began, lost);
         let walker = Self {
-            rounds: numbers.map(|number| Round::new(number, began, lost)).collect(),
+            rounds: numbers.map(round).collect(),
             began,
-            asked,
-            found: HashMap::new(),
+            wanted,
             counts: [0; 2],
+            // Whoever makes an orphan meanwhile says so again.
+            orphans: std::mem::take(&mut core.orphans).then_some(orphans),
         };
         (walker, core.confirmed)
     }
@@ -284,9 +352,9 @@ impl Walker {
         {
             refresh(core, table, key, &place);
         }
-        if self.asked.values().any(|ranges| ranges.contains(&range)) {
-            let flow = place.flow(Kind::Snapshot, *key, *entry, id);
-            self.found.entry(range).or_default().push(flow);
+        if self.wanted.wants(range) {
+            self.wanted
+                .put(range, place.flow(Kind::Snapshot, *key, *entry, id));
         }
     }
 
@@ -296,25 +364,49 @@ impl Walker {
             core.empty[number] = count == 0 && core.confirmed[number] == confirmed[number];
         }
         let deleted = core.deleted.take().unwrap_or_default();
-        for flows in self.found.values_mut() {
+        for flows in self.wanted.found.values_mut() {
             flows.retain(|flow| !deleted.contains(&flow.key));
         }
-        for (&peer, ranges) in &self.asked {
-            for &range in ranges {
-                let flows = self.found.get(&range).cloned().unwrap_or_default();
-                core.repair(peer, range, self.began, flows);
+        for (peer, range, flows) in self.wanted.all() {
+            core.repair(peer, range, self.began, flows);
+        }
+        if let Some(orphans) = self.orphans {
+            for (peer, range, flows) in orphans.wanted.all() {
+                core.tell_orphans(peer, range, flows);
             }
+            // Before the other one, with which it is compared.
+            send(core, &orphans.round.finish());
         }
         if let Some(round) = self.rounds.pop() {
-            let digest = round.finish();
-            core.links
-                .values_mut()
-                .for_each(|link| link.digest(digest.clone()));
+            send(core, &round.finish());
         }
         if core.outbox.is_used_up() {
             core.start_anew();
         }
     }
+}
+
+impl Orphans {
+    fn take(&mut self, core: &mut Core, (key, entry): &(flow::Key, Entry)) {
+        if !is_orphan(core.live.as_ref(), entry) {
+            return;
+        }
+        core.orphans = true;
+        let Some((place, id)) = core.names.place(key).zip(core.names.id(entry.backend)) else {
+            return;
+        };
+        let counts = self.round.take_orphan(key, entry, (place.range, place.idle), id);
+        if counts && self.wanted.wants(place.range) {
+            self.wanted
+                .put(place.range, place.flow(Kind::Orphan, *key, *entry, id));
+        }
+    }
+}
+
+/// Sends a digest to every peer.
+fn send(core: &mut Core, digest: &Digest) {
+    let links = core.links.values_mut();
+    links.for_each(|link| link.digest(digest.clone()));
 }
 
 /// Tells peers that an entry was used, if it is still there: told behind its deletion it would come back.
@@ -354,18 +446,25 @@ async fn compare(shared: &Shared) {
         repaired,
         resyncs,
         compare,
+        orphans,
     } in compares
     {
         let Some(link) = core.link(peer, session) else {
             continue;
         };
         let ranges = link.differences.judge(&compare, MOST);
-        let all_asked = ranges.len() < MOST;
-        if !ranges.is_empty() {
-            link.ask(ranges);
+        let mut all_asked = ranges.len() < MOST;
+        link.ask(Scope::Own, ranges);
+        if let Some(orphans) = orphans {
+            let ranges = link.differing_orphans.judge(&orphans, MOST);
+            all_asked &= ranges.len() < MOST;
+            link.ask(Scope::Orphans, ranges);
+        } else {
+            link.differing_orphans = Differences::default();
         }
         let proof = if link.resyncs() == resyncs {
-            link.proof.judge(&link.differences, all_asked)
+            let differences = [&link.differences, &link.differing_orphans];
+            link.proof.judge(differences, all_asked)
         } else {
             None
         };
@@ -410,18 +509,21 @@ struct Comparison {
     /// Resyncs that had.
     resyncs: u64,
     compare: Compare,
+    orphans: Option<Compare>,
 }
 
 fn begin_compare(core: &mut Core) -> Vec<Comparison> {
     let links = core.links.iter_mut();
     let fresh = links.filter_map(|(&peer, link)| {
         let compare = link.compare.take()?;
+        let orphans = link.compare_orphans.take();
         (link.digested.elapsed() < STALE).then_some(Comparison {
             peer,
             session: link.session,
             repaired: link.repaired,
             resyncs: link.resyncs(),
             compare,
+            orphans,
         })
     });
     fresh.collect()
@@ -429,16 +531,26 @@ fn begin_compare(core: &mut Core) -> Vec<Comparison> {
 
 /// Looks at one replica.
 fn look(core: &mut Core, compares: &mut [Comparison], (key, entry): &(flow::Key, Entry)) {
+    // Neither in a sum nor ever stale; with many new flows most are.
+    if entry.state == PROBATION {
+        return;
+    }
+    let mut orphans = compares
+        .iter_mut()
+        .filter_map(|comparison| comparison.orphans.as_mut())
+        .peekable();
+    if orphans.peek().is_some()
+        && is_orphan(core.live.as_ref(), entry)
+        && let Some((place, id)) = core.names.place(key).zip(core.names.id(entry.backend))
+    {
+        orphans.for_each(|orphans| orphans.take_orphan(key, entry, (place.range, place.idle), id));
+    }
     let Some(place_of) = entry.owner.checked_sub(1) else {
         return;
     };
     let Some(comparison) = compares.iter_mut().find(|comparison| comparison.peer == place_of) else {
         return;
     };
-    // Neither in a sum nor ever stale; with many new flows most are.
-    if entry.state == PROBATION {
-        return;
-    }
     let Some((place, id)) = core.names.place(key).zip(core.names.id(entry.backend)) else {
         return;
     };

@@ -40,6 +40,10 @@ pub enum Pki {
         force: bool,
     },
     /// Makes a new certificate for a node's key. Running agents take it within seconds, and no connection ends.
+    ///
+    /// To change the authority: `init` one of the same group in another folder, and append its `ca.pem` to that of every node; when
+    /// all trust both, `renew` every node by the new one; then take the old one out of every `ca.pem`, which stands behind the new one
+    /// there. Agents then begin their sessions anew, with the new certificates.
     Renew {
         /// The authority's folder.
         dir: PathBuf,
@@ -50,7 +54,8 @@ pub enum Pki {
         #[arg(long, value_name = "N", default_value_t = NODE_DAYS)]
         days: u32,
     },
-    /// Whose certificates are in a folder, and until when they are good. Exit code 1: one is not, or not any more.
+    /// Whose certificates are in a folder, and until when they are good. Exit code 1: one is not, or not any more, or what is there
+    /// doesn't belong together.
     Show {
         /// The authority's folder, or a node's.
         dir: PathBuf,

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::ctl::args::Pki;
 use crate::ctl::out::{Output, table};
-use crate::peer::pki::{self, CA, Error, NODE, Named};
+use crate::peer;
+use crate::peer::pki::{self, CA, CA_KEY, Error, NODE, Named};
 use crate::state::wall::{Wall, millis};
 
 pub(super) fn run(command: &Pki) -> Result<Output> {
@@ -63,16 +64,14 @@ fn row(file: &str, named: &Named) -> Value {
 fn show(dir: &Path) -> Result<Output> {
     let mut found = Vec::new();
     for file in [CA, NODE] {
-        match pki::look(&dir.join(file)) {
-            Ok(named) => found.push((file, named)),
+        match pki::look_all(&dir.join(file)) {
+            Ok(all) => found.extend(all.into_iter().map(|named| (file, named))),
             // An authority's folder has no node.
-            Err(Error::Read { source, .. })
-                if file == NODE && source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(Error::Read { why, .. }) if file == NODE && why.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(e.into()),
         }
     }
-    let json =
-        json!({ "certificates": found.iter().map(|(file, named)| row(file, named)).collect::<Vec<_>>() });
+    let rows_json: Vec<Value> = found.iter().map(|(file, named)| row(file, named)).collect();
     let rows = found.iter().map(|(file, named)| {
         let left = days(named.until);
         let left = if left < 0 {
@@ -82,8 +81,21 @@ fn show(dir: &Path) -> Result<Output> {
         };
         [(*file).to_owned(), whose(named), until(named), left]
     });
-    let text = table(["FILE", "WHOSE", "GOOD UNTIL", ">DAYS LEFT"], rows);
-    let good = found.iter().all(|(_, named)| days(named.until) >= 0);
+    let mut text = table(["FILE", "WHOSE", "GOOD UNTIL", ">DAYS LEFT"], rows);
+    let is_node = found.iter().any(|(file, _)| *file == NODE);
+    let whole = if is_node {
+        peer::check_folder(dir)
+    } else if dir.join(CA_KEY).exists() {
+        pki::check_authority(dir)
+    } else {
+        Ok(())
+    };
+    let problem = whole.err().map(|e| e.to_string());
+    if let Some(problem) = &problem {
+        text.push_str(&format!("\n{problem}"));
+    }
+    let json = json!({ "certificates": rows_json, "problem": problem });
+    let good = problem.is_none() && found.iter().all(|(_, named)| named.is_good());
     Ok(if good {
         Output::yes(json, text)
     } else {

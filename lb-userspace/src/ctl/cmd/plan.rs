@@ -27,7 +27,8 @@ pub(super) fn plan(socket: &Path, file: &Path) -> Result<Output> {
     if planned.plan.is_empty() {
         return Ok(Output::yes(json, format!("nothing would change\n{text}")));
     }
-    let text = format!("{text}\nfrom generation {}", planned.generation);
+    let from = planned.group.unwrap_or_else(|| planned.generation.to_string());
+    let text = format!("{text}\nfrom generation {from}");
     Ok(Output::no(json, text))
 }
 
@@ -54,15 +55,16 @@ fn done(applied: &Applied) -> Result<Output> {
     } else {
         describe(&applied.plan, &[])
     };
+    let name = match &applied.group {
+        Some(group) => format!("{group} on every member of the group"),
+        None => applied.generation.to_string(),
+    };
     text.push_str(&format!(
-        "\nin force as generation {}, written to {}",
-        applied.generation, applied.file
+        "\nin force as generation {name}, written to {}",
+        applied.file
     ));
     if let Some(backup) = &applied.backup {
         text.push_str(&format!("; what was there is in {backup}"));
-    }
-    if let Some(group) = &applied.group {
-        text.push_str(&format!("\nevery member of the group has it, as {group}"));
     }
     Ok(Output::yes(serde_json::to_value(applied)?, text))
 }
@@ -74,13 +76,16 @@ pub(super) fn show(socket: &Path) -> Result<Output> {
     } else {
         ""
     };
+    let of_node = match &running.charter {
+        Some(_) => "in force here".to_owned(),
+        None => format!("generation {}", running.generation),
+    };
     let text = format!(
-        "# generation {} since {}, from {} by {}{differs}{}\n{}",
-        running.generation,
+        "{}# {of_node} since {}, from {} by {}{differs}\n{}",
+        running.charter.as_ref().map(of_group).unwrap_or_default(),
         Wall(running.since).text(),
         running.file,
         running.source,
-        running.charter.as_ref().map(of_group).unwrap_or_default(),
         running.text
     );
     Ok(Output::yes(serde_json::to_value(&running)?, text))
@@ -88,7 +93,7 @@ pub(super) fn show(socket: &Path) -> Result<Output> {
 
 /// How the node stands to its group, as a comment.
 fn of_group(charter: &Charter) -> String {
-    let mut text = format!("\n# of the group: {}", charter.generation);
+    let mut text = format!("# generation {} of the group", charter.generation);
     if let Some(pending) = &charter.pending {
         text.push_str(&format!(", {pending} is not decided"));
     }
@@ -104,6 +109,7 @@ fn of_group(charter: &Charter) -> String {
             text.push_str(&format!("; {what}"));
         }
     }
+    text.push('\n');
     text
 }
 

@@ -8,11 +8,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SerialNumber,
+    KeyUsagePurpose, PublicKeyData as _, SerialNumber,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
-use super::{CA, CA_KEY, Error, NODE, NODE_KEY, Named, SUFFIX, dns_name, look, named, read};
+use super::{
+    CA, CA_KEY, Error, NODE, NODE_KEY, Named, SUFFIX, certificates, dns_name, look, named, public_key, read,
+};
 
 /// For how long an authority is good.
 pub const CA_DAYS: u32 = 3650;
@@ -30,7 +34,7 @@ const DAYS_MAX: u32 = 36_500;
 /// # Errors
 /// A name that DNS has not, an authority that is there, files that can't be written.
 pub fn init(folder: &Path, group: &str, force: bool) -> Result<Named, Error> {
-    dns_name("node", group)?;
+    dns_name("node", group).map_err(|_| Error::Group(group.to_owned()))?;
     for name in [CA, CA_KEY] {
         vacant(
             &folder.join(name),
@@ -56,8 +60,11 @@ pub fn init(folder: &Path, group: &str, force: bool) -> Result<Named, Error> {
 /// certificate into `out`. With `force` also where there are some.
 ///
 /// # Errors
-/// As [`init`], and an authority that is missing or ends earlier.
+/// As [`init`], and an authority that is missing or ends earlier, or whose folder `out` is.
 pub fn issue(folder: &Path, node: &str, out: &Path, days: u32, force: bool) -> Result<Named, Error> {
+    if out.join(CA_KEY).exists() {
+        return Err(Error::Authority(out.to_owned()));
+    }
     for name in [NODE, NODE_KEY] {
         vacant(
             &out.join(name),
@@ -69,29 +76,56 @@ pub fn issue(folder: &Path, node: &str, out: &Path, days: u32, force: bool) -> R
     let text = sign(folder, node, &key, days)?;
     make_folder(out)?;
     replace(&out.join(NODE_KEY), &key.serialize_pem(), 0o600)?;
-    put(folder, out, &text)
+    let authorities = String::from_utf8_lossy(&read(&folder.join(CA))?).into_owned();
+    put(&authorities, out, &text)
 }
 
 /// Makes a new certificate for the node whose certificate and key are in `out`. The old one stays until the new one
-/// takes its place at once; running agents see it within seconds, and no connection ends.
+/// takes its place at once; running agents see it within seconds, and no connection ends. Authorities that the folder trusts beside
+/// this one stay in its [`CA`], behind it.
 ///
 /// # Errors
-/// As [`issue`], and a certificate or key that is missing.
+/// As [`issue`], and a certificate or key that is missing, or is of another group.
 pub fn renew(folder: &Path, out: &Path, days: u32) -> Result<Named, Error> {
-    let file = out.join(NODE);
-    let node = look(&file)?.node.ok_or(Error::Nameless(file))?;
-    let path = out.join(NODE_KEY);
-    let key = key(&path)?;
-    let text = sign(folder, &node, &key, days)?;
-    put(folder, out, &text)
+    let path = out.join(NODE);
+    let Named {
+        node, group: found, ..
+    } = look(&path)?;
+    let own = look(&folder.join(CA))?.group;
+    if own != found {
+        return Err(Error::OtherGroup { path, found, own });
+    }
+    let node = node.ok_or(Error::Nameless(path))?;
+    let text = sign(folder, &node, &key(&out.join(NODE_KEY))?, days)?;
+    let authorities = together(&folder.join(CA), &out.join(CA))?;
+    put(&authorities, out, &text)
 }
 
-/// A node's certificate and the authority's, each whole or not at all.
-fn put(folder: &Path, out: &Path, text: &str) -> Result<Named, Error> {
-    let authority = read(&folder.join(CA))?;
+/// Authorities' certificates with those that a node trusts beside them: while an authority is replaced there are two.
+fn together(authority: &Path, trusted: &Path) -> Result<String, Error> {
+    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+    let mut text = String::from_utf8_lossy(&read(authority)?).into_owned();
+    let known = certificates(authority)?;
+    let trusted = match read(trusted) {
+        Err(Error::Read { why, .. }) if why.kind() == io::ErrorKind::NotFound => return Ok(text),
+        trusted => String::from_utf8_lossy(&trusted?).into_owned(),
+    };
+    for block in trusted.split(BEGIN).skip(1) {
+        let block = format!("{BEGIN}{block}");
+        let is_other =
+            CertificateDer::from_pem_slice(block.as_bytes()).is_ok_and(|der| !known.contains(&der));
+        if is_other {
+            text.push_str(&block);
+        }
+    }
+    Ok(text)
+}
+
+/// A node's certificate and its authorities', each whole or not at all.
+fn put(authorities: &str, out: &Path, text: &str) -> Result<Named, Error> {
     let target = out.join(CA);
-    if fs::read(&target).ok().as_deref() != Some(&authority) {
-        replace(&target, &String::from_utf8_lossy(&authority), 0o644)?;
+    if fs::read(&target).ok().as_deref() != Some(authorities.as_bytes()) {
+        replace(&target, authorities, 0o644)?;
     }
     replace(&out.join(NODE), text, 0o644)?;
     look(&out.join(NODE))
@@ -99,13 +133,7 @@ fn put(folder: &Path, out: &Path, text: &str) -> Result<Named, Error> {
 
 /// A certificate for a node's key.
 fn sign(folder: &Path, node: &str, key: &KeyPair, days: u32) -> Result<String, Error> {
-    let path = folder.join(CA);
-    let authority = look(&path)?;
-    if authority.node.is_some() {
-        return Err(Error::NoAuthority(path));
-    }
-    let pem = read(&path)?;
-    let issuer = Issuer::from_ca_cert_pem(&String::from_utf8_lossy(&pem), self::key(&folder.join(CA_KEY))?)?;
+    let (authority, issuer) = authority(folder)?;
     let name = dns_name(node, &authority.group)?;
     let mut params = params(days)?;
     params.subject_alt_names = CertificateParams::new(vec![name.clone()])?.subject_alt_names;
@@ -125,6 +153,31 @@ fn sign(folder: &Path, node: &str, key: &KeyPair, days: u32) -> Result<String, E
         return Err(Error::Outlives(left / i64::from(DAY)));
     }
     Ok(certificate.pem())
+}
+
+/// An authority, and what signs for it.
+fn authority(folder: &Path) -> Result<(Named, Issuer<'static, KeyPair>), Error> {
+    let path = folder.join(CA);
+    let authority = look(&path)?;
+    if authority.node.is_some() {
+        return Err(Error::NoAuthority(path));
+    }
+    let pem = read(&path)?;
+    let path = folder.join(CA_KEY);
+    let key = key(&path)?;
+    if public_key(&certificates(&folder.join(CA))?[0]).as_deref() != Some(&key.subject_public_key_info()) {
+        return Err(Error::OtherKey(path));
+    }
+    let issuer = Issuer::from_ca_cert_pem(&String::from_utf8_lossy(&pem), key)?;
+    Ok((authority, issuer))
+}
+
+/// Whether the folder of an authority holds what signs for it.
+///
+/// # Errors
+/// Files that are missing or don't belong together.
+pub fn check_authority(folder: &Path) -> Result<(), Error> {
+    authority(folder).map(drop)
 }
 
 /// What all have: a serial number that no other has, and their time.
@@ -163,9 +216,9 @@ fn vacant(path: &Path, force: bool, hint: &'static str) -> Result<(), Error> {
 
 fn make_folder(folder: &Path) -> Result<(), Error> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|source| Error::Write {
+    made.map_err(|why| Error::Write {
         path: folder.to_owned(),
-        source,
+        why,
     })
 }
 
@@ -186,9 +239,9 @@ fn replace(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
         file.sync_all()?;
         fs::rename(&beside, path)
     };
-    write().map_err(|source| Error::Write {
+    write().map_err(|why| Error::Write {
         path: path.to_owned(),
-        source,
+        why,
     })
 }
 
@@ -229,6 +282,19 @@ mod tests {
         assert_ne!(new.chain, old.chain);
         assert_eq!(new.roots, old.roots);
         assert_eq!(fs::read_dir(&node).unwrap().count(), 3, "nothing is left behind");
+        // Another authority of the group, which the node trusts beside its first one.
+        let next = dir.path().join("next");
+        init(&next, "blue", false).unwrap();
+        let pem = |folder: &Path| fs::read_to_string(folder.join(CA)).unwrap();
+        fs::write(node.join(CA), pem(&node) + &pem(&next)).unwrap();
+        renew(&next, &node, 60).unwrap();
+        assert_eq!(pem(&node), pem(&next) + &pem(&ca), "its own comes first");
+        renew(&next, &node, 60).unwrap();
+        assert_eq!(
+            load(&node).unwrap().roots.len(),
+            2,
+            "no other is lost, none comes twice"
+        );
     }
 
     #[test]
@@ -240,7 +306,7 @@ mod tests {
             Err(Error::Read { .. })
         ));
         for group in ["", "a.b", "a b", "-a"] {
-            assert!(matches!(init(&ca, group, false), Err(Error::Name(_))), "{group}");
+            assert!(matches!(init(&ca, group, false), Err(Error::Group(_))), "{group}");
         }
         init(&ca, "blue", false).unwrap();
         for days in [0, 36_501] {
@@ -256,6 +322,18 @@ mod tests {
         issue(&ca, "lb1", &node, 1, false).unwrap();
         fs::set_permissions(node.join(NODE_KEY), fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(load(&node), Err(Error::Open { .. })));
+        assert!(matches!(
+            issue(&ca, "lb2", &ca, 1, false),
+            Err(Error::Authority(_))
+        ));
+        let other = dir.path().join("other");
+        init(&other, "red", false).unwrap();
+        let before = fs::read(node.join(NODE)).unwrap();
+        let refused = renew(&other, &node, 1).unwrap_err().to_string();
+        assert!(refused.contains("is of group `blue`"), "{refused}");
+        assert_eq!(fs::read(node.join(NODE)).unwrap(), before);
+        fs::copy(other.join(CA_KEY), ca.join(CA_KEY)).unwrap();
+        assert!(matches!(renew(&ca, &node, 1), Err(Error::OtherKey(_))));
         fs::write(node.join(NODE), "nothing").unwrap();
         assert!(matches!(renew(&ca, &node, 1), Err(Error::Pem { .. })));
     }

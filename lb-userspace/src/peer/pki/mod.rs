@@ -13,7 +13,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-pub use make::{CA_DAYS, NODE_DAYS, init, issue, renew};
+pub use make::{CA_DAYS, NODE_DAYS, check_authority, init, issue, renew};
 
 /// The authority's certificate, in its own folder and in every node's.
 pub const CA: &str = "ca.pem";
@@ -32,20 +32,20 @@ const FILE_MAX: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file can't be read.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}: {why}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// A file can't be written.
-    #[error("{}: can't be written: {source}", .path.display())]
+    #[error("{}: can't be written: {why}", .path.display())]
     Write {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// A file of another kind.
     #[error("{}: holds no PEM {what}", .path.display())]
@@ -85,6 +85,33 @@ pub enum Error {
         "`{0}` can't be a name in a certificate: letters, digits and inner hyphens, in parts of at most 63"
     )]
     Name(String),
+    /// Not a name that a group can have.
+    #[error(
+        "`{0}` can't be a group's name in certificates: letters, digits and inner hyphens, at most 63 of them"
+    )]
+    Group(String),
+    /// A certificate of another group.
+    #[error("{}: is of group `{found}`, and not of `{own}`", .path.display())]
+    OtherGroup {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Whose it should be.
+        own: String,
+    },
+    /// A new certificate whose time is not now, in place of one whose is.
+    #[error("{}: its time is over, or has not come yet", .0.display())]
+    NotNow(PathBuf),
+    /// A key of another certificate.
+    #[error("{}: is not the key of the certificate beside it", .0.display())]
+    OtherKey(PathBuf),
+    /// A certificate that no peer would take.
+    #[error("{}: is not by an authority of the {CA} beside it", .0.display())]
+    OtherAuthority(PathBuf),
+    /// A folder of the other kind.
+    #[error("{}: is an authority's folder: a node needs one of its own, without {CA_KEY}", .0.display())]
+    Authority(PathBuf),
     /// A certificate of another node.
     #[error("{}: is the certificate of `{found}`, and this node is `{own}`", .path.display())]
     OtherNode {
@@ -112,6 +139,27 @@ pub enum Error {
     /// The kernel has no random numbers.
     #[error("random numbers: {0}")]
     Random(#[from] rustix::io::Errno),
+}
+
+impl Error {
+    /// The same where it is about what lies in this folder and rustls names no file.
+    pub(super) fn of(self, folder: &Path) -> Self {
+        use tokio_rustls::rustls::Error as Tls;
+        match self {
+            Self::Tls(Tls::InconsistentKeys(_)) => Self::OtherKey(folder.join(NODE_KEY)),
+            Self::Tls(Tls::InvalidCertificate(_)) => Self::OtherAuthority(folder.join(NODE)),
+            other => other,
+        }
+    }
+}
+
+impl Named {
+    /// Whether it is good now.
+    pub fn is_good(&self) -> bool {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.map_or(0, |now| i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        (self.from..=self.until).contains(&now)
+    }
 }
 
 /// What a certificate says of itself.
@@ -178,6 +226,12 @@ pub fn named(der: &[u8]) -> Option<Named> {
     })
 }
 
+/// The public key of a certificate, DER.
+fn public_key(der: &[u8]) -> Option<Vec<u8>> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    Some(certificate.public_key().raw.to_vec())
+}
+
 /// What a folder holds for a node.
 ///
 /// # Errors
@@ -207,15 +261,25 @@ pub fn look(path: &Path) -> Result<Named, Error> {
     named(&der[0]).ok_or_else(|| Error::Nameless(path.to_owned()))
 }
 
+/// What all certificates in a file say; more than one authority's while that is replaced.
+///
+/// # Errors
+/// As [`look`].
+pub fn look_all(path: &Path) -> Result<Vec<Named>, Error> {
+    let all = certificates(path)?.into_iter();
+    all.map(|der| named(&der).ok_or_else(|| Error::Nameless(path.to_owned())))
+        .collect()
+}
+
 /// When each of a node's files was written last; nothing for one that isn't there.
 pub fn stamps(folder: &Path) -> [Option<SystemTime>; 3] {
     [CA, NODE, NODE_KEY].map(|name| fs::metadata(folder.join(name)).ok()?.modified().ok())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let wrong = |source| Error::Read {
+    let wrong = |why| Error::Read {
         path: path.to_owned(),
-        source,
+        why,
     };
     if fs::metadata(path).map_err(wrong)?.len() > FILE_MAX {
         return Err(wrong(io::ErrorKind::FileTooLarge.into()));

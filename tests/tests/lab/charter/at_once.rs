@@ -6,7 +6,7 @@ use std::time::Duration;
 use lb_tests::{Lab, LabError};
 use serde_json::json;
 
-use super::{ALL, agreed, ask, history, refused, wait_runs, was_applied, with_group};
+use super::{ALL, agreed, agreed_on, ask, refused, wait_runs, was_applied, with_group};
 
 const ROUNDS: usize = 8;
 /// In each round the second one is asked by so much later than in that before: an agreement takes some of these.
@@ -61,8 +61,8 @@ fn each_is_told_what_became_of_it() {
             wait_runs(lab, &ALL, newest, weighs(at, *by))?;
             let applied = |index: &usize| was_applied(&lab.nodes()[*index], &round.name);
             for node in lab.nodes() {
-                let remembered = history(node)?;
-                assert_eq!(remembered, history(&lab.nodes()[0])?, "{}", node.name());
+                let remembered = agreed_on(node)?;
+                assert_eq!(remembered, agreed_on(&lab.nodes()[0])?, "{}", node.name());
                 for (generation, index) in &round.won {
                     let row = json!([generation, applied(index), true, generation == newest]);
                     assert!(remembered.contains(&row), "{row}: {remembered:?}");

@@ -133,12 +133,25 @@ fn what_is_applied_ends_drift() {
         wait_runs(lab, &ALL, "2/lb1", 5)?;
         assert_eq!(file(&lab.nodes()[1]), text);
         wait_drift(lab, false)?;
+        // What was edited is not lost, whatever comes next.
+        assert_eq!(agreed(&apply(&lab.nodes()[0], 6)?), "3/lb1");
+        assert_eq!(agreed(&apply(&lab.nodes()[0], 5)?), "4/lb1");
+        wait_runs(lab, &ALL, "4/lb1", 5)?;
+        let kept = lab.nodes()[1].config_file().with_extension("yaml.edited-1");
+        let kept = fs::read_to_string(&kept).expect("a copy");
+        assert_eq!(kept, weighing(&text, 9));
+        assert!(
+            !lab.nodes()[0]
+                .config_file()
+                .with_extension("yaml.edited-1")
+                .exists()
+        );
         // The edited one is.
         lab.node(1).write_config(&weighing(&text, 9))?;
         let path = lab.nodes()[1].config_file().to_str().expect("UTF-8").to_owned();
         let out = lab.nodes()[1].lbctl(&["--output", "json", "config", "apply", &path])?;
-        assert_eq!(agreed(&out), "3/lb2");
-        wait_runs(lab, &ALL, "3/lb2", 9)?;
+        assert_eq!(agreed(&out), "5/lb2");
+        wait_runs(lab, &ALL, "5/lb2", 9)?;
         wait_drift(lab, false)
     });
 }

@@ -47,6 +47,23 @@ fn what_was_saved_is_there_after_a_restart() {
     }
 }
 
+/// It is remembered, and was never the group's.
+#[test]
+fn what_a_node_ran_before_is_not_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let shelf = Shelf::open(dir.path()).unwrap();
+    let generation = Generation { number: 0, node: 1 };
+    let first = Held {
+        generation,
+        base: generation,
+        charter: Charter::default(),
+    };
+    shelf.remember(&first);
+    assert_eq!(shelf.load().unwrap(), (Kept::default(), Vec::new()));
+    shelf.save(&Save::Committed(held(1))).unwrap();
+    assert_eq!(numbers(&shelf), [1, 0]);
+}
+
 #[test]
 fn the_last_ten_are_kept_in_order() {
     let dir = tempfile::tempdir().unwrap();

@@ -20,6 +20,7 @@ use crate::ctl::args::{self, Format};
 use crate::ctl::out::{Output, table};
 use crate::dataplane::flows::{Table, now};
 use crate::dataplane::maps::Maps;
+use crate::sync::ORPHAN;
 use filter::Filter;
 
 /// So many flows are in a table for people where nothing is said.
@@ -95,7 +96,7 @@ struct Row {
     state: String,
     /// `own`, `replica`.
     origin: &'static str,
-    /// The member that announced a replica, by index; 0 for own ones.
+    /// The member that announced a replica, by its place in `group.nodes` from 1; 0 for own ones, 255 where that member has begun anew.
     owner: u8,
     /// Seconds in this state.
     age_s: f64,
@@ -121,6 +122,7 @@ impl Row {
     fn cells(self) -> [String; 6] {
         let origin = match self.owner {
             0 => self.origin.to_owned(),
+            ORPHAN => format!("{} of nobody", self.origin),
             owner => format!("{} of member {owner}", self.origin),
         };
         [
