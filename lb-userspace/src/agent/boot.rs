@@ -49,7 +49,12 @@ pub async fn run(args: Args) -> Result<()> {
     // First of all: a SIGHUP without a handler ends the process.
     let mut signals = Signals::new()?;
     let (text, model) = crate::charter::text::load(&args.config)?;
-    let charter::Opening { text, model, keeper } = charter::open(&args, text, model);
+    let charter::Opening {
+        text,
+        model,
+        keeper,
+        unkept,
+    } = charter::open(&args, text, model);
     if model.group.key.as_ref() == Some(&EXAMPLE_KEY) {
         warn!(
             "the group key is the example's, which everyone knows: make your own with openssl rand -hex 16"
@@ -66,7 +71,7 @@ pub async fn run(args: Args) -> Result<()> {
         .transpose()?;
     let metrics_on = metrics::bind(model.metrics.map(|metrics| metrics.listen))?;
     Group::check(&model)?;
-    let (mut desk, operator) = Desk::open(&args, text, keeper);
+    let (mut desk, operator) = Desk::open(&args, text, (keeper, unkept));
     let balancer = load(&root, &model)?;
     let checks = health::start(&model, &args.state_dir)?;
     let mut controller = Controller::new(model, balancer, !args.no_attach, operator).await?;
@@ -300,7 +305,13 @@ async fn turned(desk: &mut Desk, controller: &mut Controller) -> bool {
 /// Somebody asks.
 async fn called(desk: &mut Desk, controller: &mut Controller, side: &mut Side, call: Call) {
     match call.command {
-        Command::Ready(ask) => drop(ask.reply.send(Ok(readiness(side.group.as_ref())))),
+        Command::Ready(ask) => {
+            let mut readiness = readiness(side.group.as_ref());
+            if let Some(why) = desk.unkept.as_ref().filter(|_| !readiness.ready) {
+                readiness.why = Some(format!("the group's charter can't be kept: {why}"));
+            }
+            drop(ask.reply.send(Ok(readiness)));
+        }
         Command::Leave(ask) => {
             let done = leave(side.group.as_mut());
             if done.is_ok() {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
+use lb_common::hash::siphash13;
 use lb_common::id::stable;
 use lb_common::slot::{NO_BACKEND, SLOTS, Slot, index};
 use lb_common::tick::Tick;
@@ -355,6 +356,12 @@ impl Controller {
     /// What the maps hold, as flow records name it.
     pub(super) fn flow_names(&self, own: u8) -> FlowNames {
         FlowNames::of(&self.effective, &self.applied, own, self.changes.key)
+    }
+
+    /// Of the key of the flow hash: what other nodes compare with theirs, and that says nothing of it.
+    pub(super) fn key_check(&self) -> u64 {
+        let [k0, k1] = self.changes.key.sip;
+        siphash13(k0, k1, b"tandem group key")
     }
 
     /// Whether slots, sweeps or standings have changed since this was asked last.

@@ -178,6 +178,9 @@ pub struct Applied {
     /// The generation of the group, such as `12/lb2`; nothing where this node is in none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
+    /// Nodes of the group that were no members: they have it when they are back, or a newer one that was made without this.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
 }
 
 /// Which text of the history is wanted.

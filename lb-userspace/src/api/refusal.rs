@@ -96,6 +96,12 @@ pub enum Refusal {
     /// The data plane or the network refused it; what was there before is there again.
     #[error("{0:#}")]
     Failed(anyhow::Error),
+    /// This node is in a group, and has no place for what the group agrees on.
+    #[error("the group's charter can't be kept on this node: {why}")]
+    Unkept {
+        /// What is in the way.
+        why: String,
+    },
     /// This node is in no group, or its nodes don't talk.
     #[error("this node is in no group whose nodes talk: there is no history")]
     NoGroup,
@@ -114,6 +120,12 @@ pub enum Refusal {
     #[error("node {name} is not silent, so it is not to be forgotten")]
     NotSilent {
         /// Which node.
+        name: String,
+    },
+    /// Only one node takes others out of the group.
+    #[error("{name} coordinates the group, and may reach the node: only it can forget one")]
+    OtherCoordinates {
+        /// Which node does.
         name: String,
     },
     /// The history doesn't have it.
@@ -162,8 +174,10 @@ impl Refusal {
             | Self::Generation { .. }
             | Self::Fixed(_)
             | Self::NoGroup
+            | Self::Unkept { .. }
             | Self::NoPeers
             | Self::NotSilent { .. }
+            | Self::OtherCoordinates { .. }
             | Self::NotAgreed(_)
             | Self::NoVip { .. } => StatusCode::CONFLICT,
             Self::Range { .. } | Self::Config(_) | Self::Text(_) | Self::Host(_) => {
@@ -194,6 +208,7 @@ impl Refusal {
             },
             Self::UnknownNode { others, .. } => format!("there are: {}", others.join(", ")),
             Self::NotSilent { .. } => "`lbctl leave` on that node takes it out of the group".to_owned(),
+            Self::OtherCoordinates { name } => format!("ask {name}"),
             Self::LastOne { .. } => "--force does it all the same".to_owned(),
             Self::Generation { .. } => {
                 "somebody else applied one: look at `lbctl config plan` again".to_owned()
@@ -207,14 +222,19 @@ impl Refusal {
             Self::NoAnswer => "`lbctl status` says whether it lives; its log says what it does".to_owned(),
             Self::TooLarge => "an order has at most 4 KiB, a configuration 16 MiB".to_owned(),
             Self::NoVip { .. } => "give it one under `vips`".to_owned(),
+            Self::Unkept { .. } => {
+                "mend the folder of --state-dir and restart lbd; the other nodes can be asked".to_owned()
+            }
             Self::NoGroup | Self::NoPeers => "addresses in `group.nodes` make a group".to_owned(),
             Self::NoSuchGeneration { known } => match known.as_slice() {
                 [] => "nothing was agreed on yet: `lbctl config apply FILE`".to_owned(),
-                known => format!("there are: {}", known.join(", ")),
+                known => format!("there are: {}; another node may remember more", known.join(", ")),
             },
             Self::NotAgreed(not) => match &not.why {
                 Why::Silent(_) => {
-                    "`lbctl peers` says how they are; `lbctl forget NODE` goes on without one".to_owned()
+                    "`lbctl peers` says how they are: a node that reaches all can be asked, and `lbctl forget NODE` goes on without one that \
+                     none reaches"
+                        .to_owned()
                 }
                 Why::Busy(_) | Why::Lost(_) | Why::Behind(_) => {
                     "look at `lbctl config show`, and ask again".to_owned()

@@ -117,6 +117,13 @@ pub enum Event {
     Pending(Rival),
     /// It came to nothing.
     Dropped(Rival),
+    /// What was in force gives way to one that was made without knowing it, while the group was cut apart.
+    Replaced {
+        /// What was in force.
+        former: Rival,
+        /// What is now.
+        by: Rival,
+    },
 }
 
 /// Why a charter came to nothing. Nodes are named by their place.
@@ -303,6 +310,11 @@ impl Machine {
         [until, again].into_iter().flatten().min()
     }
 
+    /// Who has to accept, this node included.
+    pub const fn members(&self) -> &BTreeSet<u8> {
+        &self.members
+    }
+
     /// The generation in force here; the default where nothing was agreed on.
     pub fn generation(&self) -> Generation {
         self.committed
@@ -405,6 +417,10 @@ impl Machine {
             .is_some_and(|pending| pending.held.generation <= held.generation)
         {
             self.pending = None;
+        }
+        if let Some(former) = self.committed.as_ref().filter(|former| held.is_apart(former)) {
+            let (former, by) = (former.rival(), held.rival());
+            self.out.push(Output::Told(Event::Replaced { former, by }));
         }
         self.committed = Some(held.clone());
         self.out.push(Output::Persist(Save::Committed(held.clone())));

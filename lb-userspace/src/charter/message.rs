@@ -171,6 +171,12 @@ impl Held {
         siphash13(0, 0, &bytes)
     }
 
+    /// Whether it surely was made without knowing this earlier one. Where it stands on another one of a higher number that can't be told.
+    pub fn is_apart(&self, former: &Self) -> bool {
+        self.base < former.generation
+            || self.base.number == former.generation.number && self.base.node != former.generation.node
+    }
+
     /// Its generation and where it comes from.
     pub fn rival(&self) -> Rival {
         Rival {

@@ -91,6 +91,11 @@ pub enum TextError {
         "`group.peering` is not what the nodes run, and a text without `node` can't change it: apply a whole file, or leave it out"
     )]
     Peering,
+    /// It says nothing of what the group serves.
+    #[error(
+        "neither `pools` nor `vips` is in it, which would end all that the group serves: write `pools: []` and `vips: []` where that is meant"
+    )]
+    Nothing,
     /// It has no form at all.
     #[error("{0}")]
     Yaml(String),
@@ -174,6 +179,18 @@ pub fn split(text: &str, key: Option<&GroupKey>) -> Result<Parts, TextError> {
     let parts = Parts { shared, local };
     parts.check(text, key)?;
     Ok(parts)
+}
+
+/// Refuses a text that says nothing of what the group serves: an empty file, a pipe that broke.
+///
+/// # Errors
+/// [`TextError::Nothing`], or what [`split`] says.
+pub fn check_content(shared: &str) -> Result<(), TextError> {
+    let (blocks, _) = blocks(shared)?;
+    let is_any = blocks
+        .iter()
+        .any(|block| ["pools", "vips"].contains(&block.name.as_str()));
+    is_any.then_some(()).ok_or(TextError::Nothing)
 }
 
 /// The group's section without its local fields, which go to `local`.

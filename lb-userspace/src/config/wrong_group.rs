@@ -11,6 +11,9 @@ pub enum WrongGroup {
         /// Line of a node that has one.
         other: u32,
     },
+    /// A name that no certificate can hold.
+    #[error("`{0}` can't be in a certificate, and nodes that talk have one each")]
+    Name(Excerpt),
     /// Not an address with or without a port.
     #[error("`{0}` is neither an IP address nor an IP address and a port")]
     Address(Excerpt),
@@ -47,6 +50,7 @@ impl WrongGroup {
             Self::AddressMissing { .. } => {
                 "give every node an address, `{name: lb1, address: 192.0.2.1}`, or none"
             }
+            Self::Name(_) => "letters, digits and inner hyphens, in parts of at most 63",
             Self::Address(_) => "write 192.0.2.1, 192.0.2.1:7946, 2001:db8::1 or [2001:db8::1]:7946",
             Self::Port => "write a port from 1 to 65535, or leave it out for 7946",
             Self::NobodyTalks => "write nodes as `{name: lb1, address: 192.0.2.1}`, or leave `peering` out",

@@ -15,6 +15,8 @@ pub struct Settings {
     pub me: u8,
     /// How many nodes `group.nodes` has, at most [`super::NODES_MAX`].
     pub nodes: u8,
+    /// Of this node's key of the flow hash: with another key a flow falls into another slot.
+    pub key: u64,
     /// A node that is silent for so long is no member any more.
     pub withdraw_after: Duration,
     /// For how long this node tries to join before it says that it can't; it tries on.
@@ -89,6 +91,11 @@ pub enum Input {
     },
     /// The peer's heartbeats have stayed away for `dead_after`.
     Dead {
+        /// Its place.
+        peer: u8,
+    },
+    /// The peer is there, and there is no session, since one end refuses the other's certificate. To be said again while it is so.
+    Refused {
         /// Its place.
         peer: u8,
     },
@@ -187,6 +194,12 @@ pub enum Why {
     /// Nobody is ready, and another node will be first.
     #[error("waiting for node {0} to found the group")]
     Founder(u8),
+    /// A node that may forward can't be asked, since one end refuses the other's certificate.
+    #[error("node {0} is there, and one of both refuses the other's certificate")]
+    Refused(u8),
+    /// Flows fall into other slots there.
+    #[error("node {0} has another key: `group.key` is not the same on both")]
+    Key(u8),
     /// Its configuration and orders are not the group's.
     #[error("the configuration is not the group's yet")]
     Charter,

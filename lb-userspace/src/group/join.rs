@@ -6,7 +6,7 @@ use super::border::{Action, Event, Why};
 use super::machine::Machine;
 use super::nodes::Nodes;
 use super::order::{Answer, Order, SlotImage, Verdict};
-use super::wire::{Msg, Phase, Term};
+use super::wire::{Msg, Phase, State, Term};
 use crate::health::Mono;
 use crate::model::Capacity;
 
@@ -18,6 +18,8 @@ const MOST: Duration = Duration::from_secs(2);
 const ASK: Duration = Duration::from_millis(500);
 /// A joiner that hears nothing more begins anew.
 const STUCK: Duration = Duration::from_secs(10);
+/// A peer that was refused, or refuses, is there for so long: it calls or is called several times a second.
+const THERE: Duration = Duration::from_secs(5);
 /// A leaving node says so again.
 const SAY: Duration = Duration::from_millis(200);
 /// And stops in the end, whether peers have heard it or not.
@@ -100,7 +102,9 @@ impl Machine {
     fn obstacle(&self) -> Why {
         let Some(coordinator) = self.coordinator() else {
             let founder = self.founder();
-            return if founder != self.settings.me {
+            return if let Some(peer) = self.refused() {
+                Why::Refused(peer)
+            } else if founder != self.settings.me {
                 Why::Founder(founder)
             } else {
                 self.lacks().unwrap_or(Why::Waiting)
@@ -118,6 +122,9 @@ impl Machine {
 
     /// What has to be there before slots are taken over.
     fn lacks(&self) -> Option<Why> {
+        if let Some(peer) = self.other_key() {
+            return Some(Why::Key(peer));
+        }
         if !self.charter_equal {
             return Some(Why::Charter);
         }
@@ -125,6 +132,20 @@ impl Machine {
             |p: &super::machine::Peer| p.reached().is_some_and(|s| s.kept || s.phase == Phase::Ready);
         let missing = self.others().find(|(_, p)| has_entries(p) && !p.synced);
         missing.map(|(place, _)| Why::Sync(place))
+    }
+
+    /// A node with another key of the flow hash: one that is ready, or, where none is, one of as many as there are with this node's.
+    fn other_key(&self) -> Option<u8> {
+        let mine = self.settings.key;
+        let reached: Vec<(u8, &State)> = self
+            .others()
+            .filter_map(|(place, p)| Some((place, p.reached()?)))
+            .collect();
+        let others = || reached.iter().filter(|(_, s)| s.key != mine);
+        let mut ready = others().filter(|(_, s)| s.phase == Phase::Ready);
+        let alike = 1 + reached.len() - others().count();
+        let first = others().next().filter(|_| others().count() >= alike);
+        ready.next().or(first).map(|&(place, _)| place)
     }
 
     pub(super) fn join_on(&mut self) {
@@ -168,10 +189,18 @@ impl Machine {
             .map_or(self.settings.me, |(_, place)| place)
     }
 
+    /// Somebody who is there and can't be asked: a group may run already.
+    fn refused(&self) -> Option<u8> {
+        let is_there = |at: Mono| self.now.since(at) < THERE;
+        let mut others = self.others();
+        let refused = others.find(|(_, p)| !p.is_reachable() && p.refused.is_some_and(is_there));
+        refused.map(|(place, _)| place)
+    }
+
     /// Nobody is ready: waits for the others, and founds the group.
     fn found_on(&mut self) {
         let since = *self.joiner.nobody.get_or_insert(self.now);
-        if self.founder() != self.settings.me || self.lacks().is_some() {
+        if self.founder() != self.settings.me || self.lacks().is_some() || self.refused().is_some() {
             return;
         }
         // In sight, or known to forward nothing.

@@ -28,6 +28,8 @@ pub(super) struct Peer {
     pub(super) alive: bool,
     /// When it was last alive; the start of this agent if never.
     pub(super) heard: Mono,
+    /// When it was last seen to be there while one end refused the other's certificate.
+    pub(super) refused: Option<Mono>,
     /// When a coordinator last counted it as a member.
     pub(super) vouched: Mono,
     /// What it said of itself, on this session.
@@ -136,6 +138,11 @@ impl Machine {
             Input::Down { peer, session } => self.on_down(peer, session),
             Input::Alive { peer } => self.on_alive(peer, true),
             Input::Dead { peer } => self.on_alive(peer, false),
+            Input::Refused { peer } => {
+                if let Some(peer) = self.peers.get_mut(usize::from(peer)) {
+                    peer.refused = Some(self.now);
+                }
+            }
             Input::Message { peer, session, bytes } => self.on_bytes(peer, session, &bytes),
             Input::Answered { ticket, answer } => self.on_answered(ticket, answer),
             Input::Local(local) => self.local = local,
@@ -350,6 +357,7 @@ impl Machine {
 
     fn state(&self) -> State {
         State {
+            key: self.settings.key,
             epoch: self.start.epoch,
             phase: self.phase,
             kept: self.start.kept,

@@ -224,6 +224,7 @@ mod tests {
         let settings = Settings {
             me: 0,
             nodes: 3,
+            key: 0,
             withdraw_after: Duration::from_secs(60),
             join_within: Duration::from_secs(60),
             pause: Duration::from_secs(1),

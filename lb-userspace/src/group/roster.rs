@@ -260,6 +260,7 @@ mod tests {
         let settings = Settings {
             me,
             nodes: 4,
+            key: 0,
             withdraw_after: Duration::from_secs(60),
             join_within: Duration::from_secs(60),
             pause: Duration::from_secs(1),
@@ -283,6 +284,7 @@ mod tests {
             target: Target::default(),
             verdict: 0,
             origins: 0,
+            key: 0,
         }
     }
 

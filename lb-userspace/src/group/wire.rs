@@ -61,6 +61,8 @@ pub struct State {
     pub verdict: u64,
     /// Over its origins.
     pub origins: u64,
+    /// Of its key of the flow hash.
+    pub key: u64,
 }
 
 /// What a node thinks of a backend that doesn't look up.

@@ -85,6 +85,12 @@ pub enum Event {
     CharterOrders { charter: String, what: String },
     /// A generation that this node had accepted came to nothing.
     CharterDropped { charter: String, what: String },
+    /// A generation that was in force gave way to one that was made without it, while the group was cut apart.
+    CharterReplaced {
+        charter: String,
+        what: String,
+        by: String,
+    },
     /// A file of the group's charter can't be read; it was kept aside.
     CharterUnreadable { kept: String, why: String },
     /// No new flows.
@@ -229,6 +235,10 @@ impl Event {
             Self::CharterDropped { charter, what } => {
                 format!("generation {charter} of the group came to nothing: {what}")
             }
+            Self::CharterReplaced { charter, what, by } => format!(
+                "generation {charter} of the group ({what}) gave way to {by}, which was made without it while the group was cut apart; \
+                 `lbctl config rollback` brings a text back"
+            ),
             Self::CharterUnreadable { kept, why } => {
                 format!("the group's charter can't be read ({why}), kept as {kept}; the peers are asked")
             }
@@ -441,6 +451,15 @@ mod tests {
                     what: "an order".to_owned(),
                 },
                 "generation 3/lb1 of the group came to nothing: an order",
+            ),
+            (
+                Event::CharterReplaced {
+                    charter: "3/lb1".to_owned(),
+                    what: "an order".to_owned(),
+                    by: "3/lb2 (another)".to_owned(),
+                },
+                "generation 3/lb1 of the group (an order) gave way to 3/lb2 (another), which was made without it while the group was cut \
+                 apart; `lbctl config rollback` brings a text back",
             ),
             (
                 Event::ChangeCommitted {

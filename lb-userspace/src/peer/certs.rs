@@ -18,7 +18,7 @@ pub(super) struct Certs {
 }
 
 impl Certs {
-    /// Reads those of the node `own`. Its own certificate has to be one that the others take, were they to trust as it does.
+    /// Reads those of the node `own`.
     pub(super) fn open(folder: &Path, own: &str) -> Result<Self, Error> {
         let stamps = pki::stamps(folder);
         let material = pki::load(folder)?;
@@ -35,6 +35,15 @@ impl Certs {
             ends: tls::ends(material).map_err(|e| e.of(folder))?,
             failed: false,
         })
+    }
+
+    /// Why peers may refuse this node, which doesn't keep it from talking: they may trust others, and their clocks may differ.
+    pub(super) fn doubt(&self) -> Option<Error> {
+        let path = self.folder.join(pki::NODE);
+        if !self.named.is_good() {
+            return Some(Error::NotNow(path));
+        }
+        (!self.ends.is_trusted).then_some(Error::OtherAuthority(path))
     }
 
     /// Reads the files again if they have changed, or in any case. `Ok(false)`: nothing new. After an error what was in use

@@ -104,8 +104,13 @@ impl Caller {
     }
 
     async fn failed(&self, error: ConnectionError) {
-        let called = Some(self.peer);
-        let _ = self.reports.send(Report::Failed { called, error }).await;
+        let (called, address) = (Some(self.peer), self.address);
+        let failed = Report::Failed {
+            called,
+            address,
+            error,
+        };
+        let _ = self.reports.send(failed).await;
     }
 }
 
@@ -176,6 +181,7 @@ impl Answerer {
     }
 
     async fn answer(incoming: Incoming, reports: &Reports) {
+        let address = incoming.remote_address();
         let handshake = async { incoming.accept()?.await };
         let done = timeout(HANDSHAKE_WITHIN, handshake).await;
         let report = match done.unwrap_or(Err(ConnectionError::TimedOut)) {
@@ -183,7 +189,11 @@ impl Answerer {
                 connection,
                 called: None,
             },
-            Err(error) => Report::Failed { called: None, error },
+            Err(error) => Report::Failed {
+                called: None,
+                address,
+                error,
+            },
         };
         let _ = reports.send(report).await;
     }

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -63,9 +64,10 @@ pub(super) enum Report {
         connection: Connection,
         called: Option<u8>,
     },
-    /// None came about.
+    /// None came about with whoever is there.
     Failed {
         called: Option<u8>,
+        address: SocketAddr,
         error: ConnectionError,
     },
     /// Somebody was sent away.
@@ -401,6 +403,13 @@ pub(super) fn words(error: &ConnectionError) -> String {
             "it has stopped".to_owned()
         }
         ConnectionError::ConnectionClosed(_) => format!("it refuses this node: {error}"),
+        ConnectionError::ApplicationClosed(close)
+            if close.reason.as_ref() == Refusal::Records.name().as_bytes() =>
+        {
+            "it can't take this node's flow records, its log says why: is `group.nodes` the same on both?"
+                .to_owned()
+        }
+        ConnectionError::LocallyClosed => "this node has ended it, its log says why".to_owned(),
         ConnectionError::TimedOut => "no answer".to_owned(),
         other => other.to_string(),
     }

@@ -111,6 +111,11 @@ pub enum Event {
         /// What it is now.
         life: Life,
     },
+    /// A peer is there, and there is no session, since one end refuses the other's certificate. Comes again while it is so.
+    Refused {
+        /// Place of the peer.
+        peer: u8,
+    },
     /// What a peer says of itself has changed.
     Facts {
         /// Place of the peer.
@@ -201,11 +206,8 @@ pub fn start(group: &Group, own: usize, accept: StreamHandler) -> Result<Peers, 
         folder: peering.pki.clone(),
         why,
     })?;
-    if !certs.named.is_good() {
-        warn!(
-            "the certificate in {} is not good now: peers refuse it, `lbctl pki renew`",
-            peering.pki.display()
-        );
+    if let Some(doubt) = certs.doubt() {
+        warn!("peers may refuse this node's certificate: {doubt}");
     }
     let socket = bind(address, &peering.addresses).map_err(|why| Error::Bind { address, why })?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use quinn::{Endpoint, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{ConnectionError, Endpoint, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
@@ -316,14 +316,11 @@ impl Task {
         let now = self.clock.now();
         match report {
             Report::Connected { connection, called } => self.connected(connection, called),
-            Report::Failed { called, error } => {
-                if let Some(refusal) = refusal(&error, called.is_some()) {
-                    self.refuse(refusal, &error.to_string());
-                }
-                if let Some(Some(peer)) = called.and_then(|place| self.peers.get_mut(usize::from(place))) {
-                    peer.trouble = Some(super::link::words(&error));
-                }
-            }
+            Report::Failed {
+                called,
+                address,
+                error,
+            } => self.failed(called, address, &error),
             Report::Refused(refusal) => self.refuse(refusal, ""),
             Report::Open { peer, session } => self.open(peer, session),
             Report::Heard {
@@ -379,8 +376,26 @@ impl Task {
             Report::Ended { peer, session, error } => {
                 if self.of(peer, session).is_some() {
                     self.end(usize::from(peer), Some(super::link::words(&error)));
+                    if tls::is_certificate(&error) {
+                        self.tell(Event::Refused { peer });
+                    }
                 }
             }
+        }
+    }
+
+    /// No connection came about.
+    fn failed(&mut self, called: Option<u8>, address: SocketAddr, error: &ConnectionError) {
+        if let Some(refusal) = refusal(error, called.is_some()) {
+            self.refuse(refusal, &error.to_string());
+        }
+        let mut peers = self.peers.iter_mut().flatten();
+        let whose = peers.find(|peer| called.map_or(peer.address == address, |place| peer.place == place));
+        let Some(peer) = whose else { return };
+        peer.trouble = Some(super::link::words(error));
+        if tls::is_certificate(error) {
+            let peer = peer.place;
+            self.tell(Event::Refused { peer });
         }
     }
 
@@ -539,6 +554,9 @@ impl Task {
                 self.endpoint.set_server_config(Some(server));
                 self.client.send_replace(client(&self.certs, &self.transport));
                 info!("certificates read again");
+                if let Some(doubt) = self.certs.doubt() {
+                    warn!("peers may refuse this node's certificate: {doubt}");
+                }
                 self.part();
             }
             Err(e) => warn!("the new certificates can't be used, the old ones stay: {e}"),

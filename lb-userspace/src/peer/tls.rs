@@ -15,6 +15,7 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::server::danger::ClientCertVerifier;
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore, ServerConfig, version};
 
+use super::link::code;
 use super::pki::{self, Material, Named};
 use super::status::Refusal;
 
@@ -37,6 +38,8 @@ pub(super) struct Ends {
     pub(super) client: Arc<QuicClientConfig>,
     pub(super) server: Arc<QuicServerConfig>,
     verifier: Arc<dyn ClientCertVerifier>,
+    /// This node trusts the authority of its own certificate.
+    pub(super) is_trusted: bool,
     reset: Arc<hmac::Key>,
     ids: u64,
 }
@@ -75,11 +78,15 @@ fn trust(verifier: &dyn ClientCertVerifier, chain: &[CertificateDer<'_>]) -> Res
 /// # Errors
 /// Files that are missing, open to all, or don't belong together.
 pub fn check_folder(folder: &Path) -> Result<(), pki::Error> {
-    ends(pki::load(folder)?).map(drop).map_err(|e| e.of(folder))
+    let ends = ends(pki::load(folder)?).map_err(|e| e.of(folder))?;
+    match ends.is_trusted {
+        true => Ok(()),
+        false => Err(pki::Error::OtherAuthority(folder.join(pki::NODE))),
+    }
 }
 
 /// # Errors
-/// A certificate that is of none of its authorities, a key that isn't the certificate's, authorities that are none.
+/// A key that isn't the certificate's, authorities that are none.
 pub(super) fn ends(material: Material) -> Result<Ends, pki::Error> {
     let secret = hmac::Key::new(hmac::HMAC_SHA256, material.key.secret_der());
     let reset = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&secret, RESET).as_ref());
@@ -94,7 +101,7 @@ pub(super) fn ends(material: Material) -> Result<Ends, pki::Error> {
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
         .build()
         .map_err(|e| rustls::Error::General(e.to_string()))?;
-    trust(verifier.as_ref(), &material.chain)?;
+    let is_trusted = trust(verifier.as_ref(), &material.chain).is_ok();
     let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&version::TLS13])?
         .with_client_cert_verifier(Arc::clone(&verifier))
@@ -113,6 +120,7 @@ pub(super) fn ends(material: Material) -> Result<Ends, pki::Error> {
         client: Arc::new(QuicClientConfig::try_from(client).map_err(no_suite)?),
         server: Arc::new(QuicServerConfig::try_from(server).map_err(no_suite)?),
         verifier,
+        is_trusted,
         reset: Arc::new(reset),
         ids: u64::from_le_bytes(ids),
     })
@@ -126,6 +134,20 @@ pub(super) fn other_end(connection: &quinn::Connection) -> Option<Named> {
 fn chain(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>> {
     let identity = connection.peer_identity()?;
     identity.downcast().ok().map(|chain| *chain)
+}
+
+/// Whether one end has refused the other's certificate, which end ever: TLS has failed, and that is no accident of the way.
+pub(super) fn is_certificate(error: &ConnectionError) -> bool {
+    /// Codes of TLS alerts (RFC 9001, section 4.8).
+    const ALERTS: std::ops::Range<u64> = 0x100..0x200;
+    match error {
+        ConnectionError::TransportError(error) => ALERTS.contains(&error.code.into()),
+        ConnectionError::ConnectionClosed(close) => ALERTS.contains(&close.error_code.into()),
+        ConnectionError::ApplicationClosed(close) => {
+            [code::NAME, code::AUTHORITY].contains(&close.error_code)
+        }
+        _ => false,
+    }
 }
 
 /// Why a connection did not come about, where this end has refused it.

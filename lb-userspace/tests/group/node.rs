@@ -40,6 +40,7 @@ pub(crate) fn settings(me: u8, nodes: u8) -> Settings {
     Settings {
         me,
         nodes,
+        key: 0,
         withdraw_after: Duration::from_secs(4),
         join_within: Duration::from_secs(9),
         pause: Duration::from_millis(200),

@@ -296,7 +296,7 @@ fn what_can_not_start() {
     assert!(fails(&group, 0).contains("don't talk"));
     fs::copy(world.path("lb1/node.key"), world.path("lb0/node.key")).unwrap();
     assert!(
-        fails(&world.group("lb0"), 0).contains("TLS"),
+        fails(&world.group("lb0"), 0).contains("is not the key of the certificate"),
         "a key of another certificate"
     );
 }

@@ -18,6 +18,7 @@ pub fn group(bytes: &[u8]) {
     let settings = Settings {
         me: 0,
         nodes: NODES,
+        key: 0,
         withdraw_after: Duration::from_secs(60),
         join_within: Duration::from_secs(60),
         pause: Duration::from_secs(1),

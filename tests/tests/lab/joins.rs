@@ -10,6 +10,7 @@ use lb_tests::wait::until_ok;
 use lb_tests::{Family, Lab, LabError, Load};
 use lb_userspace::dataplane::maps::Maps;
 use lb_userspace::dataplane::pin::Root;
+use lb_userspace::peer::pki;
 use serde_json::{Value, json};
 
 use crate::drained::slots;
@@ -162,6 +163,72 @@ fn a_node_that_can_not_reach_the_coordinator_says_so_until_it_can() {
 fn a_node_that_hears_nobody_says_so_until_it_does() {
     let why = "waiting to see who else is there";
     late("join-alone", &[0, 1], Duration::from_secs(8), why);
+}
+
+/// Waits until a node isn't ready for this reason, and sees that it stays so for longer than it would take it to found a group.
+fn stays_out(node: &Node, why: &str, within: Duration) -> Result<(), LabError> {
+    until_ok(SOON, &format!("{} says that {why}", node.name()), || {
+        let out = node.lbctl(&["ready", "--output", "json"])?;
+        Ok(String::from_utf8_lossy(&out.stdout).contains(why))
+    })?;
+    let end = Instant::now() + within;
+    while Instant::now() < end {
+        let ready = unready(node)?;
+        assert_eq!(ready["why"], why, "{ready}");
+    }
+    Ok(())
+}
+
+/// Each would send flows elsewhere than the others: one by another key of the flow hash, one by slots of its own.
+#[test]
+fn a_node_of_another_key_or_authority_stays_out() {
+    let times = Times {
+        join_within: Duration::from_secs(4),
+        ..Times::default()
+    };
+    let founds = times.join_within;
+    lab("join-strange", &times, |_| {})
+        .run(|lab| {
+            wait_members(lab, &[0, 1, 2], &ALL)?;
+            let right = lab.node(2).config().to_yaml()?;
+            let mut wrong = lab.node(2).config().clone();
+            wrong.group.key = "0123456789abcdef0123456789abcdef".to_owned();
+            lab.power_loss(2, Instant::now(), DETECTION, &[0, 1])?;
+            lab.node(2).write_config(&wrong.to_yaml()?)?;
+            lab.power_on(2)?;
+            lab.node(2).wait_ready()?;
+            let why = "lb1 has another key: `group.key` is not the same on both";
+            stays_out(&lab.nodes()[2], why, founds)?;
+            lab.power_loss(2, Instant::now(), DETECTION, &[0, 1])?;
+            lab.node(2).write_config(&right)?;
+            lab.power_on(2)?;
+            lab.node(2).wait_in_service()?;
+            wait_members(lab, &[0, 1, 2], &ALL)?;
+
+            // It keeps its slots, so it would found a group of those that are silent and itself.
+            lab.node(2).stop()?;
+            let folder = lab.node(2).config_file().with_extension("pki");
+            let other = folder.with_file_name("other");
+            let path = |path: &std::path::Path| path.to_str().expect("a path of ours").to_owned();
+            let authority = pki::look(&folder.join("ca.pem")).expect("an authority");
+            pki::init(&other, &authority.group, false).expect("an authority");
+            let kept = folder.with_extension("kept");
+            fs::rename(&folder, &kept).expect("it is renamed");
+            pki::issue(&other, "lb3", &folder, 10, false).expect("a certificate");
+            lab.node(2).spawn()?;
+            lab.node(2).wait_ready()?;
+            let why = "lb1 is there, and one of both refuses the other's certificate";
+            stays_out(&lab.nodes()[2], why, founds)?;
+            wait_members(lab, &[0, 1], &["lb1", "lb2"])?;
+            for file in ["node.key", "node.pem", "ca.pem"] {
+                fs::copy(kept.join(file), folder.join(file)).expect("it is copied");
+            }
+            println!("{} is right again", path(&folder));
+            lab.node(2).wait_in_service()?;
+            wait_members(lab, &[0, 1, 2], &ALL)?;
+            wait_equal(lab)
+        })
+        .expect("the lab runs");
 }
 
 /// Has the group take all new flows off be2, in one change for both pools, by an order to node `index`.

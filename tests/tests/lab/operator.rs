@@ -117,7 +117,7 @@ fn a_drain_moves_its_own_slots_survives_and_comes_back_exactly() {
         says(
             &node.lbctl(&["undrain", "web4/be2"])?,
             0,
-            "33.33 % of the slots of pool web4 moved",
+            "33.33 % of the slots of pool web4 move",
         );
         assert_eq!(settled(node), home);
         says(&node.lbctl(&["undrain", "web4/be2"])?, 0, "nothing to do");

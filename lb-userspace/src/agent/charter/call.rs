@@ -146,6 +146,7 @@ impl Desk {
     async fn parts_of(&self, controller: &Controller, text: &Text) -> Result<(Parts, Operator), Refusal> {
         let key = controller.model().group.key.as_ref();
         let given = text::split(&text.text, key)?;
+        text::check_content(&given.shared)?;
         let local = given.local.over(&self.running_parts(controller)?.local);
         let whole = Text {
             text: text::merge(&given.shared, &local)?,
@@ -277,8 +278,8 @@ impl Desk {
                     Ok(applied) => info!(
                         uid = who.uid,
                         pid = who.pid,
-                        "configuration of {source} applied as {:?}",
-                        applied.group
+                        "configuration of {source} applied as {}",
+                        applied.group.as_deref().unwrap_or_default()
                     ),
                     Err(refusal) => self.tell_refused(controller, who, &source, refusal),
                 }
@@ -314,7 +315,18 @@ impl Desk {
             file: self.config.display().to_string(),
             backup: done.backup,
             group: Some(name),
+            without: self.no_members(),
         })
+    }
+
+    /// Names of the group's nodes that are no members now.
+    fn no_members(&self) -> Vec<String> {
+        let Some(keeper) = &self.keeper else {
+            return Vec::new();
+        };
+        let nodes = (0u8..).zip(&keeper.nodes);
+        let absent = nodes.filter(|(place, _)| !keeper.machine.members().contains(place));
+        absent.map(|(_, name)| name.to_string()).collect()
     }
 
     fn tell_refused(&mut self, controller: &Controller, who: Who, source: &str, refusal: &Refusal) {

@@ -92,7 +92,6 @@ impl Desk {
 
     /// Runs a committed charter; where that fails it is tried again.
     pub(super) async fn enforce(&mut self, controller: &mut Controller, held: Held) {
-        self.remember_file(controller);
         let done = self.try_enforce(controller, &held).await;
         let Some(keeper) = &mut self.keeper else { return };
         let name = written(held.generation, &keeper.nodes);
@@ -102,6 +101,8 @@ impl Desk {
                 keeper.nodes.clone_from(&controller.model().group.nodes);
                 keeper.retry = None;
                 keeper.done = Some(done);
+                keeper.stale_file = false;
+                keeper.shelf.note_written(held.generation);
                 info!(
                     "generation {name} of the group's configuration is in force: {}",
                     held.charter.origin
@@ -123,7 +124,7 @@ impl Desk {
     }
 
     /// What this node ran before anything was agreed on can be gone back to.
-    fn remember_file(&self, controller: &Controller) {
+    pub(super) fn remember_file(&self, controller: &Controller) {
         let keeper = self.keeper.as_ref().filter(|keeper| keeper.in_force.number == 0);
         let Some((keeper, parts)) = keeper.zip(self.running_parts(controller).ok()) else {
             return;
@@ -185,7 +186,8 @@ impl Desk {
         let is_same = model == *controller.model();
         // An order doesn't touch the file; what was edited there meanwhile stays. But it may bring a text that this node has
         // missed.
-        let is_kept = is_same && held.charter.origin.kind == Kind::Order;
+        let is_stale = self.keeper.as_ref().is_some_and(|keeper| keeper.stale_file);
+        let is_kept = is_same && held.charter.origin.kind == Kind::Order && !is_stale;
         // Nobody else has it, and the next change would write over the copy of this one.
         let is_edited = shared_digest(&self.in_force.text) != self.shared_on_disk();
         let draft = match self.file_text(controller, held, &merged).filter(|_| !is_kept) {

@@ -15,8 +15,9 @@ use self::shelf::{Shelf, Unreadable};
 use super::args::Args;
 use super::controller::Controller;
 use super::desk::Desk;
+use super::store::StoreError;
 use crate::charter::fsm::{self, Input, Machine, Output, Save};
-use crate::charter::message::{Held, Message};
+use crate::charter::message::{Held, Message, Origin};
 use crate::charter::text::{self, Local, TextError};
 use crate::charter::written;
 use crate::config;
@@ -51,6 +52,8 @@ pub(super) struct Keeper {
     retry: Option<Instant>,
     /// The file says something else than the charter.
     drift: bool,
+    /// It says what an earlier generation did: this agent's predecessor ended before it had written the file.
+    stale_file: bool,
     /// Messages that were none.
     malformed: u64,
     findings: Vec<Event>,
@@ -82,6 +85,8 @@ pub(super) struct Opening {
     pub(super) text: String,
     pub(super) model: Model,
     pub(super) keeper: Option<Keeper>,
+    /// Why there is none in a group.
+    pub(super) unkept: Option<String>,
 }
 
 /// Whether the nodes of this configuration talk to each other.
@@ -104,12 +109,20 @@ pub(super) fn open(args: &Args, text: String, model: Model) -> Opening {
         text,
         model,
         keeper: None,
+        unkept: None,
     };
     let Some(me) = place(&model).filter(|_| is_group(&model)) else {
         return alone(text, model);
     };
-    let Some((mut keeper, digest)) = Keeper::open(args, me, &text, &model) else {
-        return alone(text, model);
+    let (mut keeper, digest) = match Keeper::open(args, me, &text, &model) {
+        Ok(opened) => opened,
+        Err(e) => {
+            error!("the group's charter can't be kept, so this node can't join: {e} (--state-dir)");
+            return Opening {
+                unkept: Some(e.to_string()),
+                ..alone(text, model)
+            };
+        }
     };
     let Some(held) = keeper.machine.committed().cloned() else {
         return Opening {
@@ -121,7 +134,15 @@ pub(super) fn open(args: &Args, text: String, model: Model) -> Opening {
         Ok((merged, of_group)) => {
             keeper.runs(&held);
             keeper.drift = text::digest(&held.charter.text) != Ok(digest);
-            if keeper.drift {
+            keeper.stale_file =
+                keeper.drift && keeper.said(digest).is_some_and(|then| then < held.generation);
+            if keeper.stale_file {
+                info!(
+                    "{} is what an earlier generation was, and is written anew",
+                    args.config.display()
+                );
+                keeper.retry = Some(Instant::now());
+            } else if keeper.drift {
                 drifted(
                     &args.config.display().to_string(),
                     &written(held.generation, &keeper.nodes),
@@ -131,6 +152,7 @@ pub(super) fn open(args: &Args, text: String, model: Model) -> Opening {
                 text: merged,
                 model: of_group,
                 keeper: Some(keeper),
+                unkept: None,
             }
         }
         Err(e) => {
@@ -166,18 +188,10 @@ fn drifted(file: &str, generation: &str) {
 }
 
 impl Keeper {
-    /// With what is on the disk, and the digest of the file's shared part; `None` where nothing can be kept.
-    fn open(args: &Args, me: u8, text: &str, model: &Model) -> Option<(Self, u64)> {
-        let shelf = Shelf::open(&args.state_dir).and_then(|shelf| Ok((shelf.load()?, shelf)));
-        let ((kept, lost), shelf) = match shelf {
-            Ok(loaded) => loaded,
-            Err(e) => {
-                error!(
-                    "the group's charter can't be kept, so this node takes no part in changes: {e} (--state-dir)"
-                );
-                return None;
-            }
-        };
+    /// With what is on the disk, and the digest of the file's shared part.
+    fn open(args: &Args, me: u8, text: &str, model: &Model) -> Result<(Self, u64), StoreError> {
+        let shelf = Shelf::open(&args.state_dir)?;
+        let (kept, lost) = shelf.load()?;
         let unreadable = |file: Unreadable| {
             error!(
                 "the group's charter can't be understood, the peers are asked for it: {}; the file is kept as {}",
@@ -210,6 +224,7 @@ impl Keeper {
             sum: 0,
             retry: None,
             drift: false,
+            stale_file: false,
             malformed: 0,
             findings,
         };
@@ -218,7 +233,21 @@ impl Keeper {
                 keeper.write(&save).unwrap_or_else(|e| warn!("{e}"));
             }
         }
-        Some((keeper, digest))
+        Ok((keeper, digest))
+    }
+
+    /// The generation that this node's file was written for, where that text has this digest.
+    fn said(&self, digest: u64) -> Option<Generation> {
+        let written = self.shelf.written().unwrap_or_default();
+        let history = self.shelf.history().unwrap_or_default();
+        let mut texts = history.iter().filter(|held| match written.number {
+            // What the node ran before anything was agreed on.
+            0 => held.generation.number == 0,
+            _ => held.generation == written,
+        });
+        texts
+            .any(|held| text::digest(&held.charter.text) == Ok(digest))
+            .then_some(written)
     }
 
     fn now(&self) -> Mono {
@@ -355,7 +384,10 @@ impl Desk {
                 Some(Input::Validated { generation, verdict })
             }
             Output::Persist(save) => {
-                let done = keeper.write(&save);
+                if matches!(save, Save::Committed(_)) {
+                    self.remember_file(controller);
+                }
+                let done = self.keeper.as_ref()?.write(&save);
                 if let Err(e) = &done {
                     error!("the group's charter could not be written: {e}");
                 }
@@ -390,6 +422,19 @@ impl Desk {
         let (rival, is_dropped) = match event {
             fsm::Event::Pending(rival) => (rival, false),
             fsm::Event::Dropped(rival) => (rival, true),
+            fsm::Event::Replaced { former, by } => {
+                let charter = written(former.generation, &keeper.nodes);
+                let by = format!("{} ({})", written(by.generation, &keeper.nodes), by.origin);
+                let event = Event::CharterReplaced {
+                    charter,
+                    what: former.origin.to_string(),
+                    by,
+                };
+                warn!("{event}");
+                let Origin { node, uid, .. } = former.origin;
+                self.record(controller.generation(), &Cause::Group { node, uid }, vec![event]);
+                return;
+            }
         };
         let generation = written(rival.generation, &keeper.nodes);
         let what = rival.origin.to_string();

@@ -23,7 +23,10 @@ const CURRENT: &str = "current";
 /// The one that was accepted.
 const PENDING: &str = "pending";
 
-/// So many generations are kept.
+/// The generation that this node's file says.
+const WRITTEN: &str = "written";
+
+/// So many generations are kept, and so many with another text than the one before.
 pub(in crate::agent) const KEPT: usize = 10;
 
 #[derive(Default, Serialize, Deserialize)]
@@ -135,10 +138,34 @@ impl Shelf {
         }
     }
 
-    /// Keeps the newest.
+    /// Notes that this node's file says what this generation does.
+    pub(in crate::agent) fn note_written(&self, generation: Generation) {
+        if let Err(e) = self.store.save(WRITTEN, &generation) {
+            warn!("{e}");
+        }
+    }
+
+    /// What was noted last.
+    pub(in crate::agent) fn written(&self) -> Option<Generation> {
+        match self.store.load(WRITTEN) {
+            Ok(Loaded::Value(generation)) => Some(generation),
+            Ok(Loaded::Nothing | Loaded::Unreadable { .. }) | Err(_) => None,
+        }
+    }
+
+    /// Keeps the newest, and the newest texts: many orders must not push out what can be gone back to.
     fn forget(&self) -> Result<(), StoreError> {
-        let names = self.names()?;
-        for name in names.iter().skip(KEPT) {
+        let all = self.history()?;
+        let texts = all.iter().map(|held| &held.charter.text);
+        let before = texts.skip(1).map(Some).chain([None]);
+        let mut texts = 0;
+        for (number, (held, before)) in all.iter().zip(before).enumerate() {
+            let is_new = before != Some(&held.charter.text);
+            texts += usize::from(is_new);
+            if number < KEPT || is_new && texts <= KEPT {
+                continue;
+            }
+            let name = file(held.generation);
             let path = self.history.dir().join(name);
             fs::remove_file(&path).map_err(|why| StoreError { path, why })?;
         }

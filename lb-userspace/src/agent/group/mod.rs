@@ -166,7 +166,7 @@ impl Group {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let start = Mono::from_unix(unix);
         let machine = Machine::new(
-            settings(&config, peering, me),
+            settings(&config, peering, me, controller.key_check()),
             Start {
                 epoch: epoch(),
                 kept: controller.is_kept(),
@@ -257,9 +257,16 @@ impl Group {
                 others: others.by_ref().map(|place| self.name(place).to_owned()).collect(),
             });
         };
-        if self.machine.status().live.has(peer) {
+        let status = self.machine.status();
+        if status.live.has(peer) {
             return Err(Refusal::NotSilent {
                 name: node.to_owned(),
+            });
+        }
+        // That one may reach it, and what it says of members holds.
+        if let Some(other) = status.coordinator.filter(|&place| place != self.own) {
+            return Err(Refusal::OtherCoordinates {
+                name: self.name(other).to_owned(),
             });
         }
         self.input(Input::Forget { peer });
@@ -334,6 +341,7 @@ impl Group {
                 Life::Dead => self.input(Input::Dead { peer }),
                 _ => self.input(Input::Alive { peer }),
             },
+            peer::Event::Refused { peer } => self.input(Input::Refused { peer }),
             peer::Event::Facts { .. } => {}
             peer::Event::Message {
                 peer,
@@ -502,9 +510,10 @@ impl Group {
     }
 }
 
-fn settings(config: &Config, peering: &Peering, me: u8) -> Settings {
+fn settings(config: &Config, peering: &Peering, me: u8, key: u64) -> Settings {
     Settings {
         me,
+        key,
         nodes: u8::try_from(config.nodes.len()).unwrap_or(u8::MAX),
         withdraw_after: peering.withdraw_after,
         join_within: peering.join_within,

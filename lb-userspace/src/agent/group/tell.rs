@@ -258,7 +258,13 @@ impl Group {
         let of = |place: u8, text: &str| text.replace(&format!("node {place}"), self.name(place));
         let text = why.to_string();
         match why {
-            Why::Founder(n) | Why::Sync(n) | Why::Queue(n) | Why::Slots(n) | Why::Differs(n) => of(n, &text),
+            Why::Founder(n)
+            | Why::Refused(n)
+            | Why::Key(n)
+            | Why::Sync(n)
+            | Why::Queue(n)
+            | Why::Slots(n)
+            | Why::Differs(n) => of(n, &text),
             Why::Waiting | Why::Charter | Why::Alone | Why::Leaving => text,
         }
     }

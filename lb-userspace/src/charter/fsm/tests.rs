@@ -218,3 +218,38 @@ fn what_a_withdrawn_proposer_left_is_dropped() {
     world.broken.clear();
     well(&mut world);
 }
+
+/// Two sides of a group that is cut apart each make generation 10; then one makes one more, and has the last word.
+#[test]
+fn what_was_made_apart_is_told_where_it_gives_way() {
+    use crate::charter::fsm::{Event, Input, Kept, Machine, Output};
+    use crate::charter::message::{Charter, Held, Message};
+    use crate::health::Mono;
+
+    let held = |generation: Generation, base: Generation| Held {
+        generation,
+        base,
+        charter: Charter::default(),
+    };
+    let mine = held(at(10, 0), at(9, 0));
+    for (base, is_told) in [
+        (at(10, 0), false),
+        (at(11, 2), false),
+        (at(10, 2), true),
+        (at(8, 2), true),
+    ] {
+        let kept = Kept {
+            committed: Some(mine.clone()),
+            ..Kept::default()
+        };
+        let (mut machine, _) = Machine::new(0, [0, 2].into(), kept, 0, Mono::default());
+        machine.handle(Mono::default(), Input::Up(2));
+        let message = Message::Give(held(at(12, 2), base));
+        let outputs = machine.handle(Mono::default(), Input::Message { from: 2, message });
+        let told = outputs
+            .iter()
+            .any(|output| matches!(output, Output::Told(Event::Replaced { former, .. }) if former.generation == at(10, 0)));
+        assert_eq!(told, is_told, "on {base:?}");
+        assert_eq!(machine.generation(), at(12, 2));
+    }
+}

@@ -16,6 +16,7 @@ use crate::config::source::Excerpt;
 use crate::config::what::{Kind, Shape, What};
 use crate::config::wrong_group::WrongGroup;
 use crate::model::{Group, GroupKey, Name, Peering};
+use crate::peer::pki::dns_name;
 
 /// The group; `name` is this node's, if it is valid. Without `group` this node is alone.
 pub(super) fn group(
@@ -106,6 +107,10 @@ fn members(
             }
         };
         if let Some(name) = name {
+            if field.is_some() && dns_name(name.as_str(), "group").is_err() {
+                let wrong = WrongGroup::Name(Excerpt::new(name.as_str()));
+                check.report(place(item), trail.field("name"), What::Group(wrong));
+            }
             let duplicate = Duplicate {
                 place: place(item),
                 trail,

@@ -111,7 +111,7 @@ fn share(ordered: &Ordered, state: &BackendState) -> String {
         standing => format!("; it is {standing} by the health checks"),
     };
     format!(
-        "{} of the slots of pool {} moved; {} holds {}{others}",
+        "{} of the slots of pool {} move; {} then holds {}{others}",
         of_all(ordered.slots_moved),
         state.pool,
         state.name,

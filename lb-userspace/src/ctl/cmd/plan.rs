@@ -66,6 +66,12 @@ fn done(applied: &Applied) -> Result<Output> {
     if let Some(backup) = &applied.backup {
         text.push_str(&format!("; what was there is in {backup}"));
     }
+    if !applied.without.is_empty() {
+        text.push_str(&format!(
+            "\nno members now: {}; whichever side of a group that is cut apart makes more generations has the last word when it heals",
+            applied.without.join(", ")
+        ));
+    }
     Ok(Output::yes(serde_json::to_value(applied)?, text))
 }
 

@@ -106,7 +106,7 @@ pub enum Error {
     /// A key of another certificate.
     #[error("{}: is not the key of the certificate beside it", .0.display())]
     OtherKey(PathBuf),
-    /// A certificate that no peer would take.
+    /// A certificate that no peer would take that trusts as this node does.
     #[error("{}: is not by an authority of the {CA} beside it", .0.display())]
     OtherAuthority(PathBuf),
     /// A folder of the other kind.
@@ -147,7 +147,6 @@ impl Error {
         use tokio_rustls::rustls::Error as Tls;
         match self {
             Self::Tls(Tls::InconsistentKeys(_)) => Self::OtherKey(folder.join(NODE_KEY)),
-            Self::Tls(Tls::InvalidCertificate(_)) => Self::OtherAuthority(folder.join(NODE)),
             other => other,
         }
     }

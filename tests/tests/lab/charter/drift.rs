@@ -155,3 +155,55 @@ fn what_is_applied_ends_drift() {
         wait_drift(lab, false)
     });
 }
+
+/// An agent that was killed between a commit and its file: what the file says is an earlier generation, not somebody's edit.
+#[test]
+fn a_file_that_was_left_behind_is_written_at_the_next_start() {
+    with_group("charter-behind", |lab| {
+        for (name, weight) in [("1/lb1", 5), ("2/lb1", 7)] {
+            assert_eq!(agreed(&apply(&lab.nodes()[0], weight)?), name);
+            wait_runs(lab, &ALL, name, weight)?;
+        }
+        let written = lab.nodes()[1].state_dir().join("charter/written");
+        let (text, noted) = (
+            file(&lab.nodes()[1]),
+            fs::read_to_string(&written).expect("a note"),
+        );
+        for is_edited in [false, true] {
+            lab.node(1).stop()?;
+            lab.node(1).write_config(&weighing(&text, 5))?;
+            if !is_edited {
+                let before = noted.replace("\"number\": 2", "\"number\": 1");
+                assert_ne!(before, noted);
+                fs::write(&written, before).expect("a note is written");
+            }
+            lab.node(1).spawn()?;
+            lab.node(1).wait_in_service()?;
+            // The control: an edit looks the same but for the note.
+            wait_drift(lab, is_edited)?;
+            let now = if is_edited {
+                weighing(&text, 5)
+            } else {
+                text.clone()
+            };
+            assert_eq!(file(&lab.nodes()[1]), now);
+            assert_eq!(weight(&lab.nodes()[1])?, 7);
+        }
+        Ok(())
+    });
+}
+
+/// An empty file, or a pipe that broke, is no configuration.
+#[test]
+fn nothing_is_not_applied() {
+    with_group("charter-nothing", |lab| {
+        let before = file(&lab.nodes()[0]);
+        for verb in ["plan", "apply"] {
+            let out = lab.nodes()[0].lbctl(&["config", verb, "/dev/null"])?;
+            let why = super::refused(&out);
+            assert!(why.contains("neither `pools` nor `vips`"), "{verb}: {why}");
+        }
+        assert_eq!(file(&lab.nodes()[0]), before);
+        Ok(())
+    });
+}

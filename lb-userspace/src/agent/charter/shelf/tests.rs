@@ -47,6 +47,24 @@ fn what_was_saved_is_there_after_a_restart() {
     }
 }
 
+/// Of each generation here the text is a new one but for orders.
+#[test]
+fn many_orders_push_no_text_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let shelf = Shelf::open(dir.path()).unwrap();
+    for number in 1..=3 {
+        shelf.save(&Save::Committed(held(number))).unwrap();
+    }
+    for number in 4..=40 {
+        let mut order = held(number);
+        order.charter.text = held(3).charter.text;
+        shelf.save(&Save::Committed(order)).unwrap();
+    }
+    let newest = (31..=40).rev();
+    // The third one's text is that of all orders behind it; the first of them that is still there stands for it.
+    assert_eq!(numbers(&shelf), newest.chain([3, 2, 1]).collect::<Vec<_>>());
+}
+
 /// It is remembered, and was never the group's.
 #[test]
 fn what_a_node_ran_before_is_not_committed() {
