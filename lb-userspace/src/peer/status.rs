@@ -6,10 +6,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tracing::warn;
 
 use super::facts::{Differs, Facts};
 use super::fsm::Life;
 use crate::health::Mono;
+
+/// Of each reason one refusal in so long is logged.
+const LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// How often somebody was sent away, and when that was logged last.
+#[derive(Default)]
+pub(super) struct Refusals {
+    counts: BTreeMap<Refusal, u64>,
+    logged: BTreeMap<Refusal, Mono>,
+}
+
+impl Refusals {
+    /// Once more.
+    pub(super) fn count(&mut self, refusal: Refusal, what: &str, now: Mono) {
+        let count = self.counts.entry(refusal).or_default();
+        *count += 1;
+        let last = self.logged.get(&refusal);
+        if last.is_none_or(|last| now.since(*last) >= LOG_EVERY) {
+            self.logged.insert(refusal, now);
+            warn!(reason = refusal.name(), count, "somebody was refused: {what}");
+        }
+    }
+
+    /// Of each reason.
+    pub(super) const fn counts(&self) -> &BTreeMap<Refusal, u64> {
+        &self.counts
+    }
+}
 
 /// Why somebody was sent away.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -1,6 +1,5 @@
 //! The thread: timers, sessions, what is told to whom.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use super::certs::Certs;
 use super::dial::{Allowance, Answerer, Caller, refusal};
 use super::link::{Judge, Mail, REPORTS, Report, Reports, code};
 use super::member::{Change, Peer};
-use super::status::{Own, Refusal, View};
+use super::status::{Own, Refusal, Refusals, View};
 use super::{Event, Facts, LinkEvent, StreamHandler, pki, tls};
 use crate::health::Mono;
 use crate::model::{Group, Peering};
@@ -25,8 +24,6 @@ use crate::model::{Group, Peering};
 const FILES_EVERY: Duration = Duration::from_secs(3);
 /// How often readers see something new.
 const VIEW_EVERY: Duration = Duration::from_millis(100);
-/// Of each reason one refusal in so long is logged.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 /// A connection on which nothing comes ends after so many times `dead_after`, but not earlier than [`IDLE_MIN`].
 const IDLE: u32 = 10;
 const IDLE_MIN: Duration = Duration::from_millis(500);
@@ -109,8 +106,7 @@ pub(super) struct Task {
     links: mpsc::UnboundedSender<LinkEvent>,
     taken: Option<mpsc::UnboundedReceiver<LinkEvent>>,
     reports: (Reports, mpsc::Receiver<Report>),
-    refused: BTreeMap<Refusal, u64>,
-    logged: BTreeMap<Refusal, Mono>,
+    refused: Refusals,
     sessions: u64,
     clock: Clock,
     /// When the loop turned last.
@@ -191,8 +187,7 @@ impl Task {
             links,
             taken: Some(taken),
             reports: mpsc::channel(REPORTS),
-            refused: BTreeMap::new(),
-            logged: BTreeMap::new(),
+            refused: Refusals::default(),
             sessions: 0,
             looked: now,
             patience: now,
@@ -535,14 +530,8 @@ impl Task {
     }
 
     fn refuse(&mut self, refusal: Refusal, what: &str) {
-        *self.refused.entry(refusal).or_default() += 1;
         let now = self.clock.now();
-        let last = self.logged.get(&refusal);
-        if last.is_none_or(|last| now.since(*last) >= LOG_EVERY) {
-            self.logged.insert(refusal, now);
-            let count = self.refused[&refusal];
-            warn!(reason = refusal.name(), count, "somebody was refused: {what}");
-        }
+        self.refused.count(refusal, what, now);
     }
 
     /// Looks at the certificates' files.
@@ -601,7 +590,7 @@ impl Task {
             at: now,
             own: Some(own),
             peers: self.peers().map(Peer::status).collect(),
-            refused: self.refused.clone(),
+            refused: self.refused.counts().clone(),
         }));
     }
 }

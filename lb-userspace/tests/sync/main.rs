@@ -199,7 +199,7 @@ fn orphans_of_one(seed: u64, repair: bool) -> usize {
         node.repair = repair;
     }
     world.run(3_000, 3);
-    world.links.get_mut(&(1, 2)).unwrap().delay = 10_000;
+    world.links.get_mut(&(1, 2)).expect("a link").delay = 10_000;
     world.run(2_000, 3);
     world.crash(1);
     for node in [0, 2] {

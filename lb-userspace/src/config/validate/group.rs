@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_yaml::Spanned;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{Check, Duplicate, Trail, address, place};
 use crate::config::duration;
@@ -16,7 +17,6 @@ use crate::config::source::Excerpt;
 use crate::config::what::{Kind, Shape, What};
 use crate::config::wrong_group::WrongGroup;
 use crate::model::{Group, GroupKey, Name, Peering};
-use crate::peer::pki::dns_name;
 
 /// The group; `name` is this node's, if it is valid. Without `group` this node is alone.
 pub(super) fn group(
@@ -107,7 +107,7 @@ fn members(
             }
         };
         if let Some(name) = name {
-            if field.is_some() && dns_name(name.as_str(), "group").is_err() {
+            if field.is_some() && !is_dns(&name) {
                 let wrong = WrongGroup::Name(Excerpt::new(name.as_str()));
                 check.report(place(item), trail.field("name"), What::Group(wrong));
             }
@@ -132,6 +132,11 @@ fn members(
     let first_over = items.get(Group::NODES_MAX as usize).map(place);
     check.room(first_over, trail, Kind::Node, items.len(), Group::NODES_MAX);
     (nodes, addresses)
+}
+
+/// Whether a certificate can hold the name.
+fn is_dns(name: &Name) -> bool {
+    ServerName::try_from(name.as_str()).is_ok_and(|name| matches!(name, ServerName::DnsName(_)))
 }
 
 /// Where a node can be reached.
