@@ -30,6 +30,7 @@ mod more_nodes;
 mod nexthop;
 mod nodes;
 mod operator;
+mod orphans;
 mod overlay;
 mod peers;
 mod readdress;
