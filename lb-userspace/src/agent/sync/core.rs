@@ -81,7 +81,7 @@ impl Core {
             joined: BTreeSet::new(),
             empty: [false; 2],
             confirmed: [0; 2],
-            orphans: true,
+            orphans: false,
             deleted: None,
             read: Duration::ZERO,
             compare: Rc::new(Notify::new()),

@@ -33,6 +33,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::core::{Core, Shared};
 use crate::dataplane::events::{Events, Reader};
+use crate::dataplane::flows::Table;
 use crate::dataplane::maps::Maps;
 use crate::peer::wire::RECORDS;
 use crate::peer::{LinkEvent, Links};
@@ -145,6 +146,7 @@ pub async fn run(setup: Setup, links: Links) -> io::Result<()> {
     } = setup;
     let mut core = Core::new(maps, names, notices);
     core.empty = walk::empty(&core.maps);
+    core.orphans = !walk::is_empty(&core.maps, Table::Replicas);
     let shared: Shared = Rc::new(RefCell::new(core));
     let mut tasks = JoinSet::new();
     let rounds = std::cell::Cell::new(0u64);

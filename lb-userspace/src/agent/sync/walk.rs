@@ -155,7 +155,6 @@ fn is_orphan(live: Option<&BTreeSet<u8>>, entry: &Entry) -> bool {
 
 /// What a node once announced is nobody's any more: it has begun anew.
 pub(super) async fn orphan(shared: &Shared, owner: u8) {
-    shared.borrow_mut().orphans = true;
     let mut walk = Walk::by(CHUNK);
     while !walk.is_over() {
         {
@@ -169,6 +168,7 @@ pub(super) async fn orphan(shared: &Shared, owner: u8) {
                 ..entry
             };
             let (keys, entries): (Vec<_>, Vec<_>) = owned.map(|(key, entry)| (key, orphaned(entry))).unzip();
+            core.orphans |= !keys.is_empty();
             // A packet that takes one over meanwhile leaves an own entry, which counts more.
             if let Err(e) = core.maps.set_entries(Table::Replicas, &keys, &entries) {
                 core.fail(&e);
@@ -180,10 +180,13 @@ pub(super) async fn orphan(shared: &Shared, owner: u8) {
 
 /// Which own tables are empty, before anything is known of them.
 pub(super) fn empty(maps: &Maps) -> [bool; 2] {
-    OWN_TABLES.map(|table| {
-        let mut walk = Walk::default();
-        maps.walk(table, &mut walk).is_ok_and(|rows| rows.is_empty())
-    })
+    OWN_TABLES.map(|table| is_empty(maps, table))
+}
+
+/// Whether a table is known to hold nothing.
+pub(super) fn is_empty(maps: &Maps, table: Table) -> bool {
+    let mut walk = Walk::default();
+    maps.walk(table, &mut walk).is_ok_and(|rows| rows.is_empty())
 }
 
 /// Once a second, and when a resync has ended: digests, refreshes, and what peers have asked for. `report` is called after each round.
