@@ -216,7 +216,10 @@ impl Draft {
     pub fn publish_and_keep(self) -> Result<Option<PathBuf>, StoreError> {
         let copies = (1u32..).map(|number| beside(&self.path, &format!(".edited-{number}")));
         let free = copies.into_iter().find(|copy| copy.symlink_metadata().is_err());
-        self.publish_over(free.expect("fewer files than numbers"))
+        let copy = free.expect("fewer files than numbers");
+        // The file is as it was then, and it is tried again.
+        self.publish_over(copy.clone())
+            .inspect_err(|_| drop(fs::remove_file(&copy)))
     }
 
     fn publish_over(self, backup: PathBuf) -> Result<Option<PathBuf>, StoreError> {

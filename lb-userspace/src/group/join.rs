@@ -93,7 +93,7 @@ impl Machine {
             Phase::Leaving => Err(Why::Leaving),
             Phase::Ready if self.alone.is_on => Err(Why::Alone),
             Phase::Ready => Ok(()),
-            Phase::Joining if self.serves_on => Ok(()),
+            Phase::Joining if self.serves_on && self.other_key().is_none() => Ok(()),
             Phase::Joining => Err(self.obstacle()),
         }
     }
@@ -180,7 +180,7 @@ impl Machine {
     /// Of those in sight: the first that has kept its slots, or the first.
     fn founder(&self) -> u8 {
         let others = self.others().filter_map(|(place, p)| Some((place, p.reached()?)));
-        let joining = others.filter(|(_, s)| s.phase == Phase::Joining);
+        let joining = others.filter(|(_, s)| s.phase == Phase::Joining && s.key == self.settings.key);
         let others = joining.map(|(place, s)| (!s.kept, place));
         let me = (!self.start.kept, self.settings.me);
         others
@@ -189,12 +189,23 @@ impl Machine {
             .map_or(self.settings.me, |(_, place)| place)
     }
 
-    /// Somebody who is there and can't be asked: a group may run already.
+    /// Somebody who is there and can't be asked: a group may run already. One bad certificate doesn't hold up most of the nodes, nor
+    /// does that of a node that was forgotten.
     fn refused(&self) -> Option<u8> {
+        if 2 * self.seen() > usize::from(self.settings.nodes) {
+            return None;
+        }
         let is_there = |at: Mono| self.now.since(at) < THERE;
         let mut others = self.others();
-        let refused = others.find(|(_, p)| !p.is_reachable() && p.refused.is_some_and(is_there));
+        let refused =
+            others.find(|(_, p)| !p.is_reachable() && !p.is_gone && p.refused.is_some_and(is_there));
         refused.map(|(place, _)| place)
+    }
+
+    /// How many are in sight, or known to forward nothing, with this node.
+    fn seen(&self) -> usize {
+        let seen = self.others().filter(|(_, p)| p.is_reachable() || p.is_gone);
+        1 + seen.count()
     }
 
     /// Nobody is ready: waits for the others, and founds the group.
@@ -203,11 +214,7 @@ impl Machine {
         if self.founder() != self.settings.me || self.lacks().is_some() || self.refused().is_some() {
             return;
         }
-        // In sight, or known to forward nothing.
-        let seen = 1 + self
-            .others()
-            .filter(|(_, p)| p.is_reachable() || p.is_gone)
-            .count();
+        let seen = self.seen();
         let all = usize::from(self.settings.nodes);
         let wait = if seen >= all {
             SETTLE
@@ -224,7 +231,7 @@ impl Machine {
         }
         // A node that is silent may forward by slots that it has kept.
         let is_member = |p: &super::machine::Peer| match p.reached() {
-            Some(state) => state.kept || state.phase == Phase::Leaving,
+            Some(state) => (state.kept || state.phase == Phase::Leaving) && state.key == self.settings.key,
             None => !p.is_gone,
         };
         let others = self.others().filter(|(_, p)| is_member(p) && p.left.is_none());

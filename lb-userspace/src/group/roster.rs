@@ -246,6 +246,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::group::border::Why;
     use crate::group::order::Target;
     use crate::group::{Settings, Start};
     use crate::health::Mono;
@@ -328,6 +329,69 @@ mod tests {
             let mut machine = ready(2, &[0, 1, 2]);
             machine.on_state(0, state(0, &[0, 1], number));
             assert_eq!(machine.phase, wanted, "term {number}");
+        }
+    }
+
+    /// A node of three that has just started and hears these, each with its key, also just started.
+    fn starting(me: u8, key: u64, others: &[(u8, u64)]) -> Machine {
+        let mut machine = ready(me, &[me]);
+        (machine.phase, machine.members) = (Phase::Joining, Nodes::default());
+        (machine.settings.nodes, machine.settings.key) = (3, key);
+        machine.charter_equal = true;
+        for &(place, key) in others {
+            let peer = machine.peer_mut(place).unwrap();
+            (peer.session, peer.alive, peer.synced) = (Some(1), true, true);
+            peer.state = Some(State {
+                key,
+                phase: Phase::Joining,
+                ..state(place, &[], 0)
+            });
+        }
+        machine
+    }
+
+    fn founds(machine: &mut Machine) -> bool {
+        for seconds in [150, 300] {
+            machine.now = Mono::from_unix(Duration::from_secs(seconds));
+            machine.join_on();
+        }
+        machine.phase == Phase::Ready
+    }
+
+    #[test]
+    fn who_has_another_key_than_most_founds_nothing_and_holds_up_nobody() {
+        let mut wrong = starting(0, 9, &[(1, 0), (2, 0)]);
+        assert!(!founds(&mut wrong));
+        assert_eq!(wrong.readiness(), Err(Why::Key(1)));
+        let mut right = starting(1, 0, &[(0, 9), (2, 0)]);
+        assert!(founds(&mut right));
+        assert!(!right.members.has(0), "it kept its slots, which are others");
+        for (me, key, other) in [(0, 9, 0), (1, 0, 9)] {
+            let mut one_of_two = starting(me, key, &[(1 - me, other)]);
+            assert!(!founds(&mut one_of_two), "nobody knows which one is wrong");
+        }
+        let mut alone = starting(2, 9, &[(0, 0)]);
+        alone.peer_mut(0).unwrap().state.as_mut().unwrap().phase = Phase::Ready;
+        alone.serves_on = true;
+        assert_eq!(alone.readiness(), Err(Why::Key(0)), "it sends flows elsewhere");
+    }
+
+    #[test]
+    fn whom_a_living_node_refuses_founds_nothing_unless_most_are_with_it() {
+        for (others, is_held) in [(&[][..], true), (&[(1, 0)], false)] {
+            let mut machine = starting(0, 0, others);
+            for seconds in [30, 70, 110] {
+                let now = Mono::from_unix(Duration::from_secs(seconds));
+                machine.now = now;
+                machine.peer_mut(2).unwrap().refused = Some(now);
+                machine.join_on();
+            }
+            assert_eq!(machine.phase == Phase::Joining, is_held, "{others:?}");
+            if is_held {
+                assert_eq!(machine.readiness(), Err(Why::Refused(2)));
+                machine.peer_mut(2).unwrap().is_gone = true;
+                assert!(founds(&mut machine), "it was forgotten");
+            }
         }
     }
 }

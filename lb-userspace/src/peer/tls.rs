@@ -136,13 +136,17 @@ fn chain(connection: &quinn::Connection) -> Option<Vec<CertificateDer<'static>>>
     identity.downcast().ok().map(|chain| *chain)
 }
 
-/// Whether one end has refused the other's certificate, which end ever: TLS has failed, and that is no accident of the way.
+/// Whether one end has refused the other's certificate, which end ever. These alerts come when both have shown that they are where they say
+/// (RFC 8446, section 6.2: about certificates, an unknown authority, a wrong signature, no certificate).
 pub(super) fn is_certificate(error: &ConnectionError) -> bool {
-    /// Codes of TLS alerts (RFC 9001, section 4.8).
-    const ALERTS: std::ops::Range<u64> = 0x100..0x200;
+    // RFC 9001, section 4.8.
+    let is_about = |code: TransportErrorCode| {
+        let alert = u64::from(code).checked_sub(0x100);
+        alert.is_some_and(|alert| matches!(alert, 42..=46 | 48 | 51 | 116))
+    };
     match error {
-        ConnectionError::TransportError(error) => ALERTS.contains(&error.code.into()),
-        ConnectionError::ConnectionClosed(close) => ALERTS.contains(&close.error_code.into()),
+        ConnectionError::TransportError(error) => is_about(error.code),
+        ConnectionError::ConnectionClosed(close) => is_about(close.error_code),
         ConnectionError::ApplicationClosed(close) => {
             [code::NAME, code::AUTHORITY].contains(&close.error_code)
         }

@@ -323,15 +323,14 @@ impl Proof {
         });
     }
 
-    /// Takes comparisons with digests of own entries and of orphans that came behind the resync; `all_asked`: there was room to ask for every range that was due. When no
+    /// Takes a comparison with a digest of own entries that came behind the resync; `all_asked`: there was room to ask for every range that was due. When no
     /// range has differed in all rounds, or after [`Proof::ROUNDS`] in which ranges were asked for and came, or [`Proof::MOST`] of any kind: how
     /// many differ even so. With flows that end all the time some range always differs.
-    pub fn judge(&mut self, differences: [&Differences; 2], all_asked: bool) -> Option<usize> {
+    pub fn judge(&mut self, differences: &Differences, all_asked: bool) -> Option<usize> {
         let rounds = self.0.as_mut()?;
         rounds.compared = rounds.compared.saturating_add(1);
         rounds.asked += u8::from(all_asked);
-        let differing = differences.map(|some| some.for_rounds(rounds.compared));
-        let differing = differing.iter().sum();
+        let differing = differences.for_rounds(rounds.compared);
         if differing > 0 && rounds.asked < Self::ROUNDS && rounds.compared < Self::MOST {
             return None;
         }
@@ -427,8 +426,7 @@ mod tests {
             };
             let asked = differences.judge(&Compare::new(&digest, 1, Tick::default()), most);
             let all_asked = asked.len() < most;
-            let orphans = Differences::default();
-            Some((nth as usize, proof.judge([&differences, &orphans], all_asked)?))
+            Some((nth as usize, proof.judge(&differences, all_asked)?))
         })
     }
 
@@ -461,7 +459,6 @@ mod tests {
 
     #[test]
     fn no_proof_without_a_resync() {
-        let none = Differences::default();
-        assert_eq!(Proof::default().judge([&none, &none], true), None);
+        assert_eq!(Proof::default().judge(&Differences::default(), true), None);
     }
 }

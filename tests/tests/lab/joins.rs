@@ -166,6 +166,8 @@ fn a_node_that_hears_nobody_says_so_until_it_does() {
 }
 
 /// Waits until a node isn't ready for this reason, and sees that it stays so for longer than it would take it to found a group.
+///
+/// Whichever of the others is named.
 fn stays_out(node: &Node, why: &str, within: Duration) -> Result<(), LabError> {
     until_ok(SOON, &format!("{} says that {why}", node.name()), || {
         let out = node.lbctl(&["ready", "--output", "json"])?;
@@ -174,7 +176,7 @@ fn stays_out(node: &Node, why: &str, within: Duration) -> Result<(), LabError> {
     let end = Instant::now() + within;
     while Instant::now() < end {
         let ready = unready(node)?;
-        assert_eq!(ready["why"], why, "{ready}");
+        assert!(ready["why"].to_string().contains(why), "{ready}");
     }
     Ok(())
 }
@@ -197,7 +199,7 @@ fn a_node_of_another_key_or_authority_stays_out() {
             lab.node(2).write_config(&wrong.to_yaml()?)?;
             lab.power_on(2)?;
             lab.node(2).wait_ready()?;
-            let why = "lb1 has another key: `group.key` is not the same on both";
+            let why = " has another key: `group.key` is not the same on both";
             stays_out(&lab.nodes()[2], why, founds)?;
             lab.power_loss(2, Instant::now(), DETECTION, &[0, 1])?;
             lab.node(2).write_config(&right)?;
@@ -217,7 +219,7 @@ fn a_node_of_another_key_or_authority_stays_out() {
             pki::issue(&other, "lb3", &folder, 10, false).expect("a certificate");
             lab.node(2).spawn()?;
             lab.node(2).wait_ready()?;
-            let why = "lb1 is there, and one of both refuses the other's certificate";
+            let why = " is there, and one of both refuses the other's certificate";
             stays_out(&lab.nodes()[2], why, founds)?;
             wait_members(lab, &[0, 1], &["lb1", "lb2"])?;
             for file in ["node.key", "node.pem", "ca.pem"] {

@@ -189,8 +189,14 @@ impl Desk {
         let is_stale = self.keeper.as_ref().is_some_and(|keeper| keeper.stale_file);
         let is_kept = is_same && held.charter.origin.kind == Kind::Order && !is_stale;
         // Nobody else has it, and the next change would write over the copy of this one.
-        let is_edited = shared_digest(&self.in_force.text) != self.shared_on_disk();
-        let draft = match self.file_text(controller, held, &merged).filter(|_| !is_kept) {
+        let on_disk = self.shared_on_disk();
+        let known = [
+            shared_digest(&self.in_force.text),
+            text::digest(&held.charter.text).ok(),
+        ];
+        let (text, loses_own) = self.file_text(controller, held, &merged);
+        let is_edited = !is_stale && !known.contains(&on_disk) || loses_own;
+        let draft = match text.filter(|_| !is_kept) {
             Some(text) => Some(Draft::write(&self.real_config()?, text.as_bytes())?),
             None => None,
         };
@@ -221,10 +227,10 @@ impl Desk {
     }
 
     /// What the file is to say, where it says something else: the charter, with what stands there as this node's own. That may not be in force
-    /// yet: nodes of the group and how they talk are read at a start, the rest by SIGHUP.
-    fn file_text(&self, controller: &Controller, held: &Held, merged: &str) -> Option<String> {
+    /// yet: nodes of the group and how they talk are read at a start, the rest by SIGHUP. And whether that can't be kept, since it is wrong.
+    fn file_text(&self, controller: &Controller, held: &Held, merged: &str) -> (Option<String>, bool) {
         let Ok(on_disk) = config::text(&self.config) else {
-            return Some(merged.to_owned());
+            return (Some(merged.to_owned()), false);
         };
         let keeper = self.keeper.as_ref();
         let is_given = keeper.is_some_and(|k| k.fresh.is_some() && held.generation.node == k.me);
@@ -235,9 +241,10 @@ impl Desk {
             let is_this = model.node.name == controller.model().node.name && is_group(&model);
             is_this.then_some(text)
         };
-        let text = Some(()).filter(|()| !is_given).and_then(|()| with_own());
-        let text = text.unwrap_or_else(|| merged.to_owned());
-        (text != on_disk).then_some(text)
+        let own = Some(()).filter(|()| !is_given).and_then(|()| with_own());
+        let loses_own = own.is_none() && !is_given;
+        let text = own.unwrap_or_else(|| merged.to_owned());
+        ((text != on_disk).then_some(text), loses_own)
     }
 
     /// Of the file's shared part, where it can be cut.

@@ -99,6 +99,7 @@ pub(super) struct Group {
     views: Vec<View>,
     named: Arc<Names>,
     live: BTreeSet<u8>,
+    members: BTreeSet<u8>,
     /// Whether the charter is the group's.
     charter: bool,
     /// A peer's records have made slots tracked.
@@ -192,6 +193,7 @@ impl Group {
             views: Vec::new(),
             named: names,
             live: BTreeSet::new(),
+            members: BTreeSet::new(),
             charter: false,
             held: false,
             digest: 0,
@@ -431,9 +433,11 @@ impl Group {
         self.peers
             .update(facts(&self.machine.facts(), &self.views, beside));
         let live: BTreeSet<u8> = self.machine.status().live.iter().collect();
-        if live != self.live {
+        let members: BTreeSet<u8> = self.machine.facts().members.iter().collect();
+        if (&live, &members) != (&self.live, &self.members) {
             self.live.clone_from(&live);
-            self.command(Command::Live(live));
+            self.members.clone_from(&members);
+            self.command(Command::Live { live, members });
         }
     }
 

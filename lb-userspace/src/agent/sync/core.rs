@@ -30,6 +30,8 @@ pub(super) struct Core {
     pub(super) names: Arc<Names>,
     /// Places of nodes that are not gone.
     pub(super) live: Option<BTreeSet<u8>>,
+    /// Places of members; `None`: this node is none yet, and nobody is gone.
+    pub(super) members: Option<BTreeSet<u8>>,
     pub(super) outbox: Outbox,
     pub(super) links: BTreeMap<u8, Link>,
     pub(super) joins: bool,
@@ -75,6 +77,7 @@ impl Core {
             maps,
             names,
             live: None,
+            members: None,
             outbox: Outbox::default(),
             links: BTreeMap::new(),
             joins: false,

@@ -71,8 +71,13 @@ pub enum Command {
     Deleted(Vec<(flow::Key, flow::Entry)>),
     /// A fence in every stream, behind everything that the program has done so far.
     Fence(u64),
-    /// Places of the nodes that are not gone.
-    Live(BTreeSet<u8>),
+    /// Places of the members that can be reached, and of all members; none of this node's that is no member.
+    Live {
+        /// Those that can be reached.
+        live: BTreeSet<u8>,
+        /// All.
+        members: BTreeSet<u8>,
+    },
     /// Whether this node's tables were empty when it started; for sessions that begin later.
     Joining(bool),
     /// [`Notice::HandedOver`] when all live peers have everything.
@@ -268,10 +273,11 @@ impl Pump {
             Command::Names(names) => self.shared.borrow_mut().rename(names),
             Command::Deleted(entries) => self.forget(&entries).await,
             Command::Fence(id) => self.fences.push_back((Instant::now() + PASSING, Some(id))),
-            Command::Live(live) => {
+            Command::Live { live, members } => {
                 let core = &mut *self.shared.borrow_mut();
-                core.orphans |= core.live.as_ref() != Some(&live);
-                core.live = Some(live);
+                let members = Some(members).filter(|members| !members.is_empty());
+                core.orphans |= core.members != members;
+                (core.live, core.members) = (Some(live), members);
                 core.look_handed_over();
             }
             Command::Joining(joins) => self.shared.borrow_mut().joins = joins,

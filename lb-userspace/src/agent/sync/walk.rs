@@ -148,7 +148,8 @@ fn tell(core: &mut Core, (peer, session): (u8, u64), table: Table, walk: &mut Wa
     true
 }
 
-/// Whether an entry's owner is gone.
+/// Whether an entry's owner is gone. Of `live` nodes alone a joiner is told; in digests whoever is a member is there, since a silent one may
+/// tell others that its flows have ended.
 fn is_orphan(live: Option<&BTreeSet<u8>>, entry: &Entry) -> bool {
     entry.owner == ORPHAN || is_gone(live, entry.owner)
 }
@@ -273,7 +274,9 @@ impl Walker {
         let (mut walker, confirmed) = Self::begin(&mut shared.borrow_mut(), numbers);
         for (number, table) in OWN_TABLES.into_iter().enumerate() {
             if walker.walk(shared, number, table).await.is_none() {
-                shared.borrow_mut().deleted = None;
+                let core = &mut *shared.borrow_mut();
+                core.deleted = None;
+                core.orphans |= walker.orphans.is_some();
                 return;
             }
         }
@@ -391,7 +394,7 @@ impl Walker {
 
 impl Orphans {
     fn take(&mut self, core: &mut Core, (key, entry): &(flow::Key, Entry)) {
-        if !is_orphan(core.live.as_ref(), entry) {
+        if !is_orphan(core.members.as_ref(), entry) {
             return;
         }
         core.orphans = true;
@@ -456,18 +459,17 @@ async fn compare(shared: &Shared) {
             continue;
         };
         let ranges = link.differences.judge(&compare, MOST);
-        let mut all_asked = ranges.len() < MOST;
+        let all_asked = ranges.len() < MOST;
         link.ask(Scope::Own, ranges);
+        // These prove nothing: what is an orphan to one may be the other's own.
         if let Some(orphans) = orphans {
             let ranges = link.differing_orphans.judge(&orphans, MOST);
-            all_asked &= ranges.len() < MOST;
             link.ask(Scope::Orphans, ranges);
         } else {
             link.differing_orphans = Differences::default();
         }
         let proof = if link.resyncs() == resyncs {
-            let differences = [&link.differences, &link.differing_orphans];
-            link.proof.judge(differences, all_asked)
+            link.proof.judge(&link.differences, all_asked)
         } else {
             None
         };
@@ -543,7 +545,7 @@ fn look(core: &mut Core, compares: &mut [Comparison], (key, entry): &(flow::Key,
         .filter_map(|comparison| comparison.orphans.as_mut())
         .peekable();
     if orphans.peek().is_some()
-        && is_orphan(core.live.as_ref(), entry)
+        && is_orphan(core.members.as_ref(), entry)
         && let Some((place, id)) = core.names.place(key).zip(core.names.id(entry.backend))
     {
         orphans.for_each(|orphans| orphans.take_orphan(key, entry, (place.range, place.idle), id));

@@ -136,7 +136,10 @@ fn a_fence_comes_behind_everything_before_it() {
         let missing = sent.filter(|&port| b.entry(Table::Replicas, &key(port)).is_none());
         assert_eq!(missing.count(), 0, "behind fence {round}");
     }
-    a.say(Command::Live(all(2)));
+    a.say(Command::Live {
+        live: all(2),
+        members: all(2),
+    });
     a.say(Command::HandOver);
     a.await_notice(|notice| *notice == Notice::HandedOver);
     a.await_report(|report| report.peers[1].sent.acknowledged >= 4_000);
@@ -213,7 +216,10 @@ fn a_joiner_gets_what_nobody_owns_and_its_past_is_nobodys() {
         },
     );
     site.start(&mut a);
-    a.say(Command::Live(all(2)));
+    a.say(Command::Live {
+        live: all(2),
+        members: all(2),
+    });
     site.start(&mut b);
     b.say(Command::Joining(true));
     b.await_synced(0);
