@@ -156,7 +156,8 @@ impl Member {
         let ahead = [&genuine[..], &announce(1 << 40)].concat();
         let behind = [&genuine[..], &hello(PLACE)].concat();
         let cut = &genuine[..genuine.len() - 3];
-        let inside = [cut, &genuine[..], &[0; 300]].concat();
+        // The version is taken for the upper byte of a length: there has to be more than that.
+        let inside = [cut, &genuine[..], &[0; 1024]].concat();
         for (what, bytes) in [
             ("noise, longer than a frame", Noise(2).bytes(80_000)),
             ("no hello", announce(0)),
