@@ -304,7 +304,15 @@ async fn turned(desk: &mut Desk, controller: &mut Controller) -> bool {
 
 /// Somebody asks.
 async fn called(desk: &mut Desk, controller: &mut Controller, side: &mut Side, call: Call) {
+    let leaves = side.group.as_ref().is_some_and(Group::leaves);
     match call.command {
+        Command::Order(ask) if leaves => drop(ask.reply.send(Err(Refusal::Leaves))),
+        Command::Apply(ask) if leaves => drop(ask.reply.send(Err(Refusal::Leaves))),
+        Command::Rollback(ask) if leaves => drop(ask.reply.send(Err(Refusal::Leaves))),
+        Command::Leave(ask) if leaves => {
+            let done = "this node leaves its group already".to_owned();
+            drop(ask.reply.send(Ok(Done { done })));
+        }
         Command::Ready(ask) => {
             let mut readiness = readiness(side.group.as_ref());
             if let Some(why) = desk.unkept.as_ref().filter(|_| !readiness.ready) {

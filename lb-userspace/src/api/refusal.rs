@@ -108,6 +108,9 @@ pub enum Refusal {
     /// The nodes of this group don't talk, or this one is alone.
     #[error("this node is in no group whose nodes talk")]
     NoPeers,
+    /// Its agent ends soon.
+    #[error("this node leaves its group, and decides nothing any more")]
+    Leaves,
     /// No node of this name, or this one itself.
     #[error("the group has no other node {name:?}")]
     UnknownNode {
@@ -176,6 +179,7 @@ impl Refusal {
             | Self::NoGroup
             | Self::Unkept { .. }
             | Self::NoPeers
+            | Self::Leaves
             | Self::NotSilent { .. }
             | Self::OtherCoordinates { .. }
             | Self::NotAgreed(_)
@@ -226,6 +230,7 @@ impl Refusal {
                 "mend the folder of --state-dir and restart lbd; the other nodes can be asked".to_owned()
             }
             Self::NoGroup | Self::NoPeers => "addresses in `group.nodes` make a group".to_owned(),
+            Self::Leaves => "ask another node".to_owned(),
             Self::NoSuchGeneration { known } => match known.as_slice() {
                 [] => "nothing was agreed on yet: `lbctl config apply FILE`".to_owned(),
                 known => format!("there are: {}; another node may remember more", known.join(", ")),

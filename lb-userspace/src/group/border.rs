@@ -206,6 +206,9 @@ pub enum Why {
     /// Some peer's flow entries are missing.
     #[error("flow entries of node {0} are missing, or not equal yet")]
     Sync(u8),
+    /// A live member that this node can't ask for its flow entries.
+    #[error("node {0} is a live member, and this node doesn't reach it")]
+    Apart(u8),
     /// The coordinator is busy with a phase, or waits for a silent member.
     #[error("waiting for node {0} to admit this one")]
     Queue(u8),

@@ -93,9 +93,14 @@ impl Machine {
             Phase::Leaving => Err(Why::Leaving),
             Phase::Ready if self.alone.is_on => Err(Why::Alone),
             Phase::Ready => Ok(()),
-            Phase::Joining if self.serves_on && self.other_key().is_none() => Ok(()),
+            Phase::Joining if self.serves_on && self.other_key().is_none() && !self.is_late() => Ok(()),
             Phase::Joining => Err(self.obstacle()),
         }
+    }
+
+    /// `join_within` is over.
+    fn is_late(&self) -> bool {
+        self.now.since(self.joiner.since) >= self.settings.join_within
     }
 
     /// Why this node isn't a member yet.
@@ -130,8 +135,20 @@ impl Machine {
         }
         let has_entries =
             |p: &super::machine::Peer| p.reached().is_some_and(|s| s.kept || s.phase == Phase::Ready);
-        let missing = self.others().find(|(_, p)| has_entries(p) && !p.synced);
-        missing.map(|(place, _)| Why::Sync(place))
+        // Whoever the coordinator reaches has entries, whether this node reaches it or not.
+        let coordinator = self.coordinator().and_then(|place| self.peer(place));
+        let live = coordinator
+            .and_then(|p| p.reached())
+            .map_or(Nodes::default(), |s| s.live);
+        let mut others = self.others();
+        let missing = others.find(|(place, p)| (has_entries(p) || live.has(*place)) && !p.synced);
+        missing.map(|(place, p)| {
+            if p.is_reachable() {
+                Why::Sync(place)
+            } else {
+                Why::Apart(place)
+            }
+        })
     }
 
     /// A node with another key of the flow hash: one that is ready, or, where none is, one of as many as there are with this node's.
@@ -152,8 +169,7 @@ impl Machine {
         if self.phase != Phase::Joining {
             return;
         }
-        let is_late = self.now.since(self.joiner.since) >= self.settings.join_within;
-        if is_late && !self.joiner.told_overdue {
+        if self.is_late() && !self.joiner.told_overdue {
             self.joiner.told_overdue = true;
             self.tell(Event::JoinOverdue(self.obstacle()));
         }

@@ -50,6 +50,8 @@ pub(super) struct Peer {
     pub(super) is_gone: bool,
     /// This node has dropped it, and has not heard it since: older news than that don't count.
     pub(super) is_dropped: bool,
+    /// Since when it, a member that knows the newest term, has not counted this node as one.
+    pub(super) omits: Option<Mono>,
     /// What it was told of this node, and when.
     told: Option<(State, Mono)>,
     /// It knows this node's opinions.
@@ -263,7 +265,7 @@ impl Machine {
         let Some(peer) = self.peer_mut(place) else { return };
         peer.session = Some(session);
         (peer.state, peer.told) = (None, None);
-        (peer.synced, peer.knows_opinions) = (false, false);
+        (peer.synced, peer.knows_opinions, peer.omits) = (false, false, None);
         peer.candidates.clear();
         peer.told_candidates = Default::default();
     }
@@ -364,6 +366,7 @@ impl Machine {
             serving: self.ready == Some(Ok(())),
             term: self.term,
             members: self.members,
+            live: self.live(),
             target: self.local.target,
             verdict: self.member.verdict.number,
             origins: self.local.origins,

@@ -3,10 +3,15 @@
 //! Members are what the last coordinator said. It alone takes nodes in, and out for their silence; a good-bye and an
 //! operator's word take effect everywhere at once.
 
+use std::time::Duration;
+
 use super::border::{Action, Event, Gone};
-use super::machine::Machine;
+use super::machine::{Machine, Peer};
 use super::nodes::Nodes;
 use super::wire::{Msg, Phase, State, Term};
+
+/// Lists of members differ for so long only where one of them is old for good: an order brings the newest to whom the coordinator reaches.
+const OMITTED: Duration = Duration::from_secs(5);
 
 impl Machine {
     /// Members that can be reached, this node among them if it is one.
@@ -116,9 +121,25 @@ impl Machine {
         }
     }
 
+    /// Since when this member, which knows of the newest term, has left this node out: the coordinator may have dropped it and be out of
+    /// its reach.
+    fn omitted_for(&mut self, from: u8, state: &State) -> Duration {
+        let (now, term) = (self.now, self.term);
+        let omits = self.members.has(from) && state.term == term && !state.members.has(self.settings.me);
+        let Some(peer) = self.peer_mut(from) else {
+            return Duration::ZERO;
+        };
+        if !omits {
+            peer.omits = None;
+            return Duration::ZERO;
+        }
+        now.since(*peer.omits.get_or_insert(now))
+    }
+
     /// A peer that is ready counts these as members.
     fn weigh(&mut self, from: u8, state: &State) {
         let me = self.settings.me;
+        let is_omitted = self.omitted_for(from, state) >= OMITTED;
         let is_authority = state.term == self.term && state.term.node == from && from != me;
         match self.phase {
             Phase::Ready if !state.members.has(me) => {
@@ -127,7 +148,7 @@ impl Machine {
                 let has_dropped = if self.members.and(state.members).is_empty() {
                     rank(self.members) > rank(state.members)
                 } else {
-                    is_authority
+                    is_authority || is_omitted
                 };
                 if has_dropped {
                     self.rejoin(from);
@@ -141,10 +162,24 @@ impl Machine {
         }
     }
 
-    /// As [`Machine::set_members`], from the coordinator.
+    /// As [`Machine::set_members`], from another coordinator. Who is about to coordinate itself keeps those that it admitted and reaches:
+    /// one that was out of its reach meanwhile has not heard of them, and slots would change without them.
     pub(super) fn adopt(&mut self, members: Nodes) {
+        let kept = if self.coordinator() == Some(self.settings.me) {
+            self.admitted().and(self.members)
+        } else {
+            Nodes::default()
+        };
+        let members = members.or(kept);
         self.vouch(members);
         self.set_members(members);
+    }
+
+    /// Nodes in reach that are the ones that were admitted.
+    fn admitted(&self) -> Nodes {
+        let is_one = |p: &Peer| p.reached().is_some_and(|s| p.admitted == Some(s.epoch));
+        let admitted = self.others().filter(|(_, p)| is_one(p));
+        admitted.map(|(place, _)| place).collect()
     }
 
     /// From now on their silence counts.
@@ -243,8 +278,6 @@ fn rank(members: Nodes) -> (u32, u8) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::group::border::Why;
     use crate::group::order::Target;
@@ -282,6 +315,7 @@ mod tests {
             serving: true,
             term: term(number, of),
             members: members.iter().copied().collect(),
+            live: members.iter().copied().collect(),
             target: Target::default(),
             verdict: 0,
             origins: 0,
@@ -330,6 +364,70 @@ mod tests {
             machine.on_state(0, state(0, &[0, 1], number));
             assert_eq!(machine.phase, wanted, "term {number}");
         }
+    }
+
+    #[test]
+    fn whom_a_member_leaves_out_for_long_joins_again_though_its_coordinator_is_out_of_reach() {
+        // Node 0 has dropped node 2, which reaches node 1 alone.
+        for (number, seconds, wanted) in [
+            (9, 4, Phase::Ready),
+            (9, 6, Phase::Joining),
+            // What node 1 says is older than what node 2 knows.
+            (4, 6, Phase::Ready),
+        ] {
+            let mut machine = ready(2, &[0, 1, 2]);
+            let omitting = State {
+                term: term(number, 0),
+                ..state(1, &[0, 1], number)
+            };
+            for second in [0, seconds] {
+                machine.now = Mono::from_unix(Duration::from_secs(second));
+                machine.on_state(1, omitting);
+            }
+            assert_eq!(machine.phase, wanted, "term {number}, {seconds} s");
+        }
+        let mut counted = ready(2, &[0, 1, 2]);
+        for (second, members) in [(0, &[0, 1][..]), (3, &[0, 1, 2]), (6, &[0, 1])] {
+            counted.now = Mono::from_unix(Duration::from_secs(second));
+            let says = State {
+                term: term(9, 0),
+                ..state(1, members, 9)
+            };
+            counted.on_state(1, says);
+        }
+        assert_eq!(counted.phase, Phase::Ready, "it was counted meanwhile");
+    }
+
+    #[test]
+    fn who_joins_again_serves_for_as_long_as_a_join_may_take() {
+        let mut machine = ready(2, &[0, 1, 2]);
+        machine.on_state(0, state(0, &[0, 1], 9));
+        assert_eq!((machine.phase, machine.readiness()), (Phase::Joining, Ok(())));
+        machine.now = machine.now + machine.settings.join_within;
+        assert!(
+            machine.readiness().is_err(),
+            "its slots don't change with the group's"
+        );
+    }
+
+    #[test]
+    fn a_joiner_waits_for_every_member_that_the_coordinator_reaches() {
+        let mut machine = starting(2, 0, &[(0, 0)]);
+        let hears = |machine: &mut Machine, live: &[u8]| {
+            let live = live.iter().copied().collect();
+            let coordinator = State {
+                live,
+                ..state(0, &[0, 1], 6)
+            };
+            machine.on_state(0, coordinator);
+            machine.readiness()
+        };
+        assert_eq!(hears(&mut machine, &[0, 1]), Err(Why::Apart(1)));
+        assert_eq!(
+            hears(&mut machine, &[0]),
+            Err(Why::Queue(0)),
+            "it is silent to all"
+        );
     }
 
     /// A node of three that has just started and hears these, each with its key, also just started.

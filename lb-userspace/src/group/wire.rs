@@ -55,6 +55,8 @@ pub struct State {
     pub term: Term,
     /// Whom it counts as members.
     pub members: Nodes,
+    /// Those of them that it reaches, itself among them if it is one.
+    pub live: Nodes,
     /// What its rings are to be.
     pub target: Target,
     /// Number of the verdict in force there.
@@ -261,7 +263,7 @@ fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
         }
     };
     match msg {
-        Msg::State(state) => known(within(state.members) && state.term.node < nodes),
+        Msg::State(state) => known(within(state.members.or(state.live)) && state.term.node < nodes),
         Msg::Candidates(cells) => few(cells.len(), CELLS_MAX),
         Msg::Opinions(opinions) => few(opinions.len(), BACKENDS_MAX),
         Msg::Order(order) => {

@@ -29,7 +29,7 @@ pub const VERSION: u8 = 2;
 pub const HEARTBEAT_MAX: usize = 512;
 
 /// Version of the control stream.
-pub const PROTOCOL: u8 = 3;
+pub const PROTOCOL: u8 = 4;
 
 /// Kind of the control stream.
 pub const CONTROL: u8 = 1;

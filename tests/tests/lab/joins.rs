@@ -154,8 +154,15 @@ fn is_late(joiner: &Node, before: u64, why: &str) -> Result<(), LabError> {
 /// It reaches lb2, which knows that lb1 lives and coordinates.
 #[test]
 fn a_node_that_can_not_reach_the_coordinator_says_so_until_it_can() {
-    let why = "waiting for lb2 to admit this one";
+    let why = "lb1 is a live member, and this node doesn't reach it";
     late("join-overdue", &[0], Duration::from_secs(1), why);
+}
+
+/// The coordinator would take it, but lb2's flows it would not know.
+#[test]
+fn a_node_that_can_not_reach_another_member_says_so_until_it_can() {
+    let why = "lb2 is a live member, and this node doesn't reach it";
+    late("join-apart", &[1], Duration::from_secs(1), why);
 }
 
 /// The others may forward by other slots than it would make up, so it founds no group of its own.

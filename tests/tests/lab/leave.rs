@@ -104,6 +104,20 @@ fn leaves(name: &str, leaver: usize) {
             })?;
             let unready = start.elapsed();
             assert_eq!(node.lbctl_json(&["status"])?["agent"], "alive", "it hands over");
+            // Its word would be void in a moment.
+            let file = node.config_file().to_str().expect("a path of ours");
+            for order in [
+                &["drain", "web4/be3"][..],
+                &["config", "apply", file],
+                &["config", "rollback"],
+            ] {
+                let why = refused(&node.lbctl(order)?);
+                assert!(
+                    why.contains("leaves its group") && why.contains("another node"),
+                    "{why}"
+                );
+            }
+            assert!(node.lbctl(&["leave"])?.status.success(), "it does already");
             lab.router().route_to(&rest)?;
             let end = lab.node(leaver).wait_end(SOON)?;
             println!(

@@ -262,6 +262,7 @@ impl Group {
             | Why::Refused(n)
             | Why::Key(n)
             | Why::Sync(n)
+            | Why::Apart(n)
             | Why::Queue(n)
             | Why::Slots(n)
             | Why::Differs(n) => of(n, &text),
