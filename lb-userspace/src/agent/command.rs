@@ -135,6 +135,7 @@ impl Desk {
             changed: true,
             slots_moved: moved,
             backend: state_of(controller, &weighed.pool, weighed.id),
+            without: Vec::new(),
         })
     }
 
@@ -163,6 +164,7 @@ impl Desk {
                 changed: false,
                 slots_moved: 0,
                 backend: state_of(controller, &pool, id),
+                without: Vec::new(),
             }));
         }
         let held = controller.target().clone();

@@ -48,6 +48,11 @@ pub enum Error {
     /// The connection broke, or what is there speaks no HTTP.
     #[error("the agent's answer could not be read: {0}")]
     Broken(Box<dyn std::error::Error + Send + Sync>),
+    /// [`Error::Slow`] or [`Error::Broken`], of what changes something.
+    #[error(
+        "{0}\n  hint: it may have been done all the same: `lbctl events` and `lbctl config history` say so"
+    )]
+    Unsure(Box<Error>),
 }
 
 /// Calls one agent; every call is a connection of its own.
@@ -113,9 +118,13 @@ impl Client {
         kind: &str,
         body: Bytes,
     ) -> Result<A, Error> {
-        let (status, body) = timeout(WITHIN, self.exchange(method, path, kind, body))
-            .await
-            .map_err(|_| Error::Slow)??;
+        let changes = method == Method::POST;
+        let answer = timeout(WITHIN, self.exchange(method, path, kind, body)).await;
+        let answer = answer.unwrap_or(Err(Error::Slow)).map_err(|e| match e {
+            Error::Slow | Error::Broken(_) if changes => Error::Unsure(e.into()),
+            e => e,
+        });
+        let (status, body) = answer?;
         if !status.is_success() {
             let problem = serde_json::from_slice(&body).unwrap_or_else(|_| Problem {
                 error: format!("the agent answered with status {status}"),

@@ -86,6 +86,9 @@ pub struct Ordered {
     pub slots_moved: u32,
     /// What holds for the backend.
     pub backend: BackendState,
+    /// As [`Applied::without`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
 }
 
 /// What holds for a backend.

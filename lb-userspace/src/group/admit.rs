@@ -140,6 +140,7 @@ impl Machine {
             epoch,
             term: lead.term,
             members: self.members,
+            edition: self.edition,
         };
         self.send(node, &welcome);
         self.tell(Event::Admitted(node));

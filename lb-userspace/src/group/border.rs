@@ -194,6 +194,9 @@ pub enum Why {
     /// Nobody is ready, and another node will be first.
     #[error("waiting for node {0} to found the group")]
     Founder(u8),
+    /// The last one that has slots is about to stop.
+    #[error("node {0} leaves the group, and forwards by slots of its own until it has")]
+    Leaver(u8),
     /// A node that may forward can't be asked, since one end refuses the other's certificate.
     #[error("node {0} is there, and one of both refuses the other's certificate")]
     Refused(u8),
@@ -321,6 +324,8 @@ pub struct Facts {
 /// How the group runs, as this node sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Status {
+    /// The operator wants this node to leave.
+    pub leaves: bool,
     /// Who coordinates.
     pub coordinator: Option<u8>,
     /// Members whose heartbeats come, this node among them.
@@ -338,6 +343,7 @@ pub struct Status {
 impl Default for Status {
     fn default() -> Self {
         Self {
+            leaves: false,
             coordinator: None,
             live: Nodes::default(),
             ready: Err(Why::Waiting),

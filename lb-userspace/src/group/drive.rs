@@ -168,13 +168,13 @@ impl Machine {
     }
 
     fn take_office(&mut self) {
-        let named = self.members_of_others();
-        self.learn_members(named);
         let term = self.next_term();
         let mut lead = Lead::new(term, self.now);
         lead.joiners = self.lead.take().map(|old| old.joiners).unwrap_or_default();
         self.lead = Some(lead);
         self.term = term;
+        let named = self.members_of_others();
+        self.learn_members(named);
         self.tell(Event::Coordinates { term: term.number });
     }
 
@@ -236,7 +236,7 @@ impl Machine {
                 .filter(|p| p.is_reachable())
                 .and_then(|p| p.session)
         };
-        let (now, members) = (self.now, self.members);
+        let (now, members, edition) = (self.now, self.members, self.edition);
         let (Some(session), Some(lead)) = (session, &mut self.lead) else {
             return;
         };
@@ -259,6 +259,7 @@ impl Machine {
             term: lead.term,
             number: pending.number,
             members,
+            edition,
             job: pending.job.clone(),
         };
         if place == me {

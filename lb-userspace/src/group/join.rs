@@ -6,7 +6,7 @@ use super::border::{Action, Event, Why};
 use super::machine::Machine;
 use super::nodes::Nodes;
 use super::order::{Answer, Order, SlotImage, Verdict};
-use super::wire::{Msg, Phase, State, Term};
+use super::wire::{Edition, Msg, Phase, State, Term};
 use crate::health::Mono;
 use crate::model::Capacity;
 
@@ -72,6 +72,8 @@ impl Joiner {
 /// A node that leaves.
 #[derive(Debug, Default)]
 pub(super) struct Leaver {
+    /// When the operator said so.
+    wanted: Option<Mono>,
     since: Option<Mono>,
     asked: bool,
     pub(super) handed_over: bool,
@@ -81,6 +83,11 @@ pub(super) struct Leaver {
 }
 
 impl Leaver {
+    /// The operator has said so; it may have to stay for a while.
+    pub(super) const fn is_wanted(&self) -> bool {
+        self.wanted.is_some()
+    }
+
     /// Nothing is obeyed any more.
     pub(super) const fn said_goodbye(&self) -> bool {
         self.said.is_some()
@@ -90,6 +97,7 @@ impl Leaver {
 impl Machine {
     pub(super) fn readiness(&self) -> Result<(), Why> {
         match self.phase {
+            _ if self.leaver.is_wanted() => Err(Why::Leaving),
             Phase::Leaving => Err(Why::Leaving),
             Phase::Ready if self.alone.is_on => Err(Why::Alone),
             Phase::Ready => Ok(()),
@@ -109,6 +117,8 @@ impl Machine {
             let founder = self.founder();
             return if let Some(peer) = self.refused() {
                 Why::Refused(peer)
+            } else if let Some(peer) = self.leaving() {
+                Why::Leaver(peer)
             } else if founder != self.settings.me {
                 Why::Founder(founder)
             } else {
@@ -139,7 +149,7 @@ impl Machine {
         let coordinator = self.coordinator().and_then(|place| self.peer(place));
         let live = coordinator
             .and_then(|p| p.reached())
-            .map_or(Nodes::default(), |s| s.live);
+            .map_or(Nodes::default(), |s| s.ready);
         let mut others = self.others();
         let missing = others.find(|(place, p)| (has_entries(p) || live.has(*place)) && !p.synced);
         missing.map(|(place, p)| {
@@ -218,6 +228,13 @@ impl Machine {
         refused.map(|(place, _)| place)
     }
 
+    /// Somebody who leaves: until it has, it forwards by slots that nobody takes over any more.
+    fn leaving(&self) -> Option<u8> {
+        let mut others = self.others();
+        let leaving = others.find(|(_, p)| p.reached().is_some_and(|s| s.phase == Phase::Leaving));
+        leaving.map(|(place, _)| place)
+    }
+
     /// How many are in sight, or known to forward nothing, with this node.
     fn seen(&self) -> usize {
         let seen = self.others().filter(|(_, p)| p.is_reachable() || p.is_gone);
@@ -227,7 +244,17 @@ impl Machine {
     /// Nobody is ready: waits for the others, and founds the group.
     fn found_on(&mut self) {
         let since = *self.joiner.nobody.get_or_insert(self.now);
-        if self.founder() != self.settings.me || self.lacks().is_some() || self.refused().is_some() {
+        let founder = self.founder();
+        if self
+            .peer(founder)
+            .and_then(|p| p.reached())
+            .is_some_and(|s| s.kept)
+        {
+            // It forwards by its slots, also where its agent ends now: those that wait for silent ones begin anew.
+            self.joiner.nobody = Some(self.now);
+        }
+        let waits = self.lacks().is_some() || self.refused().is_some() || self.leaving().is_some();
+        if founder != self.settings.me || waits {
             return;
         }
         let seen = self.seen();
@@ -247,7 +274,7 @@ impl Machine {
         }
         // A node that is silent may forward by slots that it has kept.
         let is_member = |p: &super::machine::Peer| match p.reached() {
-            Some(state) => (state.kept || state.phase == Phase::Leaving) && state.key == self.settings.key,
+            Some(state) => state.kept && state.key == self.settings.key,
             None => !p.is_gone,
         };
         let others = self.others().filter(|(_, p)| is_member(p) && p.left.is_none());
@@ -257,6 +284,10 @@ impl Machine {
         self.vouch(members);
         self.phase = Phase::Ready;
         self.set_members(members);
+        self.edition = Edition {
+            term: self.next_term(),
+            change: 0,
+        };
         self.tell(Event::Founded(members));
     }
 
@@ -351,7 +382,7 @@ impl Machine {
         self.send(from, &msg);
     }
 
-    pub(super) fn on_welcome(&mut self, from: u8, term: Term, members: Nodes) {
+    pub(super) fn on_welcome(&mut self, from: u8, term: Term, members: Nodes, edition: Edition) {
         let is_mine = self.joiner.offer.as_ref().is_some_and(|o| o.from == from);
         if self.phase != Phase::Joining || !is_mine || !members.has(self.settings.me) || term < self.term {
             return;
@@ -360,7 +391,9 @@ impl Machine {
         self.phase = Phase::Ready;
         self.serves_on = false;
         self.joiner.restart(self.now);
-        self.adopt(members);
+        // Of another half's lists some may be newer.
+        self.edition = Edition::default();
+        self.adopt(members, edition);
         for place in members.iter() {
             if let Some(peer) = self.peer_mut(place) {
                 peer.admitted = peer.admitted.or(peer.state.map(|s| s.epoch));
@@ -370,8 +403,28 @@ impl Machine {
     }
 
     pub(super) fn on_leave(&mut self) {
-        self.phase = Phase::Leaving;
-        self.leaver.since.get_or_insert(self.now);
+        self.leaver.wanted.get_or_insert(self.now);
+    }
+
+    /// Whoever is about to join would have nobody to take slots from, and make up its own.
+    fn is_needed(&self, wanted: Mono) -> bool {
+        let has_slots = self.phase == Phase::Ready || self.phase == Phase::Joining && self.start.kept;
+        let others = || self.others().filter_map(|(_, p)| p.reached());
+        has_slots
+            && others().any(|s| s.phase == Phase::Joining)
+            && !others().any(|s| s.phase == Phase::Ready)
+            && self.now.since(wanted) < self.settings.join_within
+    }
+
+    /// Leaves as soon as it may.
+    pub(super) fn begin_to_leave(&mut self) {
+        if let Some(wanted) = self.leaver.wanted
+            && self.leaver.since.is_none()
+            && !self.is_needed(wanted)
+        {
+            self.phase = Phase::Leaving;
+            self.leaver.since = Some(self.now);
+        }
     }
 
     pub(super) fn leave_on(&mut self) {

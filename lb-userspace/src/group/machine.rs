@@ -10,7 +10,7 @@ use super::member::Member;
 use super::nodes::Nodes;
 use super::opinion::Alone;
 use super::order::{Cell, Target, Verdict};
-use super::wire::{CELLS_MAX, Msg, Opinion, Phase, State, Term, decode, encode};
+use super::wire::{CELLS_MAX, Edition, Msg, Opinion, Phase, State, Term, decode, encode};
 use crate::health::Mono;
 use crate::health::fail_open::FailOpen;
 
@@ -50,8 +50,6 @@ pub(super) struct Peer {
     pub(super) is_gone: bool,
     /// This node has dropped it, and has not heard it since: older news than that don't count.
     pub(super) is_dropped: bool,
-    /// Since when it, a member that knows the newest term, has not counted this node as one.
-    pub(super) omits: Option<Mono>,
     /// What it was told of this node, and when.
     told: Option<(State, Mono)>,
     /// It knows this node's opinions.
@@ -82,6 +80,8 @@ pub struct Machine {
     pub(super) peers: Vec<Peer>,
     pub(super) phase: Phase,
     pub(super) members: Nodes,
+    /// Of that list.
+    pub(super) edition: Edition,
     /// The highest that was seen.
     pub(super) term: Term,
     pub(super) local: Local,
@@ -116,6 +116,7 @@ impl Machine {
             peers: vec![peer; usize::from(settings.nodes.max(settings.me.saturating_add(1)))],
             phase: Phase::Joining,
             members: Nodes::default(),
+            edition: Edition::default(),
             term: Term::default(),
             local: Local::default(),
             views: Vec::new(),
@@ -197,6 +198,7 @@ impl Machine {
     /// What `lbctl peers` shows beside [`Machine::facts`].
     pub fn status(&self) -> Status {
         Status {
+            leaves: self.leaver.is_wanted(),
             coordinator: self.coordinator(),
             live: self.live(),
             ready: self.ready.unwrap_or(Err(Why::Waiting)),
@@ -218,6 +220,7 @@ impl Machine {
 
     /// Everything that follows from what is known by now.
     fn settle(&mut self) {
+        self.begin_to_leave();
         self.prune();
         // Before a verdict is made of the same views.
         self.doubt();
@@ -265,7 +268,7 @@ impl Machine {
         let Some(peer) = self.peer_mut(place) else { return };
         peer.session = Some(session);
         (peer.state, peer.told) = (None, None);
-        (peer.synced, peer.knows_opinions, peer.omits) = (false, false, None);
+        (peer.synced, peer.knows_opinions) = (false, false);
         peer.candidates.clear();
         peer.told_candidates = Default::default();
     }
@@ -334,9 +337,14 @@ impl Machine {
             }
             Msg::Image { offer, image } => self.on_image(from, offer, image),
             Msg::Installed { offer, slots } => self.on_joiner_installed(from, offer, slots),
-            Msg::Welcome { epoch, term, members } => {
+            Msg::Welcome {
+                epoch,
+                term,
+                members,
+                edition,
+            } => {
                 if epoch == self.start.epoch {
-                    self.on_welcome(from, term, members);
+                    self.on_welcome(from, term, members, edition);
                 }
             }
             Msg::Goodbye => self.on_goodbye(from),
@@ -362,11 +370,12 @@ impl Machine {
             key: self.settings.key,
             epoch: self.start.epoch,
             phase: self.phase,
-            kept: self.start.kept,
+            kept: self.start.kept || self.serves_on,
             serving: self.ready == Some(Ok(())),
             term: self.term,
             members: self.members,
-            live: self.live(),
+            edition: self.edition,
+            ready: self.ready_members(),
             target: self.local.target,
             verdict: self.member.verdict.number,
             origins: self.local.origins,

@@ -43,13 +43,14 @@ const LEAP: u64 = 1 << 32;
 impl Machine {
     /// Whether a message's term is one that nodes may have come to.
     pub(super) fn can_be(&self, msg: &Msg) -> bool {
-        let term = match msg {
-            Msg::State(state) => state.term,
-            Msg::Order(order) => order.term,
-            Msg::Stale(term) | Msg::Welcome { term, .. } => *term,
+        let (term, edition) = match msg {
+            Msg::State(state) => (state.term, state.edition.term),
+            Msg::Order(order) => (order.term, order.edition.term),
+            Msg::Welcome { term, edition, .. } => (*term, edition.term),
+            Msg::Stale(term) => (*term, Term::default()),
             _ => return true,
         };
-        term.number <= self.term.number.saturating_add(LEAP)
+        term.number.max(edition.number) <= self.term.number.saturating_add(LEAP)
     }
 
     /// A message that is none. However many come, few are told.
@@ -68,8 +69,21 @@ impl Machine {
             self.send(from, &Msg::Stale(self.term));
             return;
         }
-        let is_foreign = self.phase == Phase::Ready && !self.members.has(from);
-        if term.node != from || is_foreign || !order.members.has(me) || self.leaver.said_goodbye() {
+        if term.node != from || !order.members.has(me) || self.leaver.said_goodbye() {
+            return;
+        }
+        let is_foreign =
+            self.phase == Phase::Ready && !self.members.has(from) && order.edition <= self.edition;
+        if is_foreign || order.edition < self.edition {
+            // The list of members was changed out of this coordinator's reach, or this node has not heard the newest one. Either learns it from
+            // the next [`Msg::State`].
+            let later = Msg::Answer {
+                term,
+                number: order.number,
+                answer: Answer::Later,
+                memory: None,
+            };
+            self.send(from, &later);
             return;
         }
         self.term = term;
@@ -96,7 +110,7 @@ impl Machine {
         if from == me {
             self.set_members(order.members);
         } else {
-            self.adopt(order.members);
+            self.adopt(order.members, order.edition);
         }
         self.run(order.job);
     }

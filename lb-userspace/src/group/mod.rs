@@ -39,4 +39,4 @@ pub use border::{Action, Event, Facts, Gone, Input, Local, Settings, Start, Stat
 pub use machine::Machine;
 pub use nodes::{NODES_MAX, Nodes};
 pub use order::{Answer, Cell, Generation, Leaver, NamedSlot, Order, Progress, SlotImage, Target, Verdict};
-pub use wire::{CELLS_MAX, DecodeError, Job, MESSAGE_MAX, Msg, Numbered, Phase, Term, decode};
+pub use wire::{CELLS_MAX, DecodeError, Edition, Job, MESSAGE_MAX, Msg, Numbered, Phase, Term, decode};

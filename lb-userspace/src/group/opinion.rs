@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::border::{Event, View};
 use super::drive::Answers;
-use super::machine::Machine;
+use super::machine::{Machine, Peer};
 use super::nodes::Nodes;
 use super::order::Verdict;
 use super::wire::{self, Opinion};
@@ -230,7 +230,7 @@ impl Machine {
         let is_alone = if others.is_empty() {
             self.alone.is_on
         } else {
-            self.sees_alone(others, limit)
+            self.sees_alone(self.others_that_say(), limit)
         };
         if is_alone == self.alone.is_on {
             self.alone.otherwise = None;
@@ -250,16 +250,19 @@ impl Machine {
         }
     }
 
-    fn others_that_serve(&self) -> Nodes {
+    /// Members that have told what they see, also those that have withdrawn for it.
+    fn others_that_say(&self) -> Nodes {
         let others = self.others().filter(|(place, _)| self.members.has(*place));
-        others
-            .filter(|(_, p)| {
-                p.reached()
-                    .is_some_and(|s| s.phase == wire::Phase::Ready && s.serving)
-            })
-            .filter(|(_, p)| p.opinions.is_some())
-            .map(|(place, _)| place)
-            .collect()
+        let is_ready = |p: &Peer| p.reached().is_some_and(|s| s.phase == wire::Phase::Ready);
+        let say = others.filter(|(_, p)| is_ready(p) && p.opinions.is_some());
+        say.map(|(place, _)| place).collect()
+    }
+
+    fn others_that_serve(&self) -> Nodes {
+        let say = self.others_that_say();
+        let serves = |p: &Peer| p.reached().is_some_and(|s| s.serving);
+        let others = self.others().filter(|(place, p)| say.has(*place) && serves(p));
+        others.map(|(place, _)| place).collect()
     }
 
     /// Some pool has more than `limit` percent of its weight on backends that don't answer here, but most of `others`.

@@ -3,15 +3,10 @@
 //! Members are what the last coordinator said. It alone takes nodes in, and out for their silence; a good-bye and an
 //! operator's word take effect everywhere at once.
 
-use std::time::Duration;
-
 use super::border::{Action, Event, Gone};
 use super::machine::{Machine, Peer};
 use super::nodes::Nodes;
-use super::wire::{Msg, Phase, State, Term};
-
-/// Lists of members differ for so long only where one of them is old for good: an order brings the newest to whom the coordinator reaches.
-const OMITTED: Duration = Duration::from_secs(5);
+use super::wire::{Edition, Msg, Phase, State, Term};
 
 impl Machine {
     /// Members that can be reached, this node among them if it is one.
@@ -26,7 +21,22 @@ impl Machine {
         self.members.minus(self.live())
     }
 
-    /// The first live member by place that is ready, for a member; for a joiner, that of the best group in sight.
+    /// Those of the members in reach that are ready, this node among them if it is.
+    pub(super) fn ready_members(&self) -> Nodes {
+        let reached = self.others().filter_map(|(place, p)| Some((place, p.reached()?)));
+        let ready = reached.filter(|(_, state)| state.phase == Phase::Ready);
+        let ready: Nodes = ready.map(|(place, _)| place).collect();
+        let me = Nodes::default().with(self.settings.me);
+        let ready = if self.phase == Phase::Ready {
+            ready.or(me)
+        } else {
+            ready
+        };
+        ready.and(self.members)
+    }
+
+    /// The first member by place that is ready and in reach of anybody in reach, for a member; for a joiner, that of the best group in
+    /// sight. Where one link is broken both of its ends would take office in turn otherwise.
     pub(super) fn coordinator(&self) -> Option<u8> {
         let ready = |(place, state): &(u8, &State)| state.phase == Phase::Ready && state.members.has(*place);
         let reached = self.others().filter_map(|(place, p)| Some((place, p.reached()?)));
@@ -36,13 +46,10 @@ impl Machine {
                 .min_by_key(|(place, s)| (rank(s.members), *place))
                 .map(|(place, _)| place)
         } else {
-            let places = ready.map(|(place, _)| place).collect::<Nodes>();
-            let places = if self.phase == Phase::Ready {
-                places.with(self.settings.me)
-            } else {
-                places
-            };
-            places.and(self.members).lowest()
+            let me = self.settings.me;
+            let members = ready.filter(|(place, s)| self.members.has(*place) && s.members.has(me));
+            let told = members.fold(self.ready_members(), |all, (_, s)| all.or(s.ready));
+            told.and(self.members).lowest()
         }
     }
 
@@ -57,10 +64,26 @@ impl Machine {
         let members = members.minus(left);
         if members != self.members {
             self.members = members;
+            self.count_edition();
             self.act(Action::Members(members));
             if let Some(lead) = &mut self.lead {
                 lead.recover = true;
             }
+        }
+    }
+
+    /// The list has changed. Lists of members that are no coordinators are as new as the one that they were told.
+    fn count_edition(&mut self) {
+        if let Some(lead) = &self.lead
+            && lead.term >= self.edition.term
+        {
+            let change = if lead.term == self.edition.term {
+                self.edition.change.saturating_add(1)
+            } else {
+                1
+            };
+            let term = lead.term;
+            self.edition = Edition { term, change };
         }
     }
 
@@ -78,7 +101,7 @@ impl Machine {
 
     /// The coordinator looks who is gone.
     pub(super) fn prune(&mut self) {
-        if self.coordinator() != Some(self.settings.me) {
+        if self.lead.is_none() || self.coordinator() != Some(self.settings.me) {
             return;
         }
         for node in self.members.without(self.settings.me).iter() {
@@ -121,58 +144,57 @@ impl Machine {
         }
     }
 
-    /// Since when this member, which knows of the newest term, has left this node out: the coordinator may have dropped it and be out of
-    /// its reach.
-    fn omitted_for(&mut self, from: u8, state: &State) -> Duration {
-        let (now, term) = (self.now, self.term);
-        let omits = self.members.has(from) && state.term == term && !state.members.has(self.settings.me);
-        let Some(peer) = self.peer_mut(from) else {
-            return Duration::ZERO;
-        };
-        if !omits {
-            peer.omits = None;
-            return Duration::ZERO;
-        }
-        now.since(*peer.omits.get_or_insert(now))
-    }
-
-    /// A peer that is ready counts these as members.
+    /// A peer that is ready counts these as members. The newest list counts, whoever says it.
     fn weigh(&mut self, from: u8, state: &State) {
         let me = self.settings.me;
-        let is_omitted = self.omitted_for(from, state) >= OMITTED;
-        let is_authority = state.term == self.term && state.term.node == from && from != me;
+        let is_coordinators = state.term == self.term && state.term.node == from && from != me;
+        let is_newer = state.edition > self.edition;
         match self.phase {
             Phase::Ready if !state.members.has(me) => {
-                // Halves that have dropped each other: the term says nothing, it counts on in each by itself. With a common member one of
-                // the lists is old, and the term says which.
+                // Halves that have dropped each other: terms say nothing, they count on in each by itself.
                 let has_dropped = if self.members.and(state.members).is_empty() {
                     rank(self.members) > rank(state.members)
                 } else {
-                    is_authority || is_omitted
+                    is_newer
                 };
                 if has_dropped {
                     self.rejoin(from);
                 }
             }
-            Phase::Ready | Phase::Leaving if is_authority && self.members.has(from) => {
-                self.adopt(state.members);
+            Phase::Ready | Phase::Leaving if is_newer || is_coordinators && state.edition == self.edition => {
+                self.adopt(state.members, state.edition);
             }
-            Phase::Joining if is_authority && state.members.has(me) => self.adopt(state.members),
+            Phase::Joining if is_coordinators && state.members.has(me) => {
+                self.adopt(state.members, state.edition);
+            }
             _ => {}
         }
     }
 
     /// As [`Machine::set_members`], from another coordinator. Who is about to coordinate itself keeps those that it admitted and reaches:
-    /// one that was out of its reach meanwhile has not heard of them, and slots would change without them.
-    pub(super) fn adopt(&mut self, members: Nodes) {
+    /// another one that was out of its reach meanwhile has not heard of them, and slots would change without them.
+    pub(super) fn adopt(&mut self, members: Nodes, edition: Edition) {
         let kept = if self.coordinator() == Some(self.settings.me) {
             self.admitted().and(self.members)
         } else {
             Nodes::default()
         };
         let members = members.or(kept);
+        if edition > self.edition {
+            self.greet(members);
+        }
         self.vouch(members);
         self.set_members(members);
+        self.edition = self.edition.max(edition);
+    }
+
+    /// Any of them may have been admitted elsewhere, with an epoch that is not known here; also who had left before.
+    fn greet(&mut self, members: Nodes) {
+        for place in members.iter() {
+            if let Some(peer) = self.peer_mut(place) {
+                (peer.admitted, peer.left) = (None, None);
+            }
+        }
     }
 
     /// Nodes in reach that are the ones that were admitted.
@@ -214,6 +236,7 @@ impl Machine {
         };
         let missed: Nodes = named.minus(self.members).iter().filter(is_one).collect();
         if !missed.is_empty() {
+            self.greet(missed);
             self.vouch(missed);
             self.set_members(self.members.or(missed));
         }
@@ -278,15 +301,23 @@ fn rank(members: Nodes) -> (u32, u8) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::group::border::Why;
-    use crate::group::order::Target;
+    use crate::group::order::{Order, Target};
+    use crate::group::wire::{Job, Numbered};
     use crate::group::{Settings, Start};
     use crate::health::Mono;
 
     fn term(number: u64, node: u8) -> Term {
         let epoch = 1;
         Term { number, node, epoch }
+    }
+
+    fn edition(number: u64, node: u8) -> Edition {
+        let term = term(number, node);
+        Edition { term, change: 1 }
     }
 
     /// A node of four that is ready and knows of term 5.
@@ -304,6 +335,7 @@ mod tests {
         machine.phase = Phase::Ready;
         machine.members = members.iter().copied().collect();
         machine.term = term(5, members[0]);
+        machine.edition = edition(5, members[0]);
         machine
     }
 
@@ -315,7 +347,8 @@ mod tests {
             serving: true,
             term: term(number, of),
             members: members.iter().copied().collect(),
-            live: members.iter().copied().collect(),
+            edition: edition(number, of),
+            ready: members.iter().copied().collect(),
             target: Target::default(),
             verdict: 0,
             origins: 0,
@@ -367,35 +400,94 @@ mod tests {
     }
 
     #[test]
-    fn whom_a_member_leaves_out_for_long_joins_again_though_its_coordinator_is_out_of_reach() {
+    fn whoever_has_the_newest_list_says_who_is_a_member() {
         // Node 0 has dropped node 2, which reaches node 1 alone.
-        for (number, seconds, wanted) in [
-            (9, 4, Phase::Ready),
-            (9, 6, Phase::Joining),
-            // What node 1 says is older than what node 2 knows.
-            (4, 6, Phase::Ready),
-        ] {
+        for (number, wanted) in [(9, Phase::Joining), (4, Phase::Ready)] {
             let mut machine = ready(2, &[0, 1, 2]);
             let omitting = State {
-                term: term(number, 0),
-                ..state(1, &[0, 1], number)
+                edition: edition(number, 0),
+                ..state(1, &[0, 1], 9)
             };
-            for second in [0, seconds] {
-                machine.now = Mono::from_unix(Duration::from_secs(second));
-                machine.on_state(1, omitting);
+            machine.on_state(1, omitting);
+            assert_eq!(machine.phase, wanted, "list of term {number}");
+        }
+        // Node 1 has admitted node 2 while it didn't reach node 0, which reaches node 2 first.
+        for (number, wanted) in [(9, 3), (4, 2)] {
+            let mut machine = ready(0, &[0, 1]);
+            machine.on_state(2, state(2, &[0, 1, 2], number));
+            assert_eq!(machine.members.len(), wanted, "list of term {number}");
+            assert_eq!(machine.edition.term.number, number.max(5));
+        }
+    }
+
+    #[test]
+    fn who_coordinates_keeps_whom_it_admitted() {
+        for epoch in [2, 3] {
+            let mut machine = ready(0, &[0, 1, 2]);
+            let peer = machine.peer_mut(2).unwrap();
+            (peer.session, peer.alive, peer.admitted) = (Some(1), true, Some(2));
+            peer.state = Some(State {
+                epoch,
+                ..state(2, &[0, 1, 2], 5)
+            });
+            // Another coordinator has admitted node 3, and has not heard of node 2.
+            machine.on_state(1, state(1, &[0, 1, 3], 6));
+            let wanted: Nodes = if epoch == 2 {
+                [0, 1, 2, 3].as_slice()
+            } else {
+                &[0, 1, 3]
             }
-            assert_eq!(machine.phase, wanted, "term {number}, {seconds} s");
+            .iter()
+            .copied()
+            .collect();
+            assert_eq!(machine.members, wanted, "epoch {epoch}");
         }
-        let mut counted = ready(2, &[0, 1, 2]);
-        for (second, members) in [(0, &[0, 1][..]), (3, &[0, 1, 2]), (6, &[0, 1])] {
-            counted.now = Mono::from_unix(Duration::from_secs(second));
-            let says = State {
-                term: term(9, 0),
-                ..state(1, members, 9)
+    }
+
+    #[test]
+    fn who_coordinates_by_an_old_list_is_not_obeyed() {
+        for (number, obeys) in [(5, true), (4, false)] {
+            let mut machine = ready(2, &[0, 1, 2]);
+            let order = Numbered {
+                term: term(7, 0),
+                number: 1,
+                members: machine.members,
+                edition: edition(number, 0),
+                job: Job::Engine(Order::Fence(1)),
             };
-            counted.on_state(1, says);
+            machine.obey(0, order);
+            let does = std::iter::from_fn(|| machine.poll()).any(|a| matches!(a, Action::Do { .. }));
+            assert_eq!(does, obeys, "list of term {number}");
         }
-        assert_eq!(counted.phase, Phase::Ready, "it was counted meanwhile");
+    }
+
+    #[test]
+    fn who_does_not_reach_the_coordinator_leaves_it_in_office() {
+        let mut machine = ready(1, &[0, 1, 2]);
+        for (reaches, coordinator) in [(&[0, 1, 2][..], 0), (&[1, 2], 1)] {
+            let peer = machine.peer_mut(2).unwrap();
+            (peer.session, peer.alive) = (Some(1), true);
+            peer.state = Some(State {
+                ready: reaches.iter().copied().collect(),
+                ..state(2, &[0, 1, 2], 5)
+            });
+            assert_eq!(machine.coordinator(), Some(coordinator), "{reaches:?}");
+        }
+    }
+
+    #[test]
+    fn lists_of_a_coordinator_are_newer_than_those_before() {
+        let mut machine = ready(0, &[0, 1, 2]);
+        machine.set_members([0, 1, 2, 3].into_iter().collect());
+        assert_eq!(machine.edition, edition(5, 0), "whoever coordinates will say so");
+        machine.take_or_leave_office();
+        let term = machine.term;
+        assert_eq!(term.number, 6);
+        for change in [1, 2] {
+            machine.set_members(machine.members.without(change));
+            let change = change.into();
+            assert_eq!(machine.edition, Edition { term, change });
+        }
     }
 
     #[test]
@@ -414,9 +506,8 @@ mod tests {
     fn a_joiner_waits_for_every_member_that_the_coordinator_reaches() {
         let mut machine = starting(2, 0, &[(0, 0)]);
         let hears = |machine: &mut Machine, live: &[u8]| {
-            let live = live.iter().copied().collect();
             let coordinator = State {
-                live,
+                ready: live.iter().copied().collect(),
                 ..state(0, &[0, 1], 6)
             };
             machine.on_state(0, coordinator);
@@ -490,6 +581,59 @@ mod tests {
                 machine.peer_mut(2).unwrap().is_gone = true;
                 assert!(founds(&mut machine), "it was forgotten");
             }
+        }
+    }
+
+    #[test]
+    fn who_has_slots_and_dies_is_waited_for() {
+        let mut machine = starting(1, 0, &[(0, 0), (2, 0)]);
+        machine.start.kept = false;
+        for place in [0, 2] {
+            machine.peer_mut(place).unwrap().state.as_mut().unwrap().kept = place == 0;
+        }
+        let founds_at = |machine: &mut Machine, seconds| {
+            machine.now = Mono::from_unix(Duration::from_secs(seconds));
+            machine.join_on();
+            machine.phase == Phase::Ready
+        };
+        assert!(!founds_at(&mut machine, 100), "node 0 is the founder");
+        machine.peer_mut(0).unwrap().alive = false;
+        assert!(!founds_at(&mut machine, 159), "it may still forward");
+        assert!(founds_at(&mut machine, 161));
+    }
+
+    #[test]
+    fn nobody_founds_a_group_beside_one_who_leaves_with_slots() {
+        let mut machine = starting(0, 0, &[(1, 0), (2, 0)]);
+        machine.peer_mut(1).unwrap().state.as_mut().unwrap().phase = Phase::Leaving;
+        assert!(!founds(&mut machine));
+        assert_eq!(machine.readiness(), Err(Why::Leaver(1)));
+        machine.on_goodbye(1);
+        machine.peer_mut(1).unwrap().alive = false;
+        assert!(founds(&mut machine));
+    }
+
+    #[test]
+    fn the_last_one_with_slots_stays_until_a_joiner_has_them() {
+        for (other, is_needed) in [
+            (Phase::Joining, true),
+            (Phase::Ready, false),
+            (Phase::Leaving, false),
+        ] {
+            let mut machine = ready(0, &[0]);
+            let peer = machine.peer_mut(1).unwrap();
+            (peer.session, peer.alive) = (Some(1), true);
+            peer.state = Some(State {
+                phase: other,
+                ..state(1, &[], 0)
+            });
+            machine.on_leave();
+            machine.begin_to_leave();
+            assert_eq!(machine.phase == Phase::Ready, is_needed, "{other:?}");
+            assert_eq!(machine.readiness(), Err(Why::Leaving));
+            machine.now = machine.now + machine.settings.join_within;
+            machine.begin_to_leave();
+            assert_eq!(machine.phase, Phase::Leaving, "it has waited for long enough");
         }
     }
 }

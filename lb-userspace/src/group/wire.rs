@@ -29,6 +29,15 @@ pub struct Term {
     pub epoch: u64,
 }
 
+/// How new a list of members is: the coordinator that changed it last, and how often it had.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Edition {
+    /// Of the coordinator.
+    pub term: Term,
+    /// Counts up within the term.
+    pub change: u32,
+}
+
 /// Where a node is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Phase {
@@ -55,8 +64,10 @@ pub struct State {
     pub term: Term,
     /// Whom it counts as members.
     pub members: Nodes,
-    /// Those of them that it reaches, itself among them if it is one.
-    pub live: Nodes,
+    /// Of that list.
+    pub edition: Edition,
+    /// Those of them that are ready and that it reaches, itself among them if it is ready.
+    pub ready: Nodes,
     /// What its rings are to be.
     pub target: Target,
     /// Number of the verdict in force there.
@@ -103,6 +114,8 @@ pub struct Numbered {
     pub number: u64,
     /// Who is a member.
     pub members: Nodes,
+    /// Of that list.
+    pub edition: Edition,
     /// What to do.
     pub job: Job,
 }
@@ -190,6 +203,8 @@ pub enum Msg {
         term: Term,
         /// Who is a member.
         members: Nodes,
+        /// Of that list.
+        edition: Edition,
     },
     /// The sender leaves the group.
     Goodbye,
@@ -248,6 +263,7 @@ pub fn decode(bytes: &[u8], nodes: u8) -> Result<Msg, DecodeError> {
 fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
     let all = Nodes::first(nodes);
     let within = |members: Nodes| members.minus(all).is_empty();
+    let is_term = |term: Term| term.node < nodes;
     let few = |count: usize, most: usize| {
         if count <= most {
             Ok(())
@@ -263,7 +279,9 @@ fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
         }
     };
     match msg {
-        Msg::State(state) => known(within(state.members.or(state.live)) && state.term.node < nodes),
+        Msg::State(state) => {
+            known(within(state.members.or(state.ready)) && is_term(state.term) && is_term(state.edition.term))
+        }
         Msg::Candidates(cells) => few(cells.len(), CELLS_MAX),
         Msg::Opinions(opinions) => few(opinions.len(), BACKENDS_MAX),
         Msg::Order(order) => {
@@ -273,7 +291,7 @@ fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
             } else {
                 0
             };
-            known(within(order.members) && order.term.node < nodes && node < nodes)
+            known(within(order.members) && is_term(order.term) && is_term(order.edition.term) && node < nodes)
         }
         Msg::Answer { answer, memory, .. } => {
             few(answered(answer), PROGRESS_MAX)?;
@@ -282,13 +300,18 @@ fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
             few(memory.map_or(0, |m| named(&m.verdict)), BACKENDS_MAX)?;
             known(memory.is_none_or(|m| within(m.members)))
         }
-        Msg::Stale(term) => known(term.node < nodes),
+        Msg::Stale(term) => known(is_term(*term)),
         Msg::Offer { verdict, .. } => few(named(verdict), BACKENDS_MAX),
         Msg::Image { image, .. } => {
             let longest = image.slots.len().max(image.backends.len());
             few(longest.max(image.leavers.len()), BACKENDS_MAX)
         }
-        Msg::Welcome { term, members, .. } => known(within(*members) && term.node < nodes),
+        Msg::Welcome {
+            term,
+            members,
+            edition,
+            ..
+        } => known(within(*members) && is_term(*term) && is_term(edition.term)),
         Msg::Forget(node) => known(*node < nodes),
         Msg::Join { .. } | Msg::Installed { .. } | Msg::Taken { .. } | Msg::Goodbye | Msg::Farewell => Ok(()),
     }
@@ -335,6 +358,7 @@ mod tests {
             term,
             number: 1,
             members,
+            edition: Edition::default(),
             job,
         })
     }

@@ -30,6 +30,7 @@ impl Refusals {
         let last = self.logged.get(&refusal);
         if last.is_none_or(|last| now.since(*last) >= LOG_EVERY) {
             self.logged.insert(refusal, now);
+            let what = if what.is_empty() { refusal.name() } else { what };
             warn!(reason = refusal.name(), count, "somebody was refused: {what}");
         }
     }

@@ -179,6 +179,7 @@ fn answer(command: Command) {
                 _ => Ok(Ordered {
                     changed: !matches!(ask.what.verb, Verb::Up),
                     slots_moved: 7,
+                    without: Vec::new(),
                     backend: state(&ask.what.pool, &ask.what.backend),
                 }),
             };

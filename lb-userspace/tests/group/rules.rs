@@ -25,6 +25,17 @@ fn is_dead(engine: &Engine, backend: u16) -> bool {
     engine.verdict.dead.contains(&id) || engine.verdict.returning.contains(&id)
 }
 
+/// Whether all that forward count each other: whoever was another half has taken the group's slots over.
+pub(crate) fn is_whole(world: &World) -> bool {
+    let forward = || world.nodes.iter().filter(|node| node.forwards);
+    let counts_all = |node: &Node| {
+        facts(node).is_some_and(|facts| {
+            facts.phase == Phase::Ready && forward().all(|other| facts.members.has(other.place))
+        })
+    };
+    forward().all(counts_all)
+}
+
 /// One origin per slot on all members, and on all nodes that attract traffic; but while all are closing, or while it is dead.
 pub(crate) fn check(world: &World) -> Result<(), String> {
     for node in &world.nodes {
@@ -50,7 +61,12 @@ pub(crate) fn check(world: &World) -> Result<(), String> {
                 }
                 let are_tracked = x.is_tracked() && y.is_tracked();
                 let are_closing = x.is_closing() && y.is_closing();
-                let knows = |backend| is_dead(&a.engine, backend) || is_dead(&b.engine, backend);
+                // Who starts anew has forgotten the verdict, and joins.
+                let has_forgotten =
+                    |backend: u16| !(a.ready && b.ready) && world.judged.contains(&backend.into());
+                let knows = |backend| {
+                    is_dead(&a.engine, backend) || is_dead(&b.engine, backend) || has_forgotten(backend)
+                };
                 let is_buried = knows(x.origin()) || knows(y.origin());
                 if !(are_tracked && (are_closing || is_buried)) {
                     return Err(format!(

@@ -4,10 +4,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use lb_common::slot::Slot;
-use lb_userspace::group::{Action, Event, Input, Order};
+use lb_userspace::group::{Action, Event, Gone, Input, Order};
 use lb_userspace::state::standing::Standing;
 
-use crate::engine::{BACKENDS, Engine};
+use crate::engine::BACKENDS;
 use crate::net::{Chance, Net, pair};
 use crate::node::{Node, mono};
 use crate::rules;
@@ -19,9 +19,7 @@ pub(crate) enum Broken {
     OwnCurrent,
     /// A joiner keeps the ring that it made up.
     OwnRing,
-    /// A joiner takes origins over and nothing else, and nobody compares the rest.
-    OriginsAlone,
-    /// The same, and it says what it holds.
+    /// A joiner takes origins over and nothing else.
     OriginsTold,
     /// A member acknowledges a retirement before it has made it.
     EarlyAnswer,
@@ -86,6 +84,8 @@ pub(crate) struct World {
     images: BTreeMap<u8, Vec<lb_userspace::group::SlotImage>>,
     queue: BinaryHeap<Due>,
     count: u64,
+    /// Backends that some verdict called dead.
+    pub(crate) judged: BTreeSet<u64>,
     /// Halves may have changed their slots each for itself.
     pub(crate) split: bool,
 }
@@ -105,6 +105,7 @@ impl World {
             images: BTreeMap::new(),
             queue: BinaryHeap::new(),
             count: 0,
+            judged: BTreeSet::new(),
             split: false,
         };
         for node in 0..nodes {
@@ -131,6 +132,7 @@ impl World {
             let is_for_anyone = matches!(what, What::Start | What::Heal(_) | What::Charter(_) | What::Truth);
             if is_for_anyone || self.nodes[usize::from(node)].starts == starts {
                 self.step(node, what);
+                self.split &= !rules::is_whole(self);
                 rules::check(self)?;
             }
         }
@@ -247,18 +249,13 @@ impl World {
         }
         let node = &mut self.nodes[usize::from(n)];
         node.install(&images, now);
-        if matches!(self.broken, Some(Broken::OriginsAlone | Broken::OriginsTold)) {
+        if self.broken == Some(Broken::OriginsTold) {
             let origins = node
                 .engine
                 .slots
                 .iter()
                 .map(|slot| Slot::untracked(slot.origin()));
             node.engine.slots = origins.collect();
-            let slots = match self.broken {
-                Some(Broken::OriginsTold) => node.engine.all(),
-                _ => Engine::digest_of(&images[0]),
-            };
-            return Input::Installed { slots };
         }
         Input::Installed {
             slots: node.engine.all(),
@@ -329,6 +326,12 @@ impl World {
                     assert!(is_new, "one term twice");
                 }
                 Action::Left => self.leave(n),
+                Action::Verdict(verdict) => self.judged.extend(&verdict.dead),
+                // Cut apart for longer than `withdraw_after`.
+                Action::Told(Event::Gone {
+                    node,
+                    how: Gone::Silent,
+                }) => self.split |= self.nodes[usize::from(node)].forwards,
                 _ => {}
             }
         }

@@ -66,7 +66,7 @@ pub(crate) fn wait_equal(lab: &Lab) -> Result<(), LabError> {
 }
 
 /// `lbctl ready` of a node that isn't: why not, and what it says of the group.
-fn unready(node: &Node) -> Result<Value, LabError> {
+pub(crate) fn unready(node: &Node) -> Result<Value, LabError> {
     let out = node.lbctl(&["ready", "--output", "json"])?;
     assert_eq!(out.status.code(), Some(1), "{out:?}");
     Ok(serde_json::from_slice(&out.stdout).expect("lbctl writes JSON"))

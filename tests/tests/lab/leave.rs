@@ -12,6 +12,7 @@ use lb_tests::{Family, Job, Lab, LabBuilder, LabError, Load};
 use serde_json::json;
 
 use crate::drained::{drain, slots};
+use crate::joins::{mark, more, of, told, unready, wait_equal};
 
 const SOON: Duration = Duration::from_secs(20);
 /// The router notices a node that is gone.
@@ -213,6 +214,90 @@ fn a_group_waits_for_a_silent_node_until_it_is_told_to_forget_it() {
             wait_members(lab, &[0, 1], &["lb1", "lb2"])?;
             let so_far = load.latest().requests();
             load.wait_requests(so_far + 600, SOON)?;
+            judge(name, load)
+        })
+        .expect("the lab runs");
+}
+
+/// Its agent goes on, and hears that it was dropped when it is back in reach.
+#[test]
+fn a_node_that_was_forgotten_while_it_was_cut_off_joins_again() {
+    let times = Times {
+        withdraw_after: Duration::from_secs(60),
+        ..Times::default()
+    };
+    let name = "forget-apart";
+    let all = ["lb1", "lb2", "lb3"];
+    lab(name, &times, |_| {})
+        .run(|lab| {
+            wait_members(lab, &[0, 1, 2], &all)?;
+            let mut load = load(lab)?;
+            let marks: Vec<u64> = lab.nodes().iter().map(mark).collect::<Result<_, _>>()?;
+            for other in [0, 1] {
+                lab.partition(other, 2)?;
+            }
+            until_ok(SOON, "lb3 is forgotten", || {
+                Ok(lab.nodes()[0].lbctl(&["forget", "lb3"])?.status.success())
+            })?;
+            wait_members(lab, &[0, 1], &all[..2])?;
+            for other in [0, 1] {
+                lab.heal(other, 2)?;
+            }
+            let healed = Instant::now();
+            wait_members(lab, &[0, 1, 2], &all)?;
+            wait_equal(lab)?;
+            println!("{name}: one list {:?} after the partition", healed.elapsed());
+            drain(lab, 1, "be2", &[0, 1, 2])?;
+            for (node, mark) in lab.nodes().iter().zip(marks) {
+                let since = told(node, mark)?;
+                assert!(
+                    of(&since, "member_admitted").len() <= 1,
+                    "{}: {since:?}",
+                    node.name()
+                );
+            }
+            more(&mut load)?;
+            judge(name, load)
+        })
+        .expect("the lab runs");
+}
+
+/// One of three links is broken, so one of its ends can't be a member. The other one and whoever reaches both go on, and nobody takes
+/// office in turn.
+#[test]
+fn one_broken_link_costs_one_node() {
+    let times = Times {
+        withdraw_after: Duration::from_secs(2),
+        join_within: Duration::from_secs(4),
+        ..Times::default()
+    };
+    let name = "one-link";
+    lab(name, &times, |_| {})
+        .run(|lab| {
+            let all = ["lb1", "lb2", "lb3"];
+            wait_members(lab, &[0, 1, 2], &all)?;
+            let marks: Vec<u64> = lab.nodes().iter().map(mark).collect::<Result<_, _>>()?;
+            lab.partition(0, 1)?;
+            wait_members(lab, &[0, 2], &["lb1", "lb3"])?;
+            until_ok(SOON, "lb2 isn't ready", || {
+                Ok(lab.nodes()[1].lbctl(&["ready"])?.status.code() == Some(1))
+            })?;
+            let why = unready(&lab.nodes()[1])?["why"].to_string();
+            assert!(why.contains("lb1 is a live member"), "{why}");
+            lab.router().route_to(&[0, 2])?;
+            let load = load(lab)?;
+            drain(lab, 2, "be2", &[0, 2])?;
+            for (node, mark) in lab.nodes().iter().zip(&marks) {
+                let since = told(node, *mark)?;
+                let offices = of(&since, "coordinates").len();
+                assert!(offices <= 2, "{}: {since:?}", node.name());
+            }
+            lab.heal(0, 1)?;
+            wait_members(lab, &[0, 1, 2], &all)?;
+            wait_equal(lab)?;
+            lab.router().route_to(&[0, 1, 2])?;
+            let mut load = load;
+            more(&mut load)?;
             judge(name, load)
         })
         .expect("the lab runs");

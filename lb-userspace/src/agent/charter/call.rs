@@ -291,7 +291,7 @@ impl Desk {
                         generation: name,
                         why,
                     }),
-                    None => Ok(ordered(controller, &weighed)),
+                    None => Ok(self.ordered(controller, &weighed)),
                 });
                 match &answer {
                     Ok(_) => info!(uid = who.uid, pid = who.pid, "{}", weighed.what()),
@@ -319,6 +319,15 @@ impl Desk {
         })
     }
 
+    fn ordered(&self, controller: &Controller, weighed: &Weighed) -> Ordered {
+        Ordered {
+            changed: true,
+            slots_moved: slots_moved(&weighed.pool, &weighed.held, controller.target()),
+            backend: state_of(controller, &weighed.pool, weighed.id),
+            without: self.no_members(),
+        }
+    }
+
     /// Names of the group's nodes that are no members now.
     fn no_members(&self) -> Vec<String> {
         let Some(keeper) = &self.keeper else {
@@ -340,14 +349,6 @@ impl Desk {
             pid: who.pid,
         };
         self.refused(controller, &cause, source, &anyhow!("{refusal}"));
-    }
-}
-
-fn ordered(controller: &Controller, weighed: &Weighed) -> Ordered {
-    Ordered {
-        changed: true,
-        slots_moved: slots_moved(&weighed.pool, &weighed.held, controller.target()),
-        backend: state_of(controller, &weighed.pool, weighed.id),
     }
 }
 

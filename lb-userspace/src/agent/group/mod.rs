@@ -26,7 +26,7 @@ use crate::api::refusal::Refusal;
 use crate::dataplane::events::Events;
 use crate::dataplane::maps::Maps;
 use crate::dataplane::pin::Root;
-use crate::group::{Action, Input, Local, Machine, Nodes, Phase, Settings, Start, Status, View, Why};
+use crate::group::{Action, Input, Local, Machine, Nodes, Settings, Start, Status, View, Why};
 use crate::health::Mono;
 use crate::journal;
 use crate::model::{Group as Config, Model, Name, Peering};
@@ -248,7 +248,7 @@ impl Group {
 
     /// Whether it was told to.
     pub(super) fn leaves(&self) -> bool {
-        self.machine.facts().phase == Phase::Leaving
+        self.machine.status().leaves
     }
 
     /// Counts a silent node as one that forwards nothing.

@@ -263,6 +263,7 @@ impl Group {
             | Why::Key(n)
             | Why::Sync(n)
             | Why::Apart(n)
+            | Why::Leaver(n)
             | Why::Queue(n)
             | Why::Slots(n)
             | Why::Differs(n) => of(n, &text),

@@ -101,7 +101,8 @@ fn text(command: &Command, ordered: &Ordered) -> String {
     } else {
         "nothing to do: ".to_owned()
     };
-    format!("{was}{done}\n{}", share(ordered, state))
+    let without = super::plan::without(&ordered.without);
+    format!("{was}{done}\n{}{without}", share(ordered, state))
 }
 
 fn share(ordered: &Ordered, state: &BackendState) -> String {

@@ -66,13 +66,19 @@ fn done(applied: &Applied) -> Result<Output> {
     if let Some(backup) = &applied.backup {
         text.push_str(&format!("; what was there is in {backup}"));
     }
-    if !applied.without.is_empty() {
-        text.push_str(&format!(
-            "\nno members now: {}; whichever side of a group that is cut apart makes more generations has the last word when it heals",
-            applied.without.join(", ")
-        ));
-    }
+    text.push_str(&without(&applied.without));
     Ok(Output::yes(serde_json::to_value(applied)?, text))
+}
+
+/// A line about nodes that were no members when something was agreed on.
+pub(super) fn without(nodes: &[String]) -> String {
+    if nodes.is_empty() {
+        return String::new();
+    }
+    format!(
+        "\nno members now: {}; whichever side of a group that is cut apart makes more generations has the last word when it heals",
+        nodes.join(", ")
+    )
 }
 
 pub(super) fn show(socket: &Path) -> Result<Output> {

@@ -431,6 +431,10 @@ fn order(term: Term, order: Order) -> Msg {
         term,
         number: u64::MAX,
         members: Nodes::first(3),
+        edition: group::Edition {
+            term,
+            change: u32::MAX,
+        },
         job: group::Job::Engine(order),
     })
 }
