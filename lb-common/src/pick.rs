@@ -297,7 +297,7 @@ fn promote<F: Flows>(entry: Entry, kind: Kind, now: Tick, flows: &mut F) {
     match kind {
         Kind::Data => flows.confirm(entry.confirmed(now)),
         Kind::Fin => flows.confirm(entry.closed(now)),
-        Kind::Syn | Kind::Rst | Kind::Stray => {}
+        Kind::Syn | Kind::Rst | Kind::Denial | Kind::Stray => {}
     }
 }
 
@@ -305,7 +305,7 @@ fn promote<F: Flows>(entry: Entry, kind: Kind, now: Tick, flows: &mut F) {
 #[inline(always)]
 fn next(entry: Entry, kind: Kind, now: Tick) -> Option<Entry> {
     match (kind, entry.state) {
-        (Kind::Fin | Kind::Rst, CONFIRMED) => Some(entry.closed(now)),
+        (Kind::Fin | Kind::Rst | Kind::Denial, CONFIRMED) => Some(entry.closed(now)),
         (Kind::Data, CLOSED) if now.since(entry.since) >= REOPEN => Some(entry.confirmed(now)),
         (Kind::Data, _) if now.since(entry.last) >= TOUCH => Some(entry.used(now)),
         _ => None,

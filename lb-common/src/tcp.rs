@@ -22,8 +22,10 @@ pub enum Kind {
     Data,
     /// FIN with ACK: the client has sent all. It may go on receiving, so that its ACKs still come.
     Fin,
-    /// RST.
+    /// RST with ACK: the flow is given up.
     Rst,
+    /// RST alone: the answer of a client that knows no such connection to a segment of one (RFC 9293 section 3.10.7).
+    Denial,
     /// What no client of a living flow sends: SYN with ACK (backscatter), or no ACK at all (a scan). It follows an
     /// entry and changes nothing.
     Stray,
@@ -48,18 +50,21 @@ impl Segment {
         }
     }
 
-    /// Whether this can be an early segment of the connection whose SYN had the number `isn`.
+    /// Whether this can be an early segment of the connection whose SYN had the number `isn`, or the answer to what that SYN has
+    /// brought about: a server that still has an old connection of the same ports asks, and only the client's denial lets it go.
     #[inline(always)]
     pub const fn follows(self, isn: u32) -> bool {
         // 1..=WINDOW without a second comparison.
-        self.seq.wrapping_sub(isn).wrapping_sub(1) < WINDOW
+        self.seq.wrapping_sub(isn).wrapping_sub(1) < WINDOW || matches!(self.kind, Kind::Denial)
     }
 }
 
 /// What the flags mean.
 #[inline(always)]
 pub const fn kind(flags: u8) -> Kind {
-    if flags & RST != 0 {
+    if flags & (RST | ACK) == RST {
+        Kind::Denial
+    } else if flags & RST != 0 {
         Kind::Rst
     } else if flags & (SYN | ACK) == SYN {
         Kind::Syn
@@ -90,9 +95,9 @@ mod tests {
             (ACK | PSH, Kind::Data),
             (ACK | FIN, Kind::Fin),
             (ACK | FIN | PSH, Kind::Fin),
-            (RST, Kind::Rst),
+            (RST, Kind::Denial),
             (RST | ACK, Kind::Rst),
-            (RST | SYN, Kind::Rst),
+            (RST | SYN, Kind::Denial),
             (RST | FIN | ACK, Kind::Rst),
             (0, Kind::Stray),
             (FIN, Kind::Stray),
@@ -107,6 +112,8 @@ mod tests {
         let isn = u32::MAX - 9;
         let follows = |by: u32| Segment::new(ACK, isn.wrapping_add(by)).follows(isn);
         assert!(follows(1) && follows(10) && follows(65_536));
+        let far = isn.wrapping_add(1 << 31);
+        assert!(Segment::new(RST, far).follows(isn) && !Segment::new(RST | ACK, far).follows(isn));
         assert!(!follows(0) && !follows(65_537) && !follows(u32::MAX) && !follows(1 << 31));
     }
 }

@@ -153,6 +153,26 @@ fn a_connection_from_syn_to_close() {
     assert_eq!(tables.own.map(|e| (e.state, e.since)), Some((CONFIRMED, later)));
 }
 
+/// A server that still has an old connection of the same ports answers a SYN with a question, and has to hear that there is none.
+#[test]
+fn a_denial_goes_where_the_syn_went() {
+    let far = ISN.wrapping_add(1 << 31);
+    for (flags, expected) in [
+        (RST, (B, By::Probation)),
+        (RST | ACK, (A, By::Origin)),
+        (ACK, (A, By::Origin)),
+    ] {
+        let mut tables = Tables::default();
+        assert_eq!(go(moved(), SYN, ISN, &mut tables), (B, By::New));
+        assert_eq!(go(moved(), flags, far, &mut tables), expected, "{flags:#x}");
+        assert_eq!(tables.probation, entry(B, PROBATION), "the SYN comes again");
+        assert_eq!(go(moved(), SYN, ISN, &mut tables), (B, By::Probation));
+    }
+    let mut told = replica(entry(C, PROBATION));
+    assert_eq!(go(moved(), RST, far, &mut told), (C, By::Replica));
+    assert_eq!(told.own, None);
+}
+
 #[test]
 fn what_a_syn_follows() {
     let other_isn = ISN + 5;

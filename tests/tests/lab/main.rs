@@ -35,6 +35,7 @@ mod overlay;
 mod peers;
 mod readdress;
 mod restart;
+mod reuse;
 mod second_chance;
 mod slots;
 mod steady;
