@@ -135,6 +135,22 @@ impl Endpoint {
         })
     }
 
+    /// Whether a configuration with this address could come into force. Nothing stays taken.
+    ///
+    /// # Errors
+    /// As [`bind`].
+    pub fn check(&self, wanted: Option<SocketAddr>) -> Result<(), Error> {
+        if wanted == self.address {
+            return Ok(());
+        }
+        let ports = (self.address.map(|a| a.port()), wanted.map(|a| a.port()));
+        match bind(wanted) {
+            // It may be we who hold the port.
+            Err(Error::Taken(_)) if ports.0 == ports.1 => Ok(()),
+            bound => bound.map(drop),
+        }
+    }
+
     /// Takes the address of a configuration that may come into force. What comes of it goes to [`Endpoint::put`] or to
     /// [`Endpoint::give_up`].
     ///

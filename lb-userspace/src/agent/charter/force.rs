@@ -64,7 +64,7 @@ impl Desk {
         Ok(())
     }
 
-    /// Refuses a model that would not be this node's, or not its group's.
+    /// Refuses a model that would not be this node's, or not its group's, or an address for metrics that this node can't have.
     pub(super) fn suits(&self, controller: &Controller, model: &Model) -> Result<()> {
         let keeper = self.keeper.as_ref().context("no group")?;
         let name = &controller.model().node.name;
@@ -86,6 +86,9 @@ impl Desk {
             bail!(
                 "nodes of `group.nodes` keep their places: new ones stand at the end, and only the last ones may go"
             );
+        }
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.check(model.metrics.as_ref().map(|metrics| metrics.listen))?;
         }
         Ok(())
     }

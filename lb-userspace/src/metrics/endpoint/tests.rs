@@ -71,6 +71,25 @@ async fn serves(address: SocketAddr) -> bool {
 }
 
 #[tokio::test]
+async fn an_address_is_checked_beforehand() {
+    let mut bench = Bench::new();
+    let (own, other) = (free([127, 0, 0, 1]), free([127, 0, 0, 1]));
+    bench.reload(Some(own)).await.unwrap();
+    let all = SocketAddr::from((Ipv4Addr::UNSPECIFIED, own.port()));
+    for wanted in [None, Some(own), Some(other), Some(all)] {
+        assert!(bench.endpoint.check(wanted).is_ok(), "{wanted:?}");
+    }
+    let _holder = Bound::bind(other).unwrap();
+    assert!(matches!(bench.endpoint.check(Some(other)), Err(Error::Taken(_))));
+    let elsewhere = SocketAddr::from(([203, 0, 113, 9], 9400));
+    assert!(matches!(
+        bench.endpoint.check(Some(elsewhere)),
+        Err(Error::NoAddress(_))
+    ));
+    assert!(serves(own).await, "nothing has changed");
+}
+
+#[tokio::test]
 async fn only_metrics_are_served() {
     let mut bench = Bench::new();
     let address = free([127, 0, 0, 1]);

@@ -9,7 +9,7 @@ use lb_tests::{Lab, LabError, promtool};
 use serde_json::{Value, json};
 
 use super::{ALL, agreed, apply, endpoint, file, restart, wait_runs, weighing, weight, with_group};
-use crate::metrics::scrape_at;
+use crate::metrics::{scrape_at, with_endpoint};
 
 const SOON: Duration = Duration::from_secs(20);
 const METRIC: &str = "tandem_charter_drift";
@@ -202,6 +202,20 @@ fn nothing_is_not_applied() {
             let out = lab.nodes()[0].lbctl(&["config", verb, "/dev/null"])?;
             let why = super::refused(&out);
             assert!(why.contains("neither `pools` nor `vips`"), "{verb}: {why}");
+        }
+        assert_eq!(file(&lab.nodes()[0]), before);
+        // Nor what this node alone could not run.
+        let node = &lab.nodes()[0];
+        let elsewhere = with_endpoint(node.config(), Some("203.0.113.9:9400"))?;
+        let path = node.config_file().with_extension("elsewhere.yaml");
+        std::fs::write(&path, elsewhere).expect("it is written");
+        let path = path.to_str().expect("a path of ours");
+        for verb in ["plan", "apply"] {
+            let why = super::refused(&node.lbctl(&["config", verb, path])?);
+            assert!(
+                why.contains("this host has no address 203.0.113.9"),
+                "{verb}: {why}"
+            );
         }
         assert_eq!(file(&lab.nodes()[0]), before);
         Ok(())
