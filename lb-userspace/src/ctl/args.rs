@@ -90,7 +90,7 @@ pub enum Command {
     },
     /// Takes this node out of its group: it attracts no more traffic, hands its flows over, and its agent ends.
     ///
-    /// That takes `withdraw_after` and a moment; where the last node that is ready leaves while another one joins, it waits for that. The
+    /// That takes `withdraw_after` and a moment; where the last node that is ready leaves while another one joins, it waits for that, for `join_within` at most, and serves. The
     /// unit doesn't start the agent again: `systemctl start lbd` joins the group, `systemctl disable lbd` keeps it out over a reboot.
     Leave,
     /// Has the group count a silent node as one that forwards nothing, so that changes wait for it no longer.

@@ -8,7 +8,7 @@ use super::machine::Machine;
 use super::nodes::Nodes;
 use super::order::{Answer, Cell, Order, SlotImage, Target};
 use super::phase::Step;
-use super::wire::{Job, Memory, Msg, Numbered, Term};
+use super::wire::{Edition, Job, Memory, Msg, Numbered, Term};
 use crate::health::Mono;
 
 /// An order that could not be carried out yet is given again after this.
@@ -173,6 +173,9 @@ impl Machine {
         lead.joiners = self.lead.take().map(|old| old.joiners).unwrap_or_default();
         self.lead = Some(lead);
         self.term = term;
+        if std::mem::take(&mut self.is_ahead) {
+            self.edition = Edition { term, change: 1 };
+        }
         let named = self.members_of_others();
         self.learn_members(named);
         self.tell(Event::Coordinates { term: term.number });

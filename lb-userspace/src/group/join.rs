@@ -97,13 +97,17 @@ impl Leaver {
 impl Machine {
     pub(super) fn readiness(&self) -> Result<(), Why> {
         match self.phase {
-            _ if self.leaver.is_wanted() => Err(Why::Leaving),
             Phase::Leaving => Err(Why::Leaving),
             Phase::Ready if self.alone.is_on => Err(Why::Alone),
             Phase::Ready => Ok(()),
             Phase::Joining if self.serves_on && self.other_key().is_none() && !self.is_late() => Ok(()),
             Phase::Joining => Err(self.obstacle()),
         }
+    }
+
+    /// Whether it forwards by slots that are the group's, or were.
+    pub(super) fn has_slots(&self) -> bool {
+        self.start.kept || self.serves_on
     }
 
     /// `join_within` is over.
@@ -208,7 +212,7 @@ impl Machine {
         let others = self.others().filter_map(|(place, p)| Some((place, p.reached()?)));
         let joining = others.filter(|(_, s)| s.phase == Phase::Joining && s.key == self.settings.key);
         let others = joining.map(|(place, s)| (!s.kept, place));
-        let me = (!self.start.kept, self.settings.me);
+        let me = (!self.has_slots(), self.settings.me);
         others
             .chain([me])
             .min()
@@ -261,7 +265,7 @@ impl Machine {
         let all = usize::from(self.settings.nodes);
         let wait = if seen >= all {
             SETTLE
-        } else if !self.start.kept {
+        } else if !self.has_slots() {
             // Whoever is silent may forward by slots that aren't what this node would make up.
             self.settings.withdraw_after.max(self.settings.join_within)
         } else if 2 * seen > all {
@@ -284,8 +288,9 @@ impl Machine {
         self.vouch(members);
         self.phase = Phase::Ready;
         self.set_members(members);
+        self.term = self.next_term();
         self.edition = Edition {
-            term: self.next_term(),
+            term: self.term,
             change: 0,
         };
         self.tell(Event::Founded(members));
@@ -391,8 +396,8 @@ impl Machine {
         self.phase = Phase::Ready;
         self.serves_on = false;
         self.joiner.restart(self.now);
-        // Of another half's lists some may be newer.
-        self.edition = Edition::default();
+        // What was known of another half says nothing.
+        (self.members, self.edition) = (Nodes::default(), Edition::default());
         self.adopt(members, edition);
         for place in members.iter() {
             if let Some(peer) = self.peer_mut(place) {
@@ -408,7 +413,7 @@ impl Machine {
 
     /// Whoever is about to join would have nobody to take slots from, and make up its own.
     fn is_needed(&self, wanted: Mono) -> bool {
-        let has_slots = self.phase == Phase::Ready || self.phase == Phase::Joining && self.start.kept;
+        let has_slots = self.phase == Phase::Ready || self.phase == Phase::Joining && self.has_slots();
         let others = || self.others().filter_map(|(_, p)| p.reached());
         has_slots
             && others().any(|s| s.phase == Phase::Joining)

@@ -82,6 +82,8 @@ pub struct Machine {
     pub(super) members: Nodes,
     /// Of that list.
     pub(super) edition: Edition,
+    /// The list is another one than that edition's: this node changed it, and will say so when it takes office.
+    pub(super) is_ahead: bool,
     /// The highest that was seen.
     pub(super) term: Term,
     pub(super) local: Local,
@@ -97,7 +99,7 @@ pub struct Machine {
     pub(super) doubted: BTreeMap<u64, FailOpen>,
     /// What was said last.
     pub(super) ready: Option<Result<(), Why>>,
-    /// The founder's slots are the group's: it attracts traffic while it joins the larger half again.
+    /// Its slots were the group's: it attracts traffic while it joins again, for up to `join_within`.
     pub(super) serves_on: bool,
 }
 
@@ -117,6 +119,7 @@ impl Machine {
             phase: Phase::Joining,
             members: Nodes::default(),
             edition: Edition::default(),
+            is_ahead: false,
             term: Term::default(),
             local: Local::default(),
             views: Vec::new(),
@@ -370,7 +373,7 @@ impl Machine {
             key: self.settings.key,
             epoch: self.start.epoch,
             phase: self.phase,
-            kept: self.start.kept || self.serves_on,
+            kept: self.has_slots(),
             serving: self.ready == Some(Ok(())),
             term: self.term,
             members: self.members,

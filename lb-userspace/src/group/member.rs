@@ -86,7 +86,7 @@ impl Machine {
             self.send(from, &later);
             return;
         }
-        self.term = term;
+        self.term = term.max(order.edition.term);
         let this = Some((term, order.number));
         if self.member.last > this {
             return;

@@ -1,6 +1,6 @@
 //! Who is a member, and who coordinates.
 //!
-//! Members are what the last coordinator said. It alone takes nodes in, and out for their silence; a good-bye and an
+//! Members are what the newest list says, which a coordinator changed last and anybody may tell. It alone takes nodes in, and out for their silence; a good-bye and an
 //! operator's word take effect everywhere at once.
 
 use super::border::{Action, Event, Gone};
@@ -48,7 +48,11 @@ impl Machine {
         } else {
             let me = self.settings.me;
             let members = ready.filter(|(place, s)| self.members.has(*place) && s.members.has(me));
-            let told = members.fold(self.ready_members(), |all, (_, s)| all.or(s.ready));
+            let told = members.fold(Nodes::default(), |all, (_, s)| all.or(s.ready));
+            // Of those in reach this node knows better.
+            let reached = self.others().filter(|(_, p)| p.is_reachable());
+            let reached: Nodes = reached.map(|(place, _)| place).collect();
+            let told = told.minus(reached.with(me)).or(self.ready_members());
             told.and(self.members).lowest()
         }
     }
@@ -74,9 +78,10 @@ impl Machine {
 
     /// The list has changed. Lists of members that are no coordinators are as new as the one that they were told.
     fn count_edition(&mut self) {
-        if let Some(lead) = &self.lead
-            && lead.term >= self.edition.term
-        {
+        let Some(lead) = &self.lead else { return };
+        if lead.term < self.edition.term {
+            self.is_ahead = true;
+        } else {
             let change = if lead.term == self.edition.term {
                 self.edition.change.saturating_add(1)
             } else {
@@ -126,7 +131,7 @@ impl Machine {
     }
 
     pub(super) fn on_state(&mut self, from: u8, state: State) {
-        self.term = self.term.max(state.term);
+        self.term = self.term.max(state.term).max(state.edition.term);
         let Some(peer) = self.peer_mut(from) else { return };
         let is_new = peer.state.is_none_or(|s| s.epoch != state.epoch);
         peer.state = Some(state);
@@ -139,17 +144,21 @@ impl Machine {
                 lead.recover = true;
             }
         }
-        if state.phase == Phase::Ready {
+        if state.phase != Phase::Joining {
             self.weigh(from, &state);
         }
     }
 
-    /// A peer that is ready counts these as members. The newest list counts, whoever says it.
+    /// A peer that is ready, or leaves, counts these as members. The newest list counts, whoever says it. One of a coordinator that this node
+    /// counts no more is another half's, whose slots may have changed apart.
     fn weigh(&mut self, from: u8, state: &State) {
         let me = self.settings.me;
         let is_coordinators = state.term == self.term && state.term.node == from && from != me;
         let is_newer = state.edition > self.edition;
+        let is_foreign = is_newer && !self.members.has(state.edition.term.node);
         match self.phase {
+            Phase::Ready if state.phase == Phase::Leaving && (is_foreign || !state.members.has(me)) => {}
+            Phase::Ready if is_foreign && state.members.has(me) => self.rejoin(from),
             Phase::Ready if !state.members.has(me) => {
                 // Halves that have dropped each other: terms say nothing, they count on in each by itself.
                 let has_dropped = if self.members.and(state.members).is_empty() {
@@ -171,7 +180,7 @@ impl Machine {
         }
     }
 
-    /// As [`Machine::set_members`], from another coordinator. Who is about to coordinate itself keeps those that it admitted and reaches:
+    /// As [`Machine::set_members`], from a peer. Who is about to coordinate itself keeps those that it admitted and reaches:
     /// another one that was out of its reach meanwhile has not heard of them, and slots would change without them.
     pub(super) fn adopt(&mut self, members: Nodes, edition: Edition) {
         let kept = if self.coordinator() == Some(self.settings.me) {
@@ -179,9 +188,11 @@ impl Machine {
         } else {
             Nodes::default()
         };
-        let members = members.or(kept);
+        let told = members;
+        let members = told.or(kept);
         if edition > self.edition {
             self.greet(members);
+            self.is_ahead = !kept.minus(told).is_empty();
         }
         self.vouch(members);
         self.set_members(members);
@@ -220,6 +231,8 @@ impl Machine {
         self.phase = Phase::Joining;
         self.serves_on = true;
         self.lead = None;
+        // Its list is as old as any that a group in reach may have.
+        self.edition = Edition::default();
         self.joiner.restart(self.now);
         self.tell(Event::Rejoins(whose));
     }
@@ -414,10 +427,27 @@ mod tests {
         // Node 1 has admitted node 2 while it didn't reach node 0, which reaches node 2 first.
         for (number, wanted) in [(9, 3), (4, 2)] {
             let mut machine = ready(0, &[0, 1]);
-            machine.on_state(2, state(2, &[0, 1, 2], number));
+            let says = State {
+                edition: edition(number, 1),
+                ..state(2, &[0, 1, 2], number)
+            };
+            machine.on_state(2, says);
             assert_eq!(machine.members.len(), wanted, "list of term {number}");
             assert_eq!(machine.edition.term.number, number.max(5));
         }
+    }
+
+    #[test]
+    fn a_newer_list_of_another_half_is_joined_and_not_taken_over() {
+        // Nodes 0 and 1 have dropped node 2, which has dropped node 0 alone so far.
+        let mut machine = ready(1, &[0, 1]);
+        machine.on_state(2, state(2, &[1, 2, 3], 9));
+        assert_eq!(
+            (machine.phase, machine.edition),
+            (Phase::Joining, Edition::default())
+        );
+        assert!(machine.has_slots(), "others rank it as a founder by the same");
+        assert_eq!(machine.members, [0, 1].into_iter().collect());
     }
 
     #[test]
@@ -441,6 +471,12 @@ mod tests {
             .copied()
             .collect();
             assert_eq!(machine.members, wanted, "epoch {epoch}");
+            assert_eq!(machine.edition, edition(6, 1), "until it coordinates");
+            machine.take_or_leave_office();
+            let term = machine.term;
+            let own = Edition { term, change: 1 };
+            let expected = if epoch == 2 { own } else { edition(6, 1) };
+            assert_eq!(machine.edition, expected, "epoch {epoch}");
         }
     }
 
@@ -630,7 +666,7 @@ mod tests {
             machine.on_leave();
             machine.begin_to_leave();
             assert_eq!(machine.phase == Phase::Ready, is_needed, "{other:?}");
-            assert_eq!(machine.readiness(), Err(Why::Leaving));
+            assert_eq!(machine.readiness().is_ok(), is_needed, "it serves meanwhile");
             machine.now = machine.now + machine.settings.join_within;
             machine.begin_to_leave();
             assert_eq!(machine.phase, Phase::Leaving, "it has waited for long enough");

@@ -56,7 +56,7 @@ pub struct State {
     pub epoch: u64,
     /// Where it is in its life.
     pub phase: Phase,
-    /// Its agent found pinned slots when it started.
+    /// It has slots of a group: pinned ones that its agent found when it started, or those of a half that joins another one.
     pub kept: bool,
     /// It attracts traffic.
     pub serving: bool,

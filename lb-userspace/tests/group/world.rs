@@ -331,7 +331,10 @@ impl World {
                 Action::Told(Event::Gone {
                     node,
                     how: Gone::Silent,
-                }) => self.split |= self.nodes[usize::from(node)].forwards,
+                }) => {
+                    self.split |=
+                        self.nodes[usize::from(node)].forwards && self.net.session(n, node).is_none()
+                }
                 _ => {}
             }
         }
