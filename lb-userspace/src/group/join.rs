@@ -192,12 +192,17 @@ impl Machine {
             return;
         };
         self.joiner.nobody = None;
-        let session = self.peer(coordinator).and_then(|p| p.session);
         let now = self.now;
-        if let Some(offer) = &self.joiner.offer
-            && (offer.from != coordinator || offer.session != session || now.since(offer.last) >= STUCK)
-        {
-            self.joiner.offer = None;
+        // Others may say first that they count this node, and look like the better group until the coordinator's own word comes.
+        if let Some(offer) = &self.joiner.offer {
+            let from = self.peer(offer.from);
+            let is_ready = from
+                .and_then(|p| p.reached())
+                .is_some_and(|s| s.phase == Phase::Ready);
+            let session = from.and_then(|p| p.session);
+            if !is_ready || offer.session != session || now.since(offer.last) >= STUCK {
+                self.joiner.offer = None;
+            }
         }
         let is_due = self.joiner.asked.is_none_or(|asked| now.since(asked) >= ASK);
         if self.lacks().is_none() && self.joiner.offer.is_none() && is_due {

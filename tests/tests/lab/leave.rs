@@ -250,11 +250,9 @@ fn a_node_that_was_forgotten_while_it_was_cut_off_joins_again() {
             drain(lab, 1, "be2", &[0, 1, 2])?;
             for (node, mark) in lab.nodes().iter().zip(marks) {
                 let since = told(node, mark)?;
-                assert!(
-                    of(&since, "member_admitted").len() <= 1,
-                    "{}: {since:?}",
-                    node.name()
-                );
+                // It was admitted every other second before; a session that breaks costs one try.
+                let admitted = of(&since, "member_admitted").len();
+                assert!(admitted <= 2, "{}: {since:?}", node.name());
             }
             more(&mut load)?;
             judge(name, load)
