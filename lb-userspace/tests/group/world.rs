@@ -333,7 +333,7 @@ impl World {
                     how: Gone::Silent,
                 }) => {
                     self.split |=
-                        self.nodes[usize::from(node)].forwards && self.net.session(n, node).is_none()
+                        self.nodes[usize::from(node)].forwards && self.net.session(n, node).is_none();
                 }
                 _ => {}
             }
