@@ -72,9 +72,9 @@ impl Machine {
         if term.node != from || !order.members.has(me) || self.leaver.said_goodbye() {
             return;
         }
-        let is_foreign =
-            self.phase == Phase::Ready && !self.members.has(from) && order.edition <= self.edition;
-        if is_foreign || order.edition < self.edition {
+        let is_foreign = self.phase == Phase::Ready && !self.members.has(from);
+        let is_old = self.phase != Phase::Joining && order.edition < self.edition;
+        if is_foreign || is_old {
             // The list of members was changed out of this coordinator's reach, or this node has not heard the newest one. Either learns it from
             // the next [`Msg::State`].
             let later = Msg::Answer {
