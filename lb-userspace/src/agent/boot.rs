@@ -49,12 +49,7 @@ pub async fn run(args: Args) -> Result<()> {
     // First of all: a SIGHUP without a handler ends the process.
     let mut signals = Signals::new()?;
     let (text, model) = crate::charter::text::load(&args.config)?;
-    let charter::Opening {
-        text,
-        model,
-        keeper,
-        unkept,
-    } = charter::open(&args, text, model);
+    let charter::Opening { text, model, keeper } = charter::open(&args, text, model)?;
     if model.group.key.as_ref() == Some(&EXAMPLE_KEY) {
         warn!(
             "the group key is the example's, which everyone knows: make your own with openssl rand -hex 16"
@@ -71,7 +66,7 @@ pub async fn run(args: Args) -> Result<()> {
         .transpose()?;
     let metrics_on = metrics::bind(model.metrics.map(|metrics| metrics.listen))?;
     Group::check(&model)?;
-    let (mut desk, operator) = Desk::open(&args, text, (keeper, unkept));
+    let (mut desk, operator) = Desk::open(&args, text, keeper);
     let balancer = load(&root, &model)?;
     let checks = health::start(&model, &args.state_dir)?;
     let mut controller = Controller::new(model, balancer, !args.no_attach, operator).await?;
@@ -82,6 +77,9 @@ pub async fn run(args: Args) -> Result<()> {
     let _log = log::bridge(controller.balancer().ebpf());
     let adopted = controller.balancer().adopted;
     desk.started(&mut controller, adopted);
+    if desk.has_left() {
+        controller.slots_are_old();
+    }
     let group = Group::start(&root, &mut controller)?;
     let nodes = group
         .as_ref()
@@ -314,10 +312,7 @@ async fn called(desk: &mut Desk, controller: &mut Controller, side: &mut Side, c
             drop(ask.reply.send(Ok(Done { done })));
         }
         Command::Ready(ask) => {
-            let mut readiness = readiness(side.group.as_ref());
-            if let Some(why) = desk.unkept.as_ref().filter(|_| !readiness.ready) {
-                readiness.why = Some(format!("the group's charter can't be kept: {why}"));
-            }
+            let readiness = readiness(side.group.as_ref());
             drop(ask.reply.send(Ok(readiness)));
         }
         Command::Leave(ask) => {
@@ -360,6 +355,9 @@ async fn happens(group: &mut Option<Group>) -> Happened {
 async fn agree(desk: &mut Desk, controller: &mut Controller, group: &mut Group) -> Option<Over> {
     loop {
         let outcomes = group.agree(controller).await;
+        if group.is_ready() {
+            desk.note_left(false);
+        }
         for outcome in &outcomes {
             match outcome {
                 Outcome::Charter { peer, payload } => desk.peer_said(controller, *peer, payload).await,
@@ -369,7 +367,10 @@ async fn agree(desk: &mut Desk, controller: &mut Controller, group: &mut Group) 
                 Outcome::Told(event) => {
                     desk.note(controller.generation(), &Cause::Peers, vec![event.clone()]);
                 }
-                Outcome::Left => return Some(Over),
+                Outcome::Left => {
+                    desk.note_left(true);
+                    return Some(Over);
+                }
             }
         }
         let messages = desk.charter_messages();

@@ -69,21 +69,7 @@ impl Desk {
     /// Does what a call asks, and answers. Who has hung up gets no answer, but is obeyed.
     pub(super) async fn call(&mut self, controller: &mut Controller, call: Call) {
         let who = call.who;
-        let unkept = || {
-            let why = self.unkept.clone()?;
-            Some(Refusal::Unkept { why })
-        };
-        match (call.command, unkept()) {
-            (Command::Order(ask), Some(why)) => drop(ask.reply.send(Err(why))),
-            (Command::Apply(ask), Some(why)) => drop(ask.reply.send(Err(why))),
-            (Command::Rollback(ask), Some(why)) => drop(ask.reply.send(Err(why))),
-            (Command::History(ask), Some(why)) => drop(ask.reply.send(Err(why))),
-            (command, _) => self.obey_or_tell(controller, who, command).await,
-        }
-    }
-
-    async fn obey_or_tell(&mut self, controller: &mut Controller, who: Who, command: Command) {
-        match command {
+        match call.command {
             Command::Order(ask) if self.keeper.is_some() => self.order_in_group(controller, who, ask).await,
             Command::Apply(ask) if self.keeper.is_some() => self.apply_in_group(controller, who, ask).await,
             Command::Rollback(ask) => self.rollback(controller, who, ask).await,

@@ -12,7 +12,6 @@ use super::charter::Keeper;
 use super::controller::{Controller, now};
 use super::health;
 use super::store::{Loaded, Store, StoreError};
-use crate::api::refusal::Refusal;
 use crate::config;
 use crate::health::monitor;
 use crate::journal::{Cause, Event, Journal, Record};
@@ -57,18 +56,12 @@ pub(super) struct Desk {
     findings: Vec<Event>,
     /// The group's charter, in a group.
     pub(super) keeper: Option<Keeper>,
-    /// Why there is none in a group.
-    pub(super) unkept: Option<String>,
 }
 
 impl Desk {
-    /// Opens the state folder. One that can't be used is told, and no reason not to balance: orders are refused then,
-    /// since they would not survive.
-    pub(super) fn open(
-        args: &Args,
-        text: String,
-        (keeper, unkept): (Option<Keeper>, Option<String>),
-    ) -> (Self, Operator) {
+    /// Opens the state folder. One that can't be used is told, and without a group no reason not to balance: orders are refused
+    /// then, since they would not survive.
+    pub(super) fn open(args: &Args, text: String, keeper: Option<Keeper>) -> (Self, Operator) {
         let mut desk = Self {
             state_dir: args.state_dir.clone(),
             config: args.config.clone(),
@@ -83,7 +76,6 @@ impl Desk {
             endpoint: None,
             findings: Vec::new(),
             keeper,
-            unkept,
         };
         desk.loads.applied(now());
         let saved = desk.load().unwrap_or_else(|e| {
@@ -218,12 +210,21 @@ impl Desk {
         self.record(controller.generation(), cause, events.collect());
     }
 
+    /// Notes whether this node has left its group.
+    pub(super) fn note_left(&mut self, left: bool) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.note_left(left);
+        }
+    }
+
+    /// What was noted last.
+    pub(super) fn has_left(&self) -> bool {
+        self.keeper.as_ref().is_some_and(Keeper::has_left)
+    }
+
     /// Reads the configuration file again and puts it into effect.
     pub(super) async fn reload(&mut self, controller: &mut Controller) -> anyhow::Result<()> {
         let path = self.config.clone();
-        if let Some(why) = self.unkept.clone() {
-            return Err(Refusal::Unkept { why }.into());
-        }
         if self.keeper.is_some() {
             let done = self.reload_local(controller).await;
             return done

@@ -93,7 +93,12 @@ impl Controller {
         self.member.get_or_insert_default()
     }
 
-    /// Whether the slots are those of an earlier agent.
+    /// The slots that an earlier agent has left are not the group's: it had left the group.
+    pub(super) fn slots_are_old(&mut self) {
+        self.kept = false;
+    }
+
+    /// Whether the slots are those of an earlier agent, and may be the group's.
     pub(super) fn is_kept(&self) -> bool {
         self.kept
     }

@@ -96,12 +96,6 @@ pub enum Refusal {
     /// The data plane or the network refused it; what was there before is there again.
     #[error("{0:#}")]
     Failed(anyhow::Error),
-    /// This node is in a group, and has no place for what the group agrees on.
-    #[error("the group's charter can't be kept on this node: {why}")]
-    Unkept {
-        /// What is in the way.
-        why: String,
-    },
     /// This node is in no group, or its nodes don't talk.
     #[error("this node is in no group whose nodes talk: there is no history")]
     NoGroup,
@@ -177,7 +171,6 @@ impl Refusal {
             | Self::Generation { .. }
             | Self::Fixed(_)
             | Self::NoGroup
-            | Self::Unkept { .. }
             | Self::NoPeers
             | Self::Leaves
             | Self::NotSilent { .. }
@@ -226,9 +219,6 @@ impl Refusal {
             Self::NoAnswer => "`lbctl status` says whether it lives; its log says what it does".to_owned(),
             Self::TooLarge => "an order has at most 4 KiB, a configuration 16 MiB".to_owned(),
             Self::NoVip { .. } => "give it one under `vips`".to_owned(),
-            Self::Unkept { .. } => {
-                "mend the folder of --state-dir and restart lbd; the other nodes can be asked".to_owned()
-            }
             Self::NoGroup | Self::NoPeers => "addresses in `group.nodes` make a group".to_owned(),
             Self::Leaves => "ask another node".to_owned(),
             Self::NoSuchGeneration { known } => match known.as_slice() {

@@ -67,6 +67,15 @@ pub struct Local {
     pub buriable: Vec<Cell>,
 }
 
+/// What has to be the same on two nodes that talk, or match.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mismatch {
+    /// One end refuses the other's certificate.
+    Certificate,
+    /// Their `group.nodes` give some node two places.
+    Nodes,
+}
+
 /// What the machine is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Input {
@@ -94,10 +103,12 @@ pub enum Input {
         /// Its place.
         peer: u8,
     },
-    /// The peer is there, and there is no session, since one end refuses the other's certificate. To be said again while it is so.
+    /// The peer is there, and there is no session, since one end refuses the other. To be said again while it is so.
     Refused {
         /// Its place.
         peer: u8,
+        /// Over what.
+        mismatch: Mismatch,
     },
     /// What a peer's machine sent by [`Action::Send`].
     Message {
@@ -200,6 +211,9 @@ pub enum Why {
     /// A node that may forward can't be asked, since one end refuses the other's certificate.
     #[error("node {0} is there, and one of both refuses the other's certificate")]
     Refused(u8),
+    /// A node that may forward can't be asked, since it would mean others by the places of nodes.
+    #[error("node {0} is there, and its `group.nodes` are others, or stand in another order")]
+    Nodes(u8),
     /// Flows fall into other slots there.
     #[error("node {0} has another key: `group.key` is not the same on both")]
     Key(u8),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::border::{Action, Event, Why};
-use super::machine::Machine;
+use super::border::{Action, Event, Mismatch, Why};
+use super::machine::{Machine, Peer};
 use super::nodes::Nodes;
 use super::order::{Answer, Order, SlotImage, Verdict};
 use super::wire::{Edition, Msg, Phase, State, Term};
@@ -119,8 +119,8 @@ impl Machine {
     fn obstacle(&self) -> Why {
         let Some(coordinator) = self.coordinator() else {
             let founder = self.founder();
-            return if let Some(peer) = self.refused() {
-                Why::Refused(peer)
+            return if let Some(why) = self.refused() {
+                why
             } else if let Some(peer) = self.leaving() {
                 Why::Leaver(peer)
             } else if founder != self.settings.me {
@@ -147,8 +147,7 @@ impl Machine {
         if !self.charter_equal {
             return Some(Why::Charter);
         }
-        let has_entries =
-            |p: &super::machine::Peer| p.reached().is_some_and(|s| s.kept || s.phase == Phase::Ready);
+        let has_entries = |p: &Peer| p.reached().is_some_and(|s| s.kept || s.phase == Phase::Ready);
         // Whoever the coordinator reaches has entries, whether this node reaches it or not.
         let coordinator = self.coordinator().and_then(|place| self.peer(place));
         let live = coordinator
@@ -160,7 +159,7 @@ impl Machine {
             if p.is_reachable() {
                 Why::Sync(place)
             } else {
-                Why::Apart(place)
+                self.refuses(place, p).unwrap_or(Why::Apart(place))
             }
         })
     }
@@ -226,15 +225,21 @@ impl Machine {
 
     /// Somebody who is there and can't be asked: a group may run already. One bad certificate doesn't hold up most of the nodes, nor
     /// does that of a node that was forgotten.
-    fn refused(&self) -> Option<u8> {
+    fn refused(&self) -> Option<Why> {
         if 2 * self.seen() > usize::from(self.settings.nodes) {
             return None;
         }
-        let is_there = |at: Mono| self.now.since(at) < THERE;
-        let mut others = self.others();
-        let refused =
-            others.find(|(_, p)| !p.is_reachable() && !p.is_gone && p.refused.is_some_and(is_there));
-        refused.map(|(place, _)| place)
+        let mut others = self.others().filter(|(_, p)| !p.is_reachable() && !p.is_gone);
+        others.find_map(|(place, p)| self.refuses(place, p))
+    }
+
+    /// Why there is no session with a node that is there.
+    fn refuses(&self, place: u8, p: &Peer) -> Option<Why> {
+        let (at, mismatch) = p.refused?;
+        (self.now.since(at) < THERE).then_some(match mismatch {
+            Mismatch::Certificate => Why::Refused(place),
+            Mismatch::Nodes => Why::Nodes(place),
+        })
     }
 
     /// Somebody who leaves: until it has, it forwards by slots that nobody takes over any more.
@@ -282,7 +287,7 @@ impl Machine {
             return;
         }
         // A node that is silent may forward by slots that it has kept.
-        let is_member = |p: &super::machine::Peer| match p.reached() {
+        let is_member = |p: &Peer| match p.reached() {
             Some(state) => state.kept && state.key == self.settings.key,
             None => !p.is_gone,
         };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::border::{Action, Event, Facts, Input, Local, Settings, Start, Status, View, Why};
+use super::border::{Action, Event, Facts, Input, Local, Mismatch, Settings, Start, Status, View, Why};
 use super::drive::Lead;
 use super::join::{Joiner, Leaver};
 use super::member::Member;
@@ -28,8 +28,8 @@ pub(super) struct Peer {
     pub(super) alive: bool,
     /// When it was last alive; the start of this agent if never.
     pub(super) heard: Mono,
-    /// When it was last seen to be there while one end refused the other's certificate.
-    pub(super) refused: Option<Mono>,
+    /// When it was last seen to be there while one end refused the other.
+    pub(super) refused: Option<(Mono, Mismatch)>,
     /// When a coordinator last counted it as a member.
     pub(super) vouched: Mono,
     /// What it said of itself, on this session.
@@ -144,9 +144,9 @@ impl Machine {
             Input::Down { peer, session } => self.on_down(peer, session),
             Input::Alive { peer } => self.on_alive(peer, true),
             Input::Dead { peer } => self.on_alive(peer, false),
-            Input::Refused { peer } => {
+            Input::Refused { peer, mismatch } => {
                 if let Some(peer) = self.peers.get_mut(usize::from(peer)) {
-                    peer.refused = Some(self.now);
+                    peer.refused = Some((self.now, mismatch));
                 }
             }
             Input::Message { peer, session, bytes } => self.on_bytes(peer, session, &bytes),

@@ -35,7 +35,7 @@ mod join;
 mod admit;
 
 pub use agreed::{agreed, local, origins, ring_digests, rings, slots, taken};
-pub use border::{Action, Event, Facts, Gone, Input, Local, Settings, Start, Status, View, Why};
+pub use border::{Action, Event, Facts, Gone, Input, Local, Mismatch, Settings, Start, Status, View, Why};
 pub use machine::Machine;
 pub use nodes::{NODES_MAX, Nodes};
 pub use order::{Answer, Cell, Generation, Leaver, NamedSlot, Order, Progress, SlotImage, Target, Verdict};

@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::status::Refusal;
 use super::wire::{self, CONTROL, FRAME_HEADER, Heartbeat, PROTOCOL};
+use crate::group::NODES_MAX;
 
 /// Messages on their way, in each direction for each peer: so many KiB, and in [`QUEUE`] so many outgoing ones.
 pub(super) const ROOM_KIB: usize = 16 << 10;
@@ -54,6 +55,8 @@ pub(super) mod code {
     pub(in crate::peer) const AUTHORITY: VarInt = VarInt::from_u32(5);
     /// There are no more names for its stream of flow records.
     pub(in crate::peer) const NAMES: VarInt = VarInt::from_u32(6);
+    /// Its `group.nodes` are others.
+    pub(in crate::peer) const NODES: VarInt = VarInt::from_u32(7);
 }
 
 /// What tasks tell the thread's loop.
@@ -74,6 +77,8 @@ pub(super) enum Report {
     Refused(Refusal),
     /// The peer has opened its control stream.
     Open { peer: u8, session: u64 },
+    /// Its `group.nodes` are others.
+    OtherNodes { peer: u8, session: u64 },
     /// A heartbeat.
     Heard {
         peer: u8,
@@ -198,6 +203,8 @@ pub(super) struct Link {
     pub(super) session: u64,
     pub(super) connection: Connection,
     pub(super) reports: Reports,
+    /// Who is in the group, by this node's file.
+    pub(super) nodes: Arc<[u64]>,
 }
 
 impl Link {
@@ -234,7 +241,7 @@ impl Link {
         };
         // Before the flow records: what is agreed on must not wait for them.
         let _ = stream.set_priority(1);
-        if stream.write_all(&[CONTROL, PROTOCOL]).await.is_err() {
+        if stream.write_all(&wire::opening(&self.nodes)).await.is_err() {
             return;
         }
         while let Some(letter) = outgoing.recv().await {
@@ -301,10 +308,13 @@ impl Link {
             };
             return self.report(stream).await;
         }
-        let mut protocol = [0];
-        let read = timeout(KIND_WITHIN, stream.read_exact(&mut protocol)).await;
-        if !matches!(read, Ok(Ok(()))) || protocol != [PROTOCOL] {
+        let Ok(Some(nodes)) = timeout(KIND_WITHIN, opening(&mut stream)).await else {
             return self.refuse(Refusal::Protocol).await;
+        };
+        // Nodes are named by their places in what follows.
+        if !wire::is_one_group(&self.nodes, &nodes) {
+            self.connection.close(code::NODES, b"nodes");
+            return self.report(Report::OtherNodes { peer, session }).await;
         }
         self.report(Report::Open { peer, session }).await;
         if let Some(refusal) = self.read(&mut stream, &room).await {
@@ -346,6 +356,19 @@ impl Link {
     }
 }
 
+/// What stands at the beginning of a control stream; nothing where that isn't one.
+async fn opening(stream: &mut RecvStream) -> Option<Vec<u64>> {
+    let mut head = [0; 2];
+    stream.read_exact(&mut head).await.ok()?;
+    let [protocol, count] = head;
+    if protocol != PROTOCOL || count > NODES_MAX {
+        return None;
+    }
+    let mut nodes = vec![0; usize::from(count) * wire::NODE];
+    stream.read_exact(&mut nodes).await.ok()?;
+    Some(wire::nodes_of(&nodes))
+}
+
 /// A control stream lasts as long as its session.
 const fn cut_off(error: &ReadExactError) -> Option<Refusal> {
     match error {
@@ -384,6 +407,9 @@ impl Judge {
     }
 }
 
+/// For people.
+pub(super) const OTHER_NODES: &str = "`group.nodes` is not the same on both";
+
 /// How a connection ended, in words for people.
 pub(super) fn words(error: &ConnectionError) -> String {
     match error {
@@ -399,6 +425,9 @@ pub(super) fn words(error: &ConnectionError) -> String {
         ConnectionError::ApplicationClosed(close) if close.error_code == code::NAMES => {
             "its flow records need new names".to_owned()
         }
+        ConnectionError::ApplicationClosed(close) if close.error_code == code::NODES => {
+            OTHER_NODES.to_owned()
+        }
         ConnectionError::ApplicationClosed(close) if close.error_code == code::STOP => {
             "it has stopped".to_owned()
         }
@@ -406,8 +435,7 @@ pub(super) fn words(error: &ConnectionError) -> String {
         ConnectionError::ApplicationClosed(close)
             if close.reason.as_ref() == Refusal::Records.name().as_bytes() =>
         {
-            "it can't take this node's flow records, its log says why: is `group.nodes` the same on both?"
-                .to_owned()
+            "it can't take this node's flow records, its log says why".to_owned()
         }
         ConnectionError::LocallyClosed => "this node has ended it, its log says why".to_owned(),
         ConnectionError::TimedOut => "no answer".to_owned(),

@@ -1,6 +1,7 @@
 //! One peer, as the thread's loop knows it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{Connection, RecvStream};
@@ -68,12 +69,19 @@ impl Peer {
     }
 
     /// A connection becomes its session.
-    pub(super) fn begin(&mut self, number: u64, connection: Connection, reports: Reports, mail: &Mail) {
+    pub(super) fn begin(
+        &mut self,
+        number: u64,
+        connection: Connection,
+        reports: Reports,
+        (mail, nodes): (&Mail, &Arc<[u64]>),
+    ) {
         let link = Link {
             peer: self.place,
             session: number,
             connection: connection.clone(),
             reports,
+            nodes: Arc::clone(nodes),
         };
         link.start(mail);
         self.session = Some(Session {

@@ -55,6 +55,7 @@ pub use link::Judge;
 pub use status::{Own, Reader, Refusal, Status, View};
 pub use tls::check_folder;
 
+use crate::group::Mismatch;
 use crate::model::Group;
 use certs::Certs;
 use link::Mail;
@@ -111,10 +112,12 @@ pub enum Event {
         /// What it is now.
         life: Life,
     },
-    /// A peer is there, and there is no session, since one end refuses the other's certificate. Comes again while it is so.
+    /// A peer is there, and there is no session, since one end refuses the other. Comes again while it is so.
     Refused {
         /// Place of the peer.
         peer: u8,
+        /// Over what.
+        mismatch: Mismatch,
     },
     /// What a peer says of itself has changed.
     Facts {

@@ -60,6 +60,8 @@ pub enum Refusal {
     Name,
     /// The handshake failed otherwise, or took too long.
     Handshake,
+    /// A node whose `group.nodes` are others, or stand in another order.
+    Nodes,
     /// A node that speaks another protocol version, or breaks the rules of this one.
     Protocol,
     /// A frame larger than any may be.
@@ -72,7 +74,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Stranger,
         Self::Flood,
         Self::NoCertificate,
@@ -81,6 +83,7 @@ impl Refusal {
         Self::Certificate,
         Self::Name,
         Self::Handshake,
+        Self::Nodes,
         Self::Protocol,
         Self::Oversize,
         Self::Heartbeat,
@@ -98,6 +101,7 @@ impl Refusal {
             Self::Certificate => "certificate",
             Self::Name => "name",
             Self::Handshake => "handshake",
+            Self::Nodes => "nodes",
             Self::Protocol => "protocol",
             Self::Oversize => "oversize",
             Self::Heartbeat => "heartbeat",

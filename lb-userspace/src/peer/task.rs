@@ -5,6 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use lb_common::id::stable;
 use quinn::{ConnectionError, Endpoint, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::spawn_local;
@@ -13,10 +14,11 @@ use tracing::{info, warn};
 
 use super::certs::Certs;
 use super::dial::{Allowance, Answerer, Caller, refusal};
-use super::link::{Judge, Mail, REPORTS, Report, Reports, code};
+use super::link::{Judge, Mail, OTHER_NODES, REPORTS, Report, Reports, code};
 use super::member::{Change, Peer};
 use super::status::{Own, Refusal, Refusals, View};
 use super::{Event, Facts, LinkEvent, StreamHandler, pki, tls};
+use crate::group::Mismatch;
 use crate::health::Mono;
 use crate::model::{Group, Peering};
 
@@ -102,6 +104,8 @@ pub(super) struct Task {
     certs: Certs,
     /// By place; this node has none.
     peers: Vec<Option<Peer>>,
+    /// Who is in the group, by place.
+    nodes: Arc<[u64]>,
     ways: Ways,
     links: mpsc::UnboundedSender<LinkEvent>,
     taken: Option<mpsc::UnboundedReceiver<LinkEvent>>,
@@ -179,6 +183,7 @@ impl Task {
             own: u8::try_from(own).map_err(|_| io::ErrorKind::InvalidInput)?,
             name: group.nodes[own].to_string(),
             peers: peers.collect(),
+            nodes: group.nodes.iter().map(|node| stable(node.as_str(), "")).collect(),
             client: watch::channel(client(&certs, &transport)).0,
             transport,
             endpoint,
@@ -318,6 +323,12 @@ impl Task {
             } => self.failed(called, address, &error),
             Report::Refused(refusal) => self.refuse(refusal, ""),
             Report::Open { peer, session } => self.open(peer, session),
+            Report::OtherNodes { peer, session } => {
+                if self.of(peer, session).is_some() {
+                    self.end(usize::from(peer), None);
+                    self.other_nodes(peer);
+                }
+            }
             Report::Heard {
                 peer,
                 session,
@@ -371,9 +382,7 @@ impl Task {
             Report::Ended { peer, session, error } => {
                 if self.of(peer, session).is_some() {
                     self.end(usize::from(peer), Some(super::link::words(&error)));
-                    if tls::is_certificate(&error) {
-                        self.tell(Event::Refused { peer });
-                    }
+                    self.unlike(peer, &error);
                 }
             }
         }
@@ -388,10 +397,35 @@ impl Task {
         let whose = peers.find(|peer| called.map_or(peer.address == address, |place| peer.place == place));
         let Some(peer) = whose else { return };
         peer.trouble = Some(super::link::words(error));
-        if tls::is_certificate(error) {
-            let peer = peer.place;
-            self.tell(Event::Refused { peer });
-        }
+        let peer = peer.place;
+        self.unlike(peer, error);
+    }
+
+    /// Tells of a peer that is there, and with which there is no session since both have not the same.
+    fn unlike(&mut self, peer: u8, error: &ConnectionError) {
+        let mismatch = if tls::is_certificate(error) {
+            Mismatch::Certificate
+        } else if matches!(error, ConnectionError::ApplicationClosed(close) if close.error_code == code::NODES)
+        {
+            Mismatch::Nodes
+        } else {
+            return;
+        };
+        self.tell(Event::Refused { peer, mismatch });
+    }
+
+    /// The same, where this node has found that out.
+    fn other_nodes(&mut self, place: u8) {
+        let Some(peer) = &mut self.peers[usize::from(place)] else {
+            return;
+        };
+        let what = format!("{}: {OTHER_NODES}", peer.name);
+        peer.trouble = Some(OTHER_NODES.to_owned());
+        self.refuse(Refusal::Nodes, &what);
+        self.tell(Event::Refused {
+            peer: place,
+            mismatch: Mismatch::Nodes,
+        });
     }
 
     /// A connection stands, and TLS is content: whose is it?
@@ -408,8 +442,9 @@ impl Task {
             return self.refuse(Refusal::Name, &connection.remote_address().to_string());
         };
         if called.is_none() && place > self.own {
-            connection.close(code::PROTOCOL, b"order");
-            return self.refuse(Refusal::Protocol, "a node calls that should be called");
+            // A node calls that should be called.
+            connection.close(code::NODES, b"nodes");
+            return self.other_nodes(place);
         }
         // The handshake may have begun before the authority was taken away.
         if !self.certs.ends.trusts(&connection) {
@@ -421,7 +456,8 @@ impl Task {
         self.replaced(usize::from(place));
         if let Some(peer) = &mut self.peers[usize::from(place)] {
             peer.certificate_until = Some(named.until);
-            peer.begin(session, connection, self.reports.0.clone(), &self.ways.mail);
+            let beside = (&self.ways.mail, &self.nodes);
+            peer.begin(session, connection, self.reports.0.clone(), beside);
         }
     }
 
@@ -483,7 +519,10 @@ impl Task {
             return;
         };
         if let Some(why) = why {
-            info!(peer = peer.name, "connection ended: {why}");
+            // Called again and again, it may be the same each time.
+            if peer.trouble.as_ref() != Some(&why) {
+                info!(peer = peer.name, "connection ended: {why}");
+            }
             peer.trouble = Some(why);
         }
         let change = Change {

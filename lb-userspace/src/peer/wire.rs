@@ -16,8 +16,8 @@
 //!
 //! What follows is ignored: a later program may append fields without a new version.
 //!
-//! A stream begins with its kind, one byte ([`CONTROL`], ...). On the control stream [`PROTOCOL`] and frames follow: length (4), channel
-//! (1), payload.
+//! A stream begins with its kind, one byte ([`CONTROL`], ...). On the control stream [`PROTOCOL`] follows, then who the sender thinks is in the
+//! group ([`opening`]), then frames: length (4), channel (1), payload.
 
 use super::facts::{Facts, Phase, PoolRings, VERSION_MAX};
 use crate::group::Generation;
@@ -29,7 +29,7 @@ pub const VERSION: u8 = 2;
 pub const HEARTBEAT_MAX: usize = 512;
 
 /// Version of the control stream.
-pub const PROTOCOL: u8 = 4;
+pub const PROTOCOL: u8 = 5;
 
 /// Kind of the control stream.
 pub const CONTROL: u8 = 1;
@@ -42,6 +42,31 @@ pub const FRAME_HEADER: usize = 5;
 
 /// The largest payload of a frame, in bytes.
 pub const FRAME_MAX: usize = 8 << 20;
+
+/// Bytes of one node in an opening: its name's `lb_common::id::stable`.
+pub const NODE: usize = 8;
+
+/// The first bytes of a control stream: kind, version, how many nodes the sender's `group.nodes` has (1), and each of them (8).
+///
+/// # Panics
+/// More nodes than a group may have.
+pub fn opening(nodes: &[u64]) -> Vec<u8> {
+    let count = u8::try_from(nodes.len()).expect("at most `NODES_MAX`");
+    let mut bytes = vec![CONTROL, PROTOCOL, count];
+    bytes.extend(nodes.iter().flat_map(|node| node.to_be_bytes()));
+    bytes
+}
+
+/// The nodes of an opening, after its count.
+pub fn nodes_of(bytes: &[u8]) -> Vec<u64> {
+    let (nodes, _) = bytes.as_chunks::<NODE>();
+    nodes.iter().copied().map(u64::from_be_bytes).collect()
+}
+
+/// Whether both lists give every node the same place: nodes are added at the end, on one node after the other.
+pub fn is_one_group(own: &[u64], its: &[u64]) -> bool {
+    own.iter().zip(its).all(|(own, its)| own == its)
+}
 
 /// One heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -204,6 +229,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn an_opening_names_all_nodes() {
+        let nodes: Vec<u64> = (1..=64).collect();
+        let bytes = opening(&nodes);
+        assert_eq!(bytes[..3], [CONTROL, PROTOCOL, 64]);
+        assert_eq!(nodes_of(&bytes[3..]), nodes);
+    }
+
+    #[test]
+    fn a_longer_list_is_of_the_same_group_and_another_order_is_not() {
+        assert!(is_one_group(&[1, 2, 3], &[1, 2, 3]));
+        assert!(is_one_group(&[1, 2], &[1, 2, 3]) && is_one_group(&[1, 2, 3], &[1, 2]));
+        assert!(!is_one_group(&[1, 2, 3], &[1, 3, 2]));
+        assert!(!is_one_group(&[1, 2, 3], &[1, 3]));
+    }
 
     fn facts() -> impl Strategy<Value = Facts> {
         let phase = prop_oneof![Just(Phase::Joining), Just(Phase::Ready), Just(Phase::Leaving)];

@@ -4,7 +4,8 @@ use std::fs;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use lb_userspace::peer::wire::{CONTROL, PROTOCOL};
+use lb_userspace::group::Mismatch;
+use lb_userspace::peer::wire::{CONTROL, PROTOCOL, opening};
 use lb_userspace::peer::{self, Event, Life, Refusal, no_streams, pki};
 use tokio::time::{sleep, timeout};
 
@@ -70,7 +71,7 @@ async fn names_that_should_not_be_there_get_nothing() {
     }
     // A node that should be called instead.
     call("lb2.blue.tandem").await;
-    refused(&good, Refusal::Protocol, 1).await;
+    refused(&good, Refusal::Nodes, 1).await;
     assert!(
         good.status()
             .peers
@@ -91,6 +92,54 @@ async fn an_expired_certificate_gets_nothing() {
     let world = World::new(3);
     forge(&world, "lb1.blue.tandem", -1);
     intruder(&world, Refusal::Expired, Refusal::Expired).await;
+}
+
+#[tokio::test]
+async fn nodes_that_stand_in_another_order_get_no_session() {
+    let world = World::new(3);
+    let mut good = world.start(1);
+    // By its own list lb2 has the same place, and lb0 and lb1 have each other's; and then it is the first, and calls lb1.
+    for (order, place) in [([1, 0, 2], 2), ([2, 0, 1], 0)] {
+        let mut group = world.group("lb2");
+        let peering = group.peering.as_mut().unwrap();
+        group.nodes = order.map(|node| name(node).parse().unwrap()).into();
+        peering.addresses = order.map(|node| world.addresses[node]).into();
+        let mut bad = peer::start(&group, place, no_streams()).unwrap();
+        for (peers, peer) in [(&mut good, 2), (&mut bad, u8::from(place == 0) * 2)] {
+            let mismatch = wait(peers, |event| match event {
+                Event::Refused { peer: at, mismatch } => Some((at, mismatch)),
+                Event::Up { peer, .. } => panic!("a session with {peer}"),
+                _ => None,
+            });
+            assert_eq!(mismatch.await, (peer, Mismatch::Nodes), "{order:?}");
+        }
+        for peers in [&good, &bad] {
+            let told = async {
+                let is_it = |why: &str| why == "`group.nodes` is not the same on both";
+                let peers = || peers.status().peers.clone();
+                while !peers()
+                    .iter()
+                    .any(|peer| peer.trouble.as_deref().is_some_and(is_it))
+                {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            timeout(PATIENCE, told).await.expect("it says why");
+        }
+        refused(&good, Refusal::Nodes, 2).await;
+    }
+}
+
+#[tokio::test]
+async fn nodes_may_be_added_at_the_end() {
+    let world = World::new(3);
+    let mut group = world.group("lb0");
+    group.nodes.truncate(2);
+    group.peering.as_mut().unwrap().addresses.truncate(2);
+    let mut old = peer::start(&group, 0, no_streams()).unwrap();
+    let mut new = world.start(1);
+    up(&mut old).await;
+    up(&mut new).await;
 }
 
 #[tokio::test]
@@ -130,7 +179,7 @@ async fn a_member_that_breaks_the_rules_is_cut_off() {
     let connection = stranger.call(address).await.unwrap();
     let mut stream = connection.open_uni().await.unwrap();
     stream
-        .write_all(&[CONTROL, PROTOCOL, 0, 0x80, 0, 1, 5])
+        .write_all(&[&opening(&[])[..], &[0, 0x80, 0, 1, 5]].concat())
         .await
         .unwrap();
     cut(connection).await;
@@ -146,8 +195,14 @@ async fn a_member_that_breaks_the_rules_is_cut_off() {
         .unwrap();
     cut(connection).await;
     refused(&good, Refusal::Protocol, 1).await;
+    // More nodes than a group may have, of which it says none.
+    let connection = stranger.call(address).await.unwrap();
+    let mut stream = connection.open_uni().await.unwrap();
+    stream.write_all(&[CONTROL, PROTOCOL, 65]).await.unwrap();
+    cut(connection).await;
+    refused(&good, Refusal::Protocol, 2).await;
     // A second stream of a kind, be it control messages, flow records or something that nobody knows.
-    for (count, kind) in (2..).zip([1, 2, 9]) {
+    for (count, kind) in (3..).zip([1, 2, 9]) {
         let connection = stranger.call(address).await.unwrap();
         for _ in 0..2 {
             let mut stream = connection.open_uni().await.unwrap();
@@ -157,11 +212,11 @@ async fn a_member_that_breaks_the_rules_is_cut_off() {
         refused(&good, Refusal::Protocol, count).await;
     }
     // A control stream that ends within a frame.
-    for (count, reset) in [(5, false), (6, true)] {
+    for (count, reset) in [(6, false), (7, true)] {
         let connection = stranger.call(address).await.unwrap();
         let mut stream = connection.open_uni().await.unwrap();
         stream
-            .write_all(&[CONTROL, PROTOCOL, 0, 0, 0, 9, 1, 7])
+            .write_all(&[&opening(&[])[..], &[0, 0, 0, 9, 1, 7]].concat())
             .await
             .unwrap();
         if reset {

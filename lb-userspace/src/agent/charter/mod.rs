@@ -7,6 +7,7 @@ pub(super) mod shelf;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use lb_common::hash::siphash13;
 use tracing::{error, info, warn};
 
@@ -34,6 +35,7 @@ const RETRY: Duration = Duration::from_secs(5);
 pub(super) struct Keeper {
     machine: Machine,
     shelf: Shelf,
+    left: bool,
     me: u8,
     nodes: Vec<Name>,
     began: Instant,
@@ -85,8 +87,6 @@ pub(super) struct Opening {
     pub(super) text: String,
     pub(super) model: Model,
     pub(super) keeper: Option<Keeper>,
-    /// Why there is none in a group.
-    pub(super) unkept: Option<String>,
 }
 
 /// Whether the nodes of this configuration talk to each other.
@@ -104,33 +104,27 @@ fn place(model: &Model) -> Option<u8> {
 }
 
 /// Takes what the disk has kept of the charter in place of the file's shared part.
-pub(super) fn open(args: &Args, text: String, model: Model) -> Opening {
+///
+/// # Errors
+/// No place for it in a group: a node that answers nobody would hold up whatever the others want to agree on.
+pub(super) fn open(args: &Args, text: String, model: Model) -> anyhow::Result<Opening> {
     let alone = |text, model| Opening {
         text,
         model,
         keeper: None,
-        unkept: None,
     };
     let Some(me) = place(&model).filter(|_| is_group(&model)) else {
-        return alone(text, model);
+        return Ok(alone(text, model));
     };
-    let (mut keeper, digest) = match Keeper::open(args, me, &text, &model) {
-        Ok(opened) => opened,
-        Err(e) => {
-            error!("the group's charter can't be kept, so this node can't join: {e} (--state-dir)");
-            return Opening {
-                unkept: Some(e.to_string()),
-                ..alone(text, model)
-            };
-        }
-    };
+    let (mut keeper, digest) = Keeper::open(args, me, &text, &model)
+        .context("a node of a group keeps on disk what the group has agreed on, and can't (--state-dir)")?;
     let Some(held) = keeper.machine.committed().cloned() else {
-        return Opening {
+        return Ok(Opening {
             keeper: Some(keeper),
             ..alone(text, model)
-        };
+        });
     };
-    match joined(&held, &text, &model, args) {
+    Ok(match joined(&held, &text, &model, args) {
         Ok((merged, of_group)) => {
             keeper.runs(&held);
             keeper.drift = text::digest(&held.charter.text) != Ok(digest);
@@ -152,7 +146,6 @@ pub(super) fn open(args: &Args, text: String, model: Model) -> Opening {
                 text: merged,
                 model: of_group,
                 keeper: Some(keeper),
-                unkept: None,
             }
         }
         Err(e) => {
@@ -166,7 +159,7 @@ pub(super) fn open(args: &Args, text: String, model: Model) -> Opening {
                 ..alone(text, model)
             }
         }
-    }
+    })
 }
 
 fn joined(held: &Held, text: &str, model: &Model, args: &Args) -> anyhow::Result<(String, Model)> {
@@ -188,6 +181,19 @@ fn drifted(file: &str, generation: &str) {
 }
 
 impl Keeper {
+    /// Notes whether this node has left the group: its pinned slots are then those of a moment that is past.
+    pub(super) fn note_left(&mut self, left: bool) {
+        if self.left != left {
+            self.left = left;
+            self.shelf.note_left(left);
+        }
+    }
+
+    /// What was noted last.
+    pub(super) const fn has_left(&self) -> bool {
+        self.left
+    }
+
     /// With what is on the disk, and the digest of the file's shared part.
     fn open(args: &Args, me: u8, text: &str, model: &Model) -> Result<(Self, u64), StoreError> {
         let shelf = Shelf::open(&args.state_dir)?;
@@ -211,6 +217,7 @@ impl Keeper {
         let (machine, outputs) = Machine::new(me, everybody(model), kept, digest, Mono::default());
         let keeper = Self {
             machine,
+            left: shelf.has_left(),
             shelf,
             me,
             nodes: model.group.nodes.clone(),

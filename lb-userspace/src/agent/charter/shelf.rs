@@ -26,6 +26,9 @@ const PENDING: &str = "pending";
 /// The generation that this node's file says.
 const WRITTEN: &str = "written";
 
+/// Whether this node has left the group.
+const LEFT: &str = "left";
+
 /// So many generations are kept, and so many with another text than the one before.
 pub(in crate::agent) const KEPT: usize = 10;
 
@@ -151,6 +154,18 @@ impl Shelf {
             Ok(Loaded::Value(generation)) => Some(generation),
             Ok(Loaded::Nothing | Loaded::Unreadable { .. }) | Err(_) => None,
         }
+    }
+
+    /// Notes whether this node has left.
+    pub(in crate::agent) fn note_left(&self, left: bool) {
+        if let Err(e) = self.store.save(LEFT, &left) {
+            warn!("{e}");
+        }
+    }
+
+    /// What was noted last.
+    pub(in crate::agent) fn has_left(&self) -> bool {
+        matches!(self.store.load(LEFT), Ok(Loaded::Value(true)))
     }
 
     /// Keeps the newest, and the newest texts: many orders must not push out what can be gone back to.

@@ -348,7 +348,7 @@ impl Group {
                 Life::Dead => self.input(Input::Dead { peer }),
                 _ => self.input(Input::Alive { peer }),
             },
-            peer::Event::Refused { peer } => self.input(Input::Refused { peer }),
+            peer::Event::Refused { peer, mismatch } => self.input(Input::Refused { peer, mismatch }),
             peer::Event::Facts { .. } => {}
             peer::Event::Message {
                 peer,

@@ -260,6 +260,7 @@ impl Group {
         match why {
             Why::Founder(n)
             | Why::Refused(n)
+            | Why::Nodes(n)
             | Why::Key(n)
             | Why::Sync(n)
             | Why::Apart(n)

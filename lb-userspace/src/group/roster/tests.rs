@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::group::border::Why;
+use crate::group::border::{Mismatch, Why};
 use crate::group::order::{Order, Target};
 use crate::group::wire::{Job, Numbered};
 use crate::group::{Settings, Start};
@@ -299,17 +299,22 @@ fn who_has_another_key_than_most_founds_nothing_and_holds_up_nobody() {
 
 #[test]
 fn whom_a_living_node_refuses_founds_nothing_unless_most_are_with_it() {
-    for (others, is_held) in [(&[][..], true), (&[(1, 0)], false)] {
+    let held = [Mismatch::Certificate, Mismatch::Nodes].map(|mismatch| (&[][..], Some(mismatch)));
+    for (others, over) in held.into_iter().chain([(&[(1, 0)][..], None)]) {
         let mut machine = starting(0, 0, others);
         for seconds in [30, 70, 110] {
             let now = Mono::from_unix(Duration::from_secs(seconds));
             machine.now = now;
-            machine.peer_mut(2).unwrap().refused = Some(now);
+            machine.peer_mut(2).unwrap().refused = Some((now, over.unwrap_or(Mismatch::Certificate)));
             machine.join_on();
         }
-        assert_eq!(machine.phase == Phase::Joining, is_held, "{others:?}");
-        if is_held {
-            assert_eq!(machine.readiness(), Err(Why::Refused(2)));
+        assert_eq!(machine.phase == Phase::Joining, over.is_some(), "{others:?}");
+        if let Some(mismatch) = over {
+            let why = match mismatch {
+                Mismatch::Certificate => Why::Refused(2),
+                Mismatch::Nodes => Why::Nodes(2),
+            };
+            assert_eq!(machine.readiness(), Err(why));
             machine.peer_mut(2).unwrap().is_gone = true;
             assert!(founds(&mut machine), "it was forgotten");
         }

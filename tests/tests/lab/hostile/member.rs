@@ -14,7 +14,7 @@ use lb_tests::stranger::Stranger;
 use lb_tests::topo::{ECHO_PORT, Topology, VIP4};
 use lb_userspace::dataplane::flows::Table;
 use lb_userspace::group::{self, Cell, Generation, Msg, Nodes, Order, Target, Term};
-use lb_userspace::peer::wire::{CONTROL, FRAME_MAX, PROTOCOL, RECORDS, encode, frame_header};
+use lb_userspace::peer::wire::{CONTROL, FRAME_MAX, PROTOCOL, RECORDS, encode, frame_header, opening};
 use lb_userspace::peer::{Facts, Phase};
 use lb_userspace::sync::{Frame, Hello, Kind, Record};
 use quinn::{Connection, RecvStream, SendStream};
@@ -80,9 +80,9 @@ impl Member {
     async fn session(&self, good: usize) -> Session {
         let (connection, mut told) = self.call(good).await;
         let mut control = connection.open_uni().await.expect("a stream");
-        control.write_all(&[CONTROL, PROTOCOL]).await.expect("written");
-        // Kind and protocol.
-        told.read_exact(&mut [0; 2]).await.expect("read");
+        control.write_all(&opening(&[])).await.expect("written");
+        let nodes = [0; 3];
+        told.read_exact(&mut opening(&nodes)).await.expect("read");
         Session {
             connection,
             control,
