@@ -175,7 +175,7 @@ fn a_node_that_hears_nobody_says_so_until_it_does() {
 /// Waits until a node isn't ready for this reason, and sees that it stays so for longer than it would take it to found a group.
 ///
 /// Whichever of the others is named.
-fn stays_out(node: &Node, why: &str, within: Duration) -> Result<(), LabError> {
+pub(crate) fn stays_out(node: &Node, why: &str, within: Duration) -> Result<(), LabError> {
     until_ok(SOON, &format!("{} says that {why}", node.name()), || {
         let out = node.lbctl(&["ready", "--output", "json"])?;
         Ok(String::from_utf8_lossy(&out.stdout).contains(why))

@@ -219,6 +219,48 @@ fn a_group_waits_for_a_silent_node_until_it_is_told_to_forget_it() {
         .expect("the lab runs");
 }
 
+/// Those of the two others have changed since. Their agents begin anew after it has: the group is founded by what the others forward by.
+#[test]
+fn slots_of_a_node_that_has_left_found_no_group() {
+    let times = Times {
+        join_within: Duration::from_secs(8),
+        ..Times::default()
+    };
+    let name = "leave-stale";
+    lab(name, &times, |_| {})
+        .run(|lab| {
+            let all = ["lb1", "lb2", "lb3"];
+            wait_members(lab, &[0, 1, 2], &all)?;
+            assert!(lab.node(0).lbctl(&["leave"])?.status.success());
+            assert!(lab.node(0).wait_end(SOON)?.success());
+            lab.router().route_to(&[1, 2])?;
+            wait_members(lab, &[1, 2], &all[1..])?;
+            let mut load = load(lab)?;
+            drain(lab, 1, "be2", &[1, 2])?;
+            assert!(slots(&lab.nodes()[0], "be2")? > 20_000, "its own are of before");
+            let founded =
+                |lab: &Lab, index: usize| lab.nodes()[index].log().matches("founded its group").count();
+            let (by_first, by_second) = (founded(lab, 0), founded(lab, 1));
+            for index in [1, 2] {
+                lab.node(index).kill9()?;
+            }
+            lab.node(0).start()?;
+            // Longer than the first of most nodes waits that has slots.
+            std::thread::sleep(Duration::from_secs(1));
+            lab.node(1).start()?;
+            lab.node(1).wait_in_service()?;
+            assert_eq!(founded(lab, 1), by_second + 1);
+            assert_eq!(founded(lab, 0), by_first, "by slots of before");
+            lab.node(2).start()?;
+            wait_members(lab, &[0, 1, 2], &all)?;
+            wait_equal(lab)?;
+            assert_eq!(slots(&lab.nodes()[0], "be2")?, 0, "the order to drain it holds");
+            more(&mut load)?;
+            judge(name, load)
+        })
+        .expect("the lab runs");
+}
+
 /// Its agent goes on, and hears that it was dropped when it is back in reach.
 #[test]
 fn a_node_that_was_forgotten_while_it_was_cut_off_joins_again() {

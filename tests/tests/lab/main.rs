@@ -26,6 +26,7 @@ mod leave;
 mod live;
 mod long;
 mod metrics;
+mod misfits;
 mod more_nodes;
 mod nexthop;
 mod nodes;
