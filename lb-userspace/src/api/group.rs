@@ -27,6 +27,10 @@ pub struct GroupState {
     pub under_way: Option<String>,
     /// Whose answers it waits for.
     pub waits_for: Vec<String>,
+    /// The group went on without this node, which serves on and joins it again.
+    pub rejoins: bool,
+    /// Who is no member and may forward all the same, in a partition: no slot retires until it is back or forgotten.
+    pub adrift: Vec<String>,
 }
 
 /// An answer that says no more than that it was done.

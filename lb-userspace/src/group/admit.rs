@@ -141,6 +141,7 @@ impl Machine {
             term: lead.term,
             members: self.members,
             edition: self.edition,
+            adrift: self.adrift(),
         };
         self.send(node, &welcome);
         self.tell(Event::Admitted(node));

@@ -23,6 +23,8 @@ pub struct Settings {
     pub join_within: Duration,
     /// Between `Prepare` and `Commit`.
     pub pause: Duration,
+    /// For how long slots stay tracked at most since a node is adrift.
+    pub max_tracked: Duration,
     /// For how long a leaving node waits until routers send it nothing any more.
     pub leave_after: Duration,
 }
@@ -340,6 +342,10 @@ pub struct Facts {
 pub struct Status {
     /// The operator wants this node to leave.
     pub leaves: bool,
+    /// The group went on without this node, which serves on and joins it again.
+    pub rejoins: bool,
+    /// Who is no member and may forward all the same: until it is back no slot retires.
+    pub adrift: Nodes,
     /// Who coordinates.
     pub coordinator: Option<u8>,
     /// Members whose heartbeats come, this node among them.
@@ -358,6 +364,8 @@ impl Default for Status {
     fn default() -> Self {
         Self {
             leaves: false,
+            rejoins: false,
+            adrift: Nodes::default(),
             coordinator: None,
             live: Nodes::default(),
             ready: Err(Why::Waiting),

@@ -239,7 +239,7 @@ impl Machine {
                 .filter(|p| p.is_reachable())
                 .and_then(|p| p.session)
         };
-        let (now, members, edition) = (self.now, self.members, self.edition);
+        let (now, members, edition, adrift) = (self.now, self.members, self.edition, self.adrift());
         let (Some(session), Some(lead)) = (session, &mut self.lead) else {
             return;
         };
@@ -263,6 +263,7 @@ impl Machine {
             number: pending.number,
             members,
             edition,
+            adrift,
             job: pending.job.clone(),
         };
         if place == me {

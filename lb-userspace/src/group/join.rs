@@ -365,6 +365,7 @@ impl Machine {
     }
 
     fn judge_to_join(&mut self) {
+        self.put_off();
         let ticket = self.hire(Order::Judge(self.member.verdict.clone()));
         self.member.running = Some(super::member::Running::Join(ticket));
     }
@@ -397,7 +398,13 @@ impl Machine {
         self.send(from, &msg);
     }
 
-    pub(super) fn on_welcome(&mut self, from: u8, term: Term, members: Nodes, edition: Edition) {
+    pub(super) fn on_welcome(
+        &mut self,
+        from: u8,
+        term: Term,
+        members: Nodes,
+        (edition, adrift): (Edition, Nodes),
+    ) {
         let is_mine = self.joiner.offer.as_ref().is_some_and(|o| o.from == from);
         if self.phase != Phase::Joining || !is_mine || !members.has(self.settings.me) || term < self.term {
             return;
@@ -408,7 +415,7 @@ impl Machine {
         self.joiner.restart(self.now);
         // What was known of another half says nothing.
         (self.members, self.edition) = (Nodes::default(), Edition::default());
-        self.adopt(members, edition);
+        self.adopt(members, edition, adrift);
         for place in members.iter() {
             if let Some(peer) = self.peer_mut(place) {
                 peer.admitted = peer.admitted.or(peer.state.map(|s| s.epoch));

@@ -50,6 +50,8 @@ pub(super) struct Peer {
     pub(super) is_gone: bool,
     /// This node has dropped it, and has not heard it since: older news than that don't count.
     pub(super) is_dropped: bool,
+    /// Since when it is adrift: no member, it may forward by its slots all the same.
+    pub(super) adrift: Option<Mono>,
     /// What it was told of this node, and when.
     told: Option<(State, Mono)>,
     /// It knows this node's opinions.
@@ -202,6 +204,8 @@ impl Machine {
     pub fn status(&self) -> Status {
         Status {
             leaves: self.leaver.is_wanted(),
+            rejoins: self.phase == Phase::Joining && self.ready == Some(Ok(())),
+            adrift: self.adrift(),
             coordinator: self.coordinator(),
             live: self.live(),
             ready: self.ready.unwrap_or(Err(Why::Waiting)),
@@ -345,9 +349,10 @@ impl Machine {
                 term,
                 members,
                 edition,
+                adrift,
             } => {
                 if epoch == self.start.epoch {
-                    self.on_welcome(from, term, members, edition);
+                    self.on_welcome(from, term, members, (edition, adrift));
                 }
             }
             Msg::Goodbye => self.on_goodbye(from),
@@ -368,7 +373,7 @@ impl Machine {
         self.views = views;
     }
 
-    fn state(&self) -> State {
+    pub(super) fn state(&self) -> State {
         State {
             key: self.settings.key,
             epoch: self.start.epoch,
@@ -378,6 +383,7 @@ impl Machine {
             term: self.term,
             members: self.members,
             edition: self.edition,
+            adrift: self.adrift(),
             ready: self.ready_members(),
             target: self.local.target,
             verdict: self.member.verdict.number,

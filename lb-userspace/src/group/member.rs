@@ -110,12 +110,16 @@ impl Machine {
         if from == me {
             self.set_members(order.members);
         } else {
-            self.adopt(order.members, order.edition);
+            self.adopt(order.members, order.edition, order.adrift);
         }
         self.run(order.job);
     }
 
     fn run(&mut self, job: Job) {
+        if let Some(Running::Join(_)) = self.member.running {
+            // The engine does one thing at a time.
+            self.on_join_judged(&Answer::Later);
+        }
         self.member.answer = None;
         self.member.running = None;
         self.member.job = Some(job.clone());
@@ -145,6 +149,14 @@ impl Machine {
                 }
                 self.done(Answer::Done);
             }
+        }
+    }
+
+    /// The engine has something else to do: the coordinator is to give its order once more.
+    pub(super) fn put_off(&mut self) {
+        if let Some(Running::Order(_)) = self.member.running {
+            self.member.running = None;
+            self.done(Answer::Later);
         }
     }
 
@@ -243,6 +255,7 @@ mod tests {
             join_within: Duration::from_secs(60),
             pause: Duration::from_secs(1),
             leave_after: Duration::from_secs(1),
+            max_tracked: Duration::from_hours(24),
         };
         let mut machine = Machine::new(settings, Start { epoch: 7, kept: true }, Mono::default());
         machine.handle(Input::Alive { peer: 1 }, Mono::default());

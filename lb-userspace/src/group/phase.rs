@@ -336,7 +336,10 @@ impl Machine {
         if !is_whole {
             return None;
         }
-        self.next_change().or_else(|| self.next_retirement())
+        // Flows of a node that is adrift are at `origin` as it was.
+        let may_retire = self.adrift().is_empty();
+        self.next_change()
+            .or_else(|| may_retire.then(|| self.next_retirement()).flatten())
     }
 
     fn next_change(&mut self) -> Option<Step> {

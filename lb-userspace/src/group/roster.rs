@@ -7,6 +7,7 @@ use super::border::{Action, Event, Gone};
 use super::machine::{Machine, Peer};
 use super::nodes::Nodes;
 use super::wire::{Edition, Msg, Phase, State, Term};
+use crate::health::Mono;
 
 impl Machine {
     /// Members that can be reached, this node among them if it is one.
@@ -68,6 +69,7 @@ impl Machine {
         let members = members.minus(left);
         if members != self.members {
             self.members = members;
+            self.set_adrift(self.adrift());
             self.count_edition();
             self.act(Action::Members(members));
             if let Some(lead) = &mut self.lead {
@@ -94,13 +96,48 @@ impl Machine {
 
     /// A member is none any more.
     pub(super) fn drop_member(&mut self, node: u8, how: Gone) {
+        let now = self.now;
         if self.members.has(node) {
             if let Some(peer) = self.peer_mut(node) {
                 peer.admitted = None;
                 peer.is_dropped = true;
+                peer.adrift = (how == Gone::Silent).then_some(now);
             }
             self.set_members(self.members.without(node));
             self.tell(Event::Gone { node, how });
+        }
+    }
+
+    /// Nodes that are no members and may forward all the same: dropped for their silence in a partition, or about to join again. Changes don't
+    /// wait for them, since those leave `origin` alone; retirements do, for up to `max_tracked`, and so slots are equal when they are back.
+    pub(super) fn adrift(&self) -> Nodes {
+        let is_one = |since: Mono| self.now.since(since) < self.settings.max_tracked;
+        let adrift = self.others().filter(|(_, p)| p.adrift.is_some_and(is_one));
+        adrift.map(|(place, _)| place).collect()
+    }
+
+    /// As the coordinator says. No member is.
+    fn set_adrift(&mut self, adrift: Nodes) {
+        let (now, adrift) = (self.now, adrift.minus(self.members));
+        for place in 0..self.settings.nodes {
+            if let Some(peer) = self.peer_mut(place) {
+                peer.adrift = adrift.has(place).then(|| peer.adrift.unwrap_or(now));
+            }
+        }
+    }
+
+    /// The coordinator looks who is adrift of those in reach: a node that has started without slots forwards nothing.
+    fn look_adrift(&mut self) {
+        let (now, members, key) = (self.now, self.members, self.settings.key);
+        for place in 0..self.settings.nodes {
+            let Some(peer) = self.peer_mut(place) else {
+                continue;
+            };
+            let joins = |s: &&State| s.phase == Phase::Joining && !members.has(place);
+            if let Some(state) = peer.reached().copied().filter(|s| joins(&s)) {
+                let is_adrift = state.kept && state.key == key;
+                peer.adrift = is_adrift.then(|| peer.adrift.unwrap_or(now));
+            }
         }
     }
 
@@ -109,6 +146,7 @@ impl Machine {
         if self.lead.is_none() || self.coordinator() != Some(self.settings.me) {
             return;
         }
+        self.look_adrift();
         for node in self.members.without(self.settings.me).iter() {
             let Some(peer) = self.peer_mut(node) else { continue };
             let state = peer.state;
@@ -171,10 +209,10 @@ impl Machine {
                 }
             }
             Phase::Ready | Phase::Leaving if is_newer || is_coordinators && state.edition == self.edition => {
-                self.adopt(state.members, state.edition);
+                self.adopt(state.members, state.edition, state.adrift);
             }
             Phase::Joining if is_coordinators && state.members.has(me) => {
-                self.adopt(state.members, state.edition);
+                self.adopt(state.members, state.edition, state.adrift);
             }
             _ => {}
         }
@@ -182,7 +220,7 @@ impl Machine {
 
     /// As [`Machine::set_members`], from a peer. Who is about to coordinate itself keeps those that it admitted and reaches:
     /// another one that was out of its reach meanwhile has not heard of them, and slots would change without them.
-    pub(super) fn adopt(&mut self, members: Nodes, edition: Edition) {
+    pub(super) fn adopt(&mut self, members: Nodes, edition: Edition, adrift: Nodes) {
         let kept = if self.coordinator() == Some(self.settings.me) {
             self.admitted().and(self.members)
         } else {
@@ -196,6 +234,7 @@ impl Machine {
         }
         self.vouch(members);
         self.set_members(members);
+        self.set_adrift(adrift);
         self.edition = self.edition.max(edition);
     }
 
@@ -269,6 +308,7 @@ impl Machine {
         if let Some(peer) = self.peer_mut(from) {
             peer.left = peer.state.map(|s| s.epoch);
             peer.is_gone = true;
+            peer.adrift = None;
         }
         self.drop_member(from, Gone::Left);
         self.send(from, &Msg::Farewell);
@@ -285,6 +325,7 @@ impl Machine {
         }
         peer.left = peer.admitted.or(peer.state.map(|s| s.epoch));
         peer.is_gone = true;
+        peer.adrift = None;
         self.drop_member(node, Gone::Forgotten);
         if asked {
             let told: Vec<u8> = self.others().map(|(place, _)| place).collect();

@@ -66,6 +66,8 @@ pub struct State {
     pub members: Nodes,
     /// Of that list.
     pub edition: Edition,
+    /// Who is no member, and may forward all the same.
+    pub adrift: Nodes,
     /// Those of them that are ready and that it reaches, itself among them if it is ready.
     pub ready: Nodes,
     /// What its rings are to be.
@@ -116,6 +118,8 @@ pub struct Numbered {
     pub members: Nodes,
     /// Of that list.
     pub edition: Edition,
+    /// As in [`State`].
+    pub adrift: Nodes,
     /// What to do.
     pub job: Job,
 }
@@ -205,6 +209,8 @@ pub enum Msg {
         members: Nodes,
         /// Of that list.
         edition: Edition,
+        /// As in [`State`].
+        adrift: Nodes,
     },
     /// The sender leaves the group.
     Goodbye,
@@ -279,9 +285,11 @@ fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
         }
     };
     match msg {
-        Msg::State(state) => {
-            known(within(state.members.or(state.ready)) && is_term(state.term) && is_term(state.edition.term))
-        }
+        Msg::State(state) => known(
+            within(state.members.or(state.ready).or(state.adrift))
+                && is_term(state.term)
+                && is_term(state.edition.term),
+        ),
         Msg::Candidates(cells) => few(cells.len(), CELLS_MAX),
         Msg::Opinions(opinions) => few(opinions.len(), BACKENDS_MAX),
         Msg::Order(order) => {
@@ -291,7 +299,12 @@ fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
             } else {
                 0
             };
-            known(within(order.members) && is_term(order.term) && is_term(order.edition.term) && node < nodes)
+            known(
+                within(order.members.or(order.adrift))
+                    && is_term(order.term)
+                    && is_term(order.edition.term)
+                    && node < nodes,
+            )
         }
         Msg::Answer { answer, memory, .. } => {
             few(answered(answer), PROGRESS_MAX)?;
@@ -310,8 +323,9 @@ fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
             term,
             members,
             edition,
+            adrift,
             ..
-        } => known(within(*members) && is_term(*term) && is_term(edition.term)),
+        } => known(within(members.or(*adrift)) && is_term(*term) && is_term(edition.term)),
         Msg::Forget(node) => known(*node < nodes),
         Msg::Join { .. } | Msg::Installed { .. } | Msg::Taken { .. } | Msg::Goodbye | Msg::Farewell => Ok(()),
     }
@@ -359,6 +373,7 @@ mod tests {
             number: 1,
             members,
             edition: Edition::default(),
+            adrift: Nodes::default(),
             job,
         })
     }

@@ -24,6 +24,7 @@ impl Page {
         let set = PHASES.map(|phase| ([phase], truth(group.phase == Some(phase))));
         self.put(&table::GROUP_PHASE, set);
         self.one(&table::GROUP_WAITS_FOR, f64::from(group.waits_for));
+        self.one(&table::GROUP_ADRIFT, f64::from(group.adrift));
         self.one(&table::GROUP_WAITING, group.waiting.as_secs_f64());
         self.one(&table::GROUP_JOIN_OVERDUE, truth(group.join_overdue));
         let events = group.events.iter();

@@ -31,6 +31,8 @@ pub(crate) struct Engine {
     pub(crate) fail_open: u32,
     /// What the votes say, one after the other.
     pub(crate) noes: u32,
+    /// Slots whose origin a verdict has named anew since nodes last were one group.
+    pub(crate) buried: BTreeSet<u16>,
 }
 
 fn digest(value: impl Hash) -> u64 {
@@ -50,6 +52,7 @@ impl Engine {
             views: vec![Standing::Up; usize::from(BACKENDS) + 1],
             fail_open: 100,
             noes: 0,
+            buried: BTreeSet::new(),
         };
         engine.make_up();
         engine
@@ -301,6 +304,7 @@ impl Engine {
                     } else {
                         to
                     };
+                    self.buried.insert(cell.slot);
                     old.bury(old.origin(), to)
                 }
                 Order::Close(_) if is_no || !self.vote(cell.slot, to, now) => {

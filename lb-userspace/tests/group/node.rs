@@ -24,6 +24,8 @@ pub(crate) struct Node {
     pub(crate) forwards: bool,
     pub(crate) ready: bool,
     pub(crate) left: bool,
+    /// Its slots are none of those by which others forward: it had none, and heard nobody.
+    pub(crate) made_up: bool,
     /// The last thing that the engine was told to do.
     pub(crate) ticket: u64,
     pub(crate) local: Option<Local>,
@@ -45,6 +47,7 @@ pub(crate) fn settings(me: u8, nodes: u8) -> Settings {
         join_within: Duration::from_secs(9),
         pause: Duration::from_millis(200),
         leave_after: Duration::from_millis(100),
+        max_tracked: Duration::from_hours(24),
     }
 }
 
@@ -58,6 +61,7 @@ impl Node {
             forwards: false,
             ready: false,
             left: false,
+            made_up: false,
             ticket: 0,
             local: None,
             views: None,
@@ -100,6 +104,7 @@ impl Node {
     pub(crate) fn power_off(&mut self, now: u64) {
         self.crash(now);
         self.forwards = false;
+        self.made_up = false;
         self.log.push((now, "power is off".to_owned()));
     }
 
@@ -126,6 +131,7 @@ impl Node {
 
     pub(crate) fn install(&mut self, images: &[SlotImage], now: u64) {
         self.engine.install(images, now);
+        self.made_up = false;
     }
 
     pub(crate) fn note(&mut self, action: &Action, now: u64) {

@@ -36,7 +36,8 @@ pub(crate) fn is_whole(world: &World) -> bool {
     forward().all(counts_all)
 }
 
-/// One origin per slot on all members, and on all nodes that attract traffic; but while all are closing, or while it is dead.
+/// One origin per slot on all members, on all nodes that attract traffic, and on all that forward while halves are apart; but while all are
+/// closing, or while it is dead.
 pub(crate) fn check(world: &World) -> Result<(), String> {
     for node in &world.nodes {
         // Once, and once more for each other coordinator that still counted it.
@@ -48,27 +49,37 @@ pub(crate) fn check(world: &World) -> Result<(), String> {
             ));
         }
     }
-    if world.split {
-        return Ok(());
-    }
     for (n, a) in world.nodes.iter().enumerate() {
-        let agree = |b: &&Node| are_members(a, b) || (a.ready && b.ready);
+        let is_apart = |a: &Node, b: &Node| a.made_up || b.made_up;
+        let agree = |b: &&Node| {
+            let both = |is: fn(&Node) -> bool| is(a) && is(b);
+            let forward = world.split && both(|node| node.forwards);
+            (are_members(a, b) || both(|node| node.ready) || forward) && !is_apart(a, b)
+        };
         for b in world.nodes[..n].iter().filter(agree) {
-            for slot in 0..usize::from(SLOTS) {
-                let (x, y) = (a.engine.slots[slot], b.engine.slots[slot]);
-                if x.origin() == y.origin() {
+            for slot in 0..SLOTS {
+                let of = |node: &Node| node.engine.slots[usize::from(slot)];
+                let (x, y) = (of(a), of(b));
+                // What has begun is finished without those that were dropped before they heard of it.
+                let is_halfway = world.split && world.halfway.contains(&slot);
+                if x.origin() == y.origin() || is_halfway {
                     continue;
                 }
                 let are_tracked = x.is_tracked() && y.is_tracked();
                 let are_closing = x.is_closing() && y.is_closing();
-                // Who starts anew has forgotten the verdict, and joins.
-                let has_forgotten =
-                    |backend: u16| !(a.ready && b.ready) && world.judged.contains(&backend.into());
+                // Who starts anew has forgotten the verdict, and who joins again has not heard of it.
+                let is_joining = [a, b]
+                    .iter()
+                    .any(|node| !node.ready || facts(node).is_none_or(|f| f.phase != Phase::Ready));
+                let has_forgotten = |backend: u16| is_joining && world.judged.contains(&backend.into());
                 let knows = |backend| {
                     is_dead(&a.engine, backend) || is_dead(&b.engine, backend) || has_forgotten(backend)
                 };
-                let is_buried = knows(x.origin()) || knows(y.origin());
-                if !(are_tracked && (are_closing || is_buried)) {
+                let in_half =
+                    world.split && world.nodes.iter().any(|node| node.engine.buried.contains(&slot));
+                let is_buried = knows(x.origin()) || knows(y.origin()) || in_half;
+                // One half judges for itself, and the other has not heard of it.
+                if !(are_tracked && are_closing || (are_tracked || world.split) && is_buried) {
                     return Err(format!(
                         "at {}: slot {slot} is {x:?} on node {} and {y:?} on node {}",
                         world.now, a.place, b.place

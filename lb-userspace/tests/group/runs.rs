@@ -102,7 +102,12 @@ fn fault(world: &mut World) {
         14 | 15 => charter(world),
         _ => {
             // One half against the other.
-            let length = world.chance.within(100, 2_500);
+            let longest = if world.chance.within(0, 3) == 0 {
+                9_000
+            } else {
+                2_500
+            };
+            let length = world.chance.within(100, longest);
             for peer in (0..count(world)).filter(|peer| peer % 2 != a % 2) {
                 cut(world, a, peer, length);
             }
@@ -324,6 +329,11 @@ fn whose_slots_differ_is_not_admitted() {
 #[test]
 fn all_have_to_acknowledge() {
     must_break(Broken::EarlyAnswer);
+}
+
+#[test]
+fn who_is_adrift_is_waited_for() {
+    must_break(Broken::Forget);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use lb_common::slot::Slot;
 use lb_userspace::group::{Action, Event, Gone, Input, Order};
 use lb_userspace::state::standing::Standing;
 
-use crate::engine::BACKENDS;
+use crate::engine::{BACKENDS, SLOTS};
 use crate::net::{Chance, Net, pair};
 use crate::node::{Node, mono};
 use crate::rules;
@@ -25,6 +25,8 @@ pub(crate) enum Broken {
     EarlyAnswer,
     /// The next coordinator isn't told of what was retired, and opens it again.
     Abandon,
+    /// Who is silent for `withdraw_after` is taken for one that forwards nothing.
+    Forget,
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -88,6 +90,8 @@ pub(crate) struct World {
     pub(crate) judged: BTreeSet<u64>,
     /// Halves may have changed their slots each for itself.
     pub(crate) split: bool,
+    /// Slots that were about to retire when they parted.
+    pub(crate) halfway: BTreeSet<u16>,
 }
 
 impl World {
@@ -107,6 +111,7 @@ impl World {
             count: 0,
             judged: BTreeSet::new(),
             split: false,
+            halfway: BTreeSet::new(),
         };
         for node in 0..nodes {
             world.after(node, 0, What::Start);
@@ -132,7 +137,11 @@ impl World {
             let is_for_anyone = matches!(what, What::Start | What::Heal(_) | What::Charter(_) | What::Truth);
             if is_for_anyone || self.nodes[usize::from(node)].starts == starts {
                 self.step(node, what);
-                self.split &= !rules::is_whole(self);
+                if rules::is_whole(self) {
+                    self.split = false;
+                    self.halfway.clear();
+                    self.nodes.iter_mut().for_each(|node| node.engine.buried.clear());
+                }
                 rules::check(self)?;
             }
         }
@@ -326,6 +335,10 @@ impl World {
                     assert!(is_new, "one term twice");
                 }
                 Action::Left => self.leave(n),
+                Action::Told(Event::Founded(_)) => {
+                    let others = self.nodes.iter().any(|node| node.forwards && node.place != n);
+                    self.nodes[i].made_up |= others && !self.nodes[i].forwards;
+                }
                 Action::Verdict(verdict) => self.judged.extend(&verdict.dead),
                 // Cut apart for longer than `withdraw_after`.
                 Action::Told(Event::Gone {
@@ -334,6 +347,17 @@ impl World {
                 }) => {
                     self.split |=
                         self.nodes[usize::from(node)].forwards && self.net.session(n, node).is_none();
+                    let is_closing = |slot: &u16| {
+                        let mut slots = self
+                            .nodes
+                            .iter()
+                            .map(|node| node.engine.slots[usize::from(*slot)]);
+                        slots.any(Slot::is_closing)
+                    };
+                    self.halfway.extend((0..SLOTS).filter(is_closing));
+                    if self.broken == Some(Broken::Forget) {
+                        self.input(n, Input::Forget { peer: node });
+                    }
                 }
                 _ => {}
             }

@@ -23,6 +23,7 @@ pub fn group(bytes: &[u8]) {
         join_within: Duration::from_secs(60),
         pause: Duration::from_secs(1),
         leave_after: Duration::from_secs(1),
+        max_tracked: Duration::from_hours(24),
     };
     let start = Start { epoch: 7, kept: true };
     let mut now = Mono::from_unix(Duration::from_secs(1));

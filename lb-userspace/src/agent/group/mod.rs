@@ -237,6 +237,8 @@ impl Group {
                 live: self.names(status.live),
                 under_way: status.under_way.map(str::to_owned),
                 waits_for: self.names(status.waits_for),
+                rejoins: status.rejoins,
+                adrift: self.names(status.adrift),
             }),
         }
     }
@@ -528,6 +530,7 @@ fn settings(config: &Config, peering: &Peering, me: u8, key: u64) -> Settings {
         join_within: peering.join_within,
         pause: PAUSE,
         leave_after: peering.withdraw_after,
+        max_tracked: config.max_tracked,
     }
 }
 

@@ -101,6 +101,7 @@ impl Group {
             coordinates: status.coordinator == Some(self.own),
             phase: status.under_way,
             waits_for: status.waits_for.len(),
+            adrift: status.adrift.len(),
             waiting: waits_since
                 .map(|since| self.now().since(since))
                 .unwrap_or_default(),

@@ -62,6 +62,15 @@ fn words(group: &GroupState) -> String {
     if !group.waits_for.is_empty() {
         words.push_str(&format!("\nwaits for: {}", list(&group.waits_for)));
     }
+    if group.rejoins {
+        words.push_str("\nthe group went on without this node, which serves on and joins it again");
+    }
+    if !group.adrift.is_empty() {
+        words.push_str(&format!(
+            "\nadrift: {} (may forward all the same, so tracked slots stay until it is back; `lbctl forget NODE` if it doesn't)",
+            list(&group.adrift)
+        ));
+    }
     words
 }
 

@@ -27,6 +27,7 @@ fn ready(me: u8, members: &[u8]) -> Machine {
         join_within: Duration::from_secs(60),
         pause: Duration::from_secs(1),
         leave_after: Duration::from_secs(1),
+        max_tracked: Duration::from_hours(24),
     };
     let mut machine = Machine::new(settings, Start { epoch: 7, kept: true }, Mono::default());
     machine.phase = Phase::Ready;
@@ -45,6 +46,7 @@ fn state(of: u8, members: &[u8], number: u64) -> State {
         term: term(number, of),
         members: members.iter().copied().collect(),
         edition: edition(number, of),
+        adrift: Nodes::default(),
         ready: members.iter().copied().collect(),
         target: Target::default(),
         verdict: 0,
@@ -172,6 +174,7 @@ fn who_coordinates_by_an_old_list_is_not_obeyed() {
             number: 1,
             members: machine.members,
             edition: edition(number, 0),
+            adrift: Nodes::default(),
             job: Job::Engine(Order::Fence(1)),
         };
         machine.obey(0, order);
@@ -187,6 +190,7 @@ fn who_coordinates_by_an_old_list_is_not_obeyed() {
             number: 1,
             members: [0, 1, 2].into_iter().collect(),
             edition: edition(7, 0),
+            adrift: Nodes::default(),
             job: Job::Engine(Order::Fence(1)),
         },
     );
@@ -205,6 +209,74 @@ fn who_does_not_reach_the_coordinator_leaves_it_in_office() {
         });
         assert_eq!(machine.coordinator(), Some(coordinator), "{reaches:?}");
     }
+}
+
+/// Node 3 is dropped for its silence while node 0 coordinates: it is adrift until something says that it forwards nothing, or is back.
+#[test]
+fn nothing_retires_while_a_node_is_adrift() {
+    let nodes = |places: &[u8]| places.iter().copied().collect::<Nodes>();
+    let dropped = || {
+        let mut machine = ready(0, &[0, 1, 2, 3]);
+        for place in [1, 2, 3] {
+            machine.peer_mut(place).unwrap().admitted = Some(u64::from(place));
+        }
+        machine.take_or_leave_office();
+        machine.drop_member(3, Gone::Silent);
+        assert_eq!(
+            (machine.adrift(), machine.state().adrift),
+            (nodes(&[3]), nodes(&[3]))
+        );
+        machine
+    };
+    type Event = (&'static str, fn(&mut Machine), bool);
+    let events: [Event; 8] = [
+        ("nothing", |_| {}, true),
+        ("another one goes", |m| m.drop_member(2, Gone::Left), true),
+        ("a good-bye that was late", |m| m.on_goodbye(3), false),
+        ("an operator's word", |m| m.on_forget(3, true), false),
+        ("it is admitted", |m| m.set_members(m.members.with(3)), false),
+        ("it has kept its slots", |m| reaches(m, 3, true), true),
+        (
+            "another one has, too",
+            |m| {
+                m.on_forget(3, true);
+                m.drop_member(2, Gone::Restarted);
+                reaches(m, 2, true)
+            },
+            true,
+        ),
+        ("it has started without slots", |m| reaches(m, 3, false), false),
+    ];
+    for (what, happens, is_adrift) in events {
+        let mut machine = dropped();
+        happens(&mut machine);
+        machine.look_adrift();
+        assert_eq!(!machine.adrift().is_empty(), is_adrift, "{what}");
+        // Whoever is no coordinator believes the one that is.
+        let mut other = ready(1, &[0, 1, 2]);
+        other.on_state(0, machine.state());
+        assert_eq!(!other.adrift().is_empty(), is_adrift, "{what}");
+    }
+    let mut machine = dropped();
+    for gone in [Gone::Left, Gone::Forgotten, Gone::Restarted] {
+        let mut machine = ready(0, &[0, 1, 2, 3]);
+        machine.drop_member(3, gone);
+        assert_eq!(machine.adrift(), Nodes::default(), "{gone:?}");
+    }
+    machine.now = machine.now + machine.settings.max_tracked;
+    machine.look_adrift();
+    assert_eq!(machine.adrift(), Nodes::default(), "not for ever");
+}
+
+/// A peer that is not a member is in reach, and joins.
+fn reaches(machine: &mut Machine, place: u8, kept: bool) {
+    let peer = machine.peer_mut(place).unwrap();
+    (peer.session, peer.alive) = (Some(1), true);
+    peer.state = Some(State {
+        phase: Phase::Joining,
+        kept,
+        ..state(place, &[], 0)
+    });
 }
 
 #[test]

@@ -435,6 +435,7 @@ fn order(term: Term, order: Order) -> Msg {
             term,
             change: u32::MAX,
         },
+        adrift: Nodes::default(),
         job: group::Job::Engine(order),
     })
 }

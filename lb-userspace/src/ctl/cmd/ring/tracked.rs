@@ -182,7 +182,7 @@ fn sentence(why: &Reason, left: Option<f64>) -> String {
         Reason::Prepared => "prepared, about to change",
         Reason::Unswept => "not looked at since its change",
         Reason::Closing => "nothing: retires after the next sweep",
-        Reason::Ready => "nothing here: retires when all members agree",
+        Reason::Ready => "nothing here: retires when all members agree and nobody is adrift",
         Reason::Learning => "UDP flows are being learned",
         Reason::OtherCurrent => "its new flows go elsewhere for now",
         Reason::Changed { .. } => "changed lately",
