@@ -92,7 +92,11 @@ pub enum Command {
     ///
     /// That takes `withdraw_after` and a moment; where the last node that is ready leaves while another one joins, it waits for that, for `join_within` at most, and serves. The
     /// unit doesn't start the agent again: `systemctl start lbd` joins the group, `systemctl disable lbd` keeps it out over a reboot.
-    Leave,
+    Leave {
+        /// Waits for its agent's end for so long, such as `2m`. Exit code 1 where it still runs then.
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        wait: Option<Duration>,
+    },
     /// Has the group count a silent node as one that forwards nothing, so that changes wait for it no longer.
     ///
     /// Only where that is true: connections that it still forwards may break.

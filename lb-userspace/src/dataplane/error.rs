@@ -23,7 +23,7 @@ pub enum Error {
     )]
     NotBpffs(PathBuf),
     #[error(
-        "another lbd is running over {0}: one live agent per pin root; stop it first, or choose another --pin-root"
+        "another lbd is running over {0}: one live agent per pin root; stop it first, or choose another --pin-root (one that leaves its group runs until `lbctl leave --wait` ends)"
     )]
     Locked(PathBuf),
     #[error(

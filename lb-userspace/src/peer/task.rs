@@ -1,24 +1,25 @@
 //! The thread: timers, sessions, what is told to whom.
 
+mod meet;
+
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lb_common::id::stable;
-use quinn::{ConnectionError, Endpoint, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Endpoint, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{info, warn};
 
 use super::certs::Certs;
-use super::dial::{Allowance, Answerer, Caller, refusal};
-use super::link::{Judge, Mail, OTHER_NODES, REPORTS, Report, Reports, code};
+use super::dial::{Allowance, Answerer, Caller};
+use super::link::{Judge, Mail, REPORTS, Report, Reports, code};
 use super::member::{Change, Peer};
 use super::status::{Own, Refusal, Refusals, View};
-use super::{Event, Facts, LinkEvent, StreamHandler, pki, tls};
-use crate::group::Mismatch;
+use super::{Event, Facts, LinkEvent, StreamHandler, pki};
 use crate::health::Mono;
 use crate::model::{Group, Peering};
 
@@ -385,79 +386,6 @@ impl Task {
                     self.unlike(peer, &error);
                 }
             }
-        }
-    }
-
-    /// No connection came about.
-    fn failed(&mut self, called: Option<u8>, address: SocketAddr, error: &ConnectionError) {
-        if let Some(refusal) = refusal(error, called.is_some()) {
-            self.refuse(refusal, &error.to_string());
-        }
-        let mut peers = self.peers.iter_mut().flatten();
-        let whose = peers.find(|peer| called.map_or(peer.address == address, |place| peer.place == place));
-        let Some(peer) = whose else { return };
-        peer.trouble = Some(super::link::words(error));
-        let peer = peer.place;
-        self.unlike(peer, error);
-    }
-
-    /// Tells of a peer that is there, and with which there is no session since both have not the same.
-    fn unlike(&mut self, peer: u8, error: &ConnectionError) {
-        let mismatch = if tls::is_certificate(error) {
-            Mismatch::Certificate
-        } else if matches!(error, ConnectionError::ApplicationClosed(close) if close.error_code == code::NODES)
-        {
-            Mismatch::Nodes
-        } else {
-            return;
-        };
-        self.tell(Event::Refused { peer, mismatch });
-    }
-
-    /// The same, where this node has found that out.
-    fn other_nodes(&mut self, place: u8) {
-        let Some(peer) = &mut self.peers[usize::from(place)] else {
-            return;
-        };
-        let what = format!("{}: {OTHER_NODES}", peer.name);
-        peer.trouble = Some(OTHER_NODES.to_owned());
-        self.refuse(Refusal::Nodes, &what);
-        self.tell(Event::Refused {
-            peer: place,
-            mismatch: Mismatch::Nodes,
-        });
-    }
-
-    /// A connection stands, and TLS is content: whose is it?
-    fn connected(&mut self, connection: quinn::Connection, called: Option<u8>) {
-        let named = tls::other_end(&connection);
-        let place = named.as_ref().and_then(|named| {
-            let is_ours = named.group == self.certs.named.group;
-            self.peers()
-                .find(|peer| is_ours && Some(&peer.name) == named.node.as_ref())
-                .map(|peer| peer.place)
-        });
-        let (Some(place), Some(named)) = (place.filter(|p| called.is_none_or(|c| c == *p)), named) else {
-            connection.close(code::NAME, b"name");
-            return self.refuse(Refusal::Name, &connection.remote_address().to_string());
-        };
-        if called.is_none() && place > self.own {
-            // A node calls that should be called.
-            connection.close(code::NODES, b"nodes");
-            return self.other_nodes(place);
-        }
-        // The handshake may have begun before the authority was taken away.
-        if !self.certs.ends.trusts(&connection) {
-            connection.close(code::AUTHORITY, b"authority");
-            return self.refuse(Refusal::Authority, &connection.remote_address().to_string());
-        }
-        self.sessions += 1;
-        let session = self.sessions;
-        self.replaced(usize::from(place));
-        if let Some(peer) = &mut self.peers[usize::from(place)] {
-            peer.certificate_until = Some(named.until);
-            let beside = (&self.ways.mail, &self.nodes);
-            peer.begin(session, connection, self.reports.0.clone(), beside);
         }
     }
 

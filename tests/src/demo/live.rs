@@ -135,7 +135,7 @@ impl Screen {
         let text = if self.terminal {
             let mut text = view::tables(now, before);
             if self.keys {
-                text.push_str("\n1, 2 ... take that node's power, as a pulled plug does, and give it back.");
+                text.push_str("\n1, 2, ... (a node's number) takes its power, as a pulled plug does, and gives it back.");
             }
             text.push_str("\nCtrl-C ends it.");
             for note in notes.iter().filter(|note| !note.is_empty()) {

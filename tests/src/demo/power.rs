@@ -24,6 +24,14 @@ pub(super) struct Power {
     pub(super) news: String,
 }
 
+/// Why a node that joins isn't ready.
+fn why(lab: &Lab, index: usize) -> String {
+    let said = lab.nodes()[index].lbctl(&["ready"]);
+    let text = said.map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
+    let line = text.ok().and_then(|text| text.lines().next().map(str::to_owned));
+    line.unwrap_or_else(|| "its agent doesn't answer yet".to_owned())
+}
+
 impl Power {
     /// All of them serve.
     pub(super) fn new(nodes: usize) -> Self {
@@ -68,7 +76,7 @@ impl Power {
                 self.states[index] = State::Joins;
                 self.news = format!("{name} has power again and joins");
             }
-            State::Joins => {}
+            State::Joins => self.news = format!("{name} has power and isn't ready yet: {}", why(lab, index)),
         }
         Ok(())
     }

@@ -1,17 +1,25 @@
 //! Halves of a group that are cut apart for longer than `withdraw_after`: each drops the other and goes on, and when they meet again the
 //! smaller one joins the larger one. As long as nothing has changed meanwhile nobody notices.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lb_tests::host::{Node, Spread};
-use lb_tests::node_config::Times;
+use lb_tests::node_config::{NodeConfig, Times};
 use lb_tests::topo::Topology;
-use lb_tests::{Lab, LabError};
+use lb_tests::traffic::{Kind, Report};
+use lb_tests::wait::until_ok;
+use lb_tests::{Family, Job, Lab, LabError};
+use lb_userspace::dataplane::maps::Maps;
+use lb_userspace::dataplane::pin::Root;
 use serde_json::Value;
 
 use crate::drained::slots;
 use crate::joins::{change, mark, more, of, told, wait_changed, wait_equal};
 use crate::leave::{judge, lab_of, load, wait_members};
+
+const SOON: Duration = Duration::from_secs(20);
+/// Slots forget after ten seconds of silence, and all members have to say so.
+const LATE: Duration = Duration::from_secs(60);
 
 /// Who is cut off from whom; of the group that they are again the first half is the larger one.
 struct Halves {
@@ -149,4 +157,84 @@ fn a_node_that_was_cut_off_joins_the_two_others_again() {
         smaller: vec![2],
     };
     halves.run("halves-member");
+}
+
+/// How many slots of all pools are tracked.
+fn tracked(node: &Node) -> usize {
+    let maps = Maps::open(&Root::new(node.pin_root())).expect("its maps");
+    let pools = maps.pools().expect("the pools");
+    let slots = pools.keys().flat_map(|&pool| maps.ring(pool));
+    slots.filter(|slot| slot.is_tracked()).count()
+}
+
+/// Without a second chance, and for longer than slots take to forget a flow: the connections that a cut-off node serves are none of
+/// the others'. `is_forgotten`: they were told that it forwards nothing.
+fn adrift(name: &str, is_forgotten: bool) -> Report {
+    let halves = Halves {
+        larger: vec![0, 1],
+        smaller: vec![2],
+    };
+    let with = |config: &mut NodeConfig| {
+        config.track("on-change", 10);
+        for pool in &mut config.pools {
+            (pool.encap, pool.second_chance) = (None, None);
+        }
+    };
+    lab_of(3, name, &Times::default(), with)
+        .spread(Spread::Resilient)
+        .run(|lab| {
+            let all = halves.all();
+            wait_group(lab, &all)?;
+            let held = Family::BOTH.map(|family| Job::lines(family, 300, Duration::from_millis(500)));
+            let mut load = lab.client().load(held.into())?;
+            load.wait_held(600, SOON)?;
+            halves.part(lab)?;
+            change(lab, 0)?;
+            wait_changed(lab, &halves.larger)?;
+            let changed = tracked(&lab.nodes()[0]);
+            assert!(changed > 20_000, "{changed} slots are tracked");
+            let ready = lab.nodes()[1].lbctl(&["ready"])?;
+            let said = String::from_utf8_lossy(&ready.stdout).into_owned();
+            assert!(ready.status.success() && said.contains("adrift: lb3"), "{said}");
+            let few = |lab: &Lab| Ok(tracked(&lab.nodes()[0]) < changed / 20);
+            if is_forgotten {
+                let done = lab.nodes()[0].lbctl(&["forget", "lb3"])?;
+                assert!(done.status.success(), "{done:?}");
+                until_ok(LATE, "slots retire without lb3", || few(lab))?;
+            } else {
+                // They would have by now: see the control.
+                std::thread::sleep(Duration::from_secs(40));
+                assert!(
+                    tracked(&lab.nodes()[0]) > 20_000,
+                    "{name}: slots retire without lb3"
+                );
+            }
+            halves.meet(lab)?;
+            wait_group(lab, &all)?;
+            until_ok(LATE, "slots retire", || few(lab))?;
+            more(&mut load)?;
+            load.stop()
+        })
+        .expect("the lab runs")
+}
+
+#[test]
+fn a_node_that_was_adrift_keeps_its_connections() {
+    let report = adrift("adrift", false);
+    let held = report.held(Kind::Lines);
+    println!("adrift: {held:?}");
+    assert_eq!(
+        (held.opened, held.broken, held.moved),
+        (600, 0, 0),
+        "{:?}",
+        report.errors()
+    );
+}
+
+/// The control.
+#[test]
+fn a_node_that_was_forgotten_while_it_served_breaks_connections() {
+    let held = adrift("adrift-forgotten", true).held(Kind::Lines);
+    println!("adrift-forgotten: {} of {} broke", held.broken, held.opened);
+    assert!(held.broken > 0, "{held:?}");
 }

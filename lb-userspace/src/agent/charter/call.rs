@@ -145,7 +145,14 @@ impl Desk {
     /// A text in two parts, with what this node has where the text has nothing of its own, and the orders that hold under it.
     async fn parts_of(&self, controller: &Controller, text: &Text) -> Result<(Parts, Operator), Refusal> {
         let key = controller.model().group.key.as_ref();
-        let given = text::split(&text.text, key)?;
+        let given = match text::split(&text.text, key) {
+            Ok(given) => given,
+            Err(why) => {
+                // What is wrong with a text as a whole says where.
+                self.understand(controller, text)?;
+                return Err(why.into());
+            }
+        };
         text::check_content(&given.shared)?;
         let local = given.local.over(&self.running_parts(controller)?.local);
         let whole = Text {

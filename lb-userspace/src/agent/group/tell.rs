@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::id::stable;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Group, Outcome};
 use crate::agent::controller::Controller;
@@ -147,8 +147,9 @@ impl Group {
                 "verdict carried out by all members in reach"
             ),
             Event::Buried(slots) => info!(slots, "slots of dead backends have another origin"),
-            Event::Retired(slots) => info!(slots, "slots retired"),
-            Event::Reopened(slots) => info!(slots, "slots stay tracked"),
+            // Counted; each may be of one slot.
+            Event::Retired(slots) => debug!(slots, "slots retired"),
+            Event::Reopened(slots) => debug!(slots, "slots stay tracked"),
             Event::Recovered { finished, reopened } => {
                 info!(
                     finished,

@@ -75,8 +75,23 @@ fn words(group: &GroupState) -> String {
 }
 
 /// Has this node leave its group; its agent ends when that is done.
-pub(super) fn leave(socket: &Path) -> Result<Output> {
-    done(socket, "/v1/leave")
+pub(super) fn leave(socket: &Path, patience: Option<Duration>) -> Result<Output> {
+    let ordered = done(socket, "/v1/leave")?;
+    let Some(patience) = patience else {
+        return Ok(ordered);
+    };
+    let until = Instant::now() + patience;
+    let said = |done: String| (serde_json::json!({ "done": done }), done);
+    // Its end removes the socket.
+    while socket.exists() {
+        if Instant::now() >= until {
+            let (json, text) = said("it has not left yet: `lbctl ready` says how far it is".to_owned());
+            return Ok(Output::no(json, text));
+        }
+        std::thread::sleep(AGAIN);
+    }
+    let (json, text) = said("this node has left its group".to_owned());
+    Ok(Output::yes(json, text))
 }
 
 /// Has the group count a silent node as one that forwards nothing.

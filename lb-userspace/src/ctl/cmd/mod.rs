@@ -64,7 +64,7 @@ pub fn run(args: Args) -> Result<Output> {
         | Command::Up { .. } => order::run(&args.api_socket, &args.command),
         Command::Ready { wait } => group::ready(&args.api_socket, wait.unwrap_or_default()),
         Command::Sync => sync::run(&args.api_socket),
-        Command::Leave => group::leave(&args.api_socket),
+        Command::Leave { wait } => group::leave(&args.api_socket, *wait),
         Command::Forget { node } => group::forget(&args.api_socket, node),
         Command::Doctor { backend } => doctor::run(&args.api_socket, backend),
         Command::Events { follow, last } => events::run(&args.state_dir, args.output, *follow, *last),

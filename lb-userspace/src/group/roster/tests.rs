@@ -241,7 +241,7 @@ fn nothing_retires_while_a_node_is_adrift() {
             |m| {
                 m.on_forget(3, true);
                 m.drop_member(2, Gone::Restarted);
-                reaches(m, 2, true)
+                reaches(m, 2, true);
             },
             true,
         ),
