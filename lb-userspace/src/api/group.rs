@@ -29,7 +29,8 @@ pub struct GroupState {
     pub waits_for: Vec<String>,
     /// The group went on without this node, which serves on and joins it again.
     pub rejoins: bool,
-    /// Who is no member and may forward all the same, in a partition: no slot retires until it is back or forgotten.
+    /// Who is no member and may forward all the same, in a partition: no slot retires until it is back or forgotten, for up to
+    /// `group.max_tracked` as it was when the agent started.
     pub adrift: Vec<String>,
 }
 

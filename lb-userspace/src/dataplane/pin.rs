@@ -26,8 +26,9 @@ pub const DEFAULT_ROOT: &str = "/sys/fs/bpf/tandem";
 /// `f_type` of a BPF file system (linux/magic.h).
 const BPF_FS_MAGIC: FsWord = 0xcafe_4a11;
 
-/// To look whether an agent lives takes the lock for a moment, which must not look like an agent.
-const LOOKS_END_WITHIN: Duration = Duration::from_millis(100);
+/// To look whether an agent lives takes the lock for a moment, which must not look like an agent; and one that ends keeps it for a moment
+/// after its socket is gone.
+const LOOKS_END_WITHIN: Duration = Duration::from_millis(500);
 
 /// Between two attempts to get the lock.
 const LOOK_EVERY: Duration = Duration::from_millis(2);

@@ -189,6 +189,11 @@ impl Machine {
                 peer.admitted = None;
             }
             self.set_members(self.members.without(node));
+            // Its session broke: whether it had slots is not known any more.
+            let now = self.now;
+            if let Some(peer) = self.peer_mut(node).filter(|_| state.is_none()) {
+                peer.adrift = Some(now);
+            }
         }
     }
 }

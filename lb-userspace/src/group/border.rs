@@ -23,7 +23,7 @@ pub struct Settings {
     pub join_within: Duration,
     /// Between `Prepare` and `Commit`.
     pub pause: Duration,
-    /// For how long slots stay tracked at most since a node is adrift.
+    /// For how long slots stay tracked at most since this node knows that another one is adrift.
     pub max_tracked: Duration,
     /// For how long a leaving node waits until routers send it nothing any more.
     pub leave_after: Duration,
@@ -344,7 +344,8 @@ pub struct Status {
     pub leaves: bool,
     /// The group went on without this node, which serves on and joins it again.
     pub rejoins: bool,
-    /// Who is no member and may forward all the same: until it is back no slot retires.
+    /// Who is no member and may forward all the same: no slot retires until it is back, has left or is forgotten, for up to
+    /// [`Settings::max_tracked`].
     pub adrift: Nodes,
     /// Who coordinates.
     pub coordinator: Option<u8>,

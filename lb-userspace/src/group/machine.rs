@@ -215,6 +215,11 @@ impl Machine {
         }
     }
 
+    /// Whether a peer's heartbeats come.
+    pub fn hears(&self, place: u8) -> bool {
+        self.peer(place).is_some_and(|peer| peer.alive)
+    }
+
     /// The last change that this node committed, or that was committed before it joined.
     pub fn committed(&self) -> Option<Target> {
         self.member.committed

@@ -336,10 +336,7 @@ impl Machine {
         if !is_whole {
             return None;
         }
-        // Flows of a node that is adrift are at `origin` as it was.
-        let may_retire = self.adrift().is_empty();
-        self.next_change()
-            .or_else(|| may_retire.then(|| self.next_retirement()).flatten())
+        self.next_change().or_else(|| self.next_retirement())
     }
 
     fn next_change(&mut self) -> Option<Step> {
@@ -363,7 +360,11 @@ impl Machine {
         all_agree.then_some(Step::Prepare(target))
     }
 
-    fn next_retirement(&mut self) -> Option<Step> {
+    pub(super) fn next_retirement(&mut self) -> Option<Step> {
+        // Flows of such a node are at `origin` as it was.
+        if !self.adrift().is_empty() {
+            return None;
+        }
         let now = self.now;
         let peers = self.others().filter(|(place, _)| self.members.has(*place));
         let theirs = peers.flat_map(|(_, p)| &p.candidates).copied();

@@ -121,7 +121,8 @@ impl Machine {
         let (now, adrift) = (self.now, adrift.minus(self.members));
         for place in 0..self.settings.nodes {
             if let Some(peer) = self.peer_mut(place) {
-                peer.adrift = adrift.has(place).then(|| peer.adrift.unwrap_or(now));
+                let is_adrift = adrift.has(place) && !peer.is_gone;
+                peer.adrift = is_adrift.then(|| peer.adrift.unwrap_or(now));
             }
         }
     }
@@ -272,6 +273,7 @@ impl Machine {
         self.lead = None;
         // Its list is as old as any that a group in reach may have.
         self.edition = Edition::default();
+        self.set_adrift(Nodes::default());
         self.joiner.restart(self.now);
         self.tell(Event::Rejoins(whose));
     }
@@ -312,6 +314,8 @@ impl Machine {
         }
         self.drop_member(from, Gone::Left);
         self.send(from, &Msg::Farewell);
+        // Whom it doesn't reach would wait for it. Those that hear it live take no notice.
+        self.pass_on(from);
     }
 
     /// `asked` by the operator of this node, or by a peer.
@@ -328,10 +332,15 @@ impl Machine {
         peer.adrift = None;
         self.drop_member(node, Gone::Forgotten);
         if asked {
-            let told: Vec<u8> = self.others().map(|(place, _)| place).collect();
-            for place in told.into_iter().filter(|&place| place != node) {
-                self.send(place, &Msg::Forget(node));
-            }
+            self.pass_on(node);
+        }
+    }
+
+    /// Tells all others that this node forwards nothing.
+    fn pass_on(&mut self, node: u8) {
+        let told: Vec<u8> = self.others().map(|(place, _)| place).collect();
+        for place in told.into_iter().filter(|&place| place != node) {
+            self.send(place, &Msg::Forget(node));
         }
     }
 

@@ -66,7 +66,7 @@ pub struct State {
     pub members: Nodes,
     /// Of that list.
     pub edition: Edition,
-    /// Who is no member, and may forward all the same.
+    /// Who is no member, and may forward all the same. It may have been taken off the receiver's list.
     pub adrift: Nodes,
     /// Those of them that are ready and that it reaches, itself among them if it is ready.
     pub ready: Nodes,
@@ -285,11 +285,9 @@ fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
         }
     };
     match msg {
-        Msg::State(state) => known(
-            within(state.members.or(state.ready).or(state.adrift))
-                && is_term(state.term)
-                && is_term(state.edition.term),
-        ),
+        Msg::State(state) => {
+            known(within(state.members.or(state.ready)) && is_term(state.term) && is_term(state.edition.term))
+        }
         Msg::Candidates(cells) => few(cells.len(), CELLS_MAX),
         Msg::Opinions(opinions) => few(opinions.len(), BACKENDS_MAX),
         Msg::Order(order) => {
@@ -299,12 +297,7 @@ fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
             } else {
                 0
             };
-            known(
-                within(order.members.or(order.adrift))
-                    && is_term(order.term)
-                    && is_term(order.edition.term)
-                    && node < nodes,
-            )
+            known(within(order.members) && is_term(order.term) && is_term(order.edition.term) && node < nodes)
         }
         Msg::Answer { answer, memory, .. } => {
             few(answered(answer), PROGRESS_MAX)?;
@@ -323,9 +316,8 @@ fn check(msg: &Msg, nodes: u8) -> Result<(), DecodeError> {
             term,
             members,
             edition,
-            adrift,
             ..
-        } => known(within(members.or(*adrift)) && is_term(*term) && is_term(edition.term)),
+        } => known(within(*members) && is_term(*term) && is_term(edition.term)),
         Msg::Forget(node) => known(*node < nodes),
         Msg::Join { .. } | Msg::Installed { .. } | Msg::Taken { .. } | Msg::Goodbye | Msg::Farewell => Ok(()),
     }
@@ -421,6 +413,12 @@ mod tests {
         ] {
             assert_eq!(refused(&msg), Some(why), "{msg:?}");
         }
+        // Who was taken off this node's list, and is adrift to those that have not been restarted yet.
+        let Msg::Order(mut adrift) = order(close(1), 0, Nodes(1)) else {
+            unreachable!("it is an order")
+        };
+        adrift.adrift = Nodes(8);
+        assert_eq!(refused(&Msg::Order(adrift)), None);
         let mut bytes = encode(&Msg::Goodbye);
         bytes.push(0);
         assert_eq!(decode(&bytes, 3), Err(DecodeError::Trailing));

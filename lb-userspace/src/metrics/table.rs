@@ -171,7 +171,7 @@ metrics! {
             "1 for what this node, coordinating, has under way, 0 for the others: change, verdict, burial, retirement, admission, recovery."
         GROUP_WAITS_FOR Gauge "tandem_group_waits_for" [] "Members whose answers to the order under way are missing."
         GROUP_ADRIFT Gauge "tandem_group_adrift" []
-            "Nodes that are no members and may forward all the same, in a partition: no slot retires until they are back."
+            "Nodes that are no members and may forward all the same, in a partition: no slot retires until they are back or forgotten, for up to `group.max_tracked`."
         GROUP_WAITING Gauge "tandem_group_waiting_seconds" []
             "For how long the order under way has been waiting for answers; 0 where none does. A sweep's time is usual."
         GROUP_JOIN_OVERDUE Gauge "tandem_group_join_overdue" []

@@ -96,7 +96,9 @@ impl Peer {
 
     /// Sends a heartbeat.
     pub(super) fn beat(&mut self, facts: &Facts) {
-        let Some(session) = &mut self.session else { return };
+        let Some(session) = self.session.as_mut().filter(|session| session.up) else {
+            return;
+        };
         session.sent += 1;
         let datagram = wire::encode(session.sent, facts).into();
         // What can't be sent is as good as lost.
@@ -111,7 +113,8 @@ impl Peer {
             life: false,
             facts: false,
         };
-        let Some(session) = &mut self.session else {
+        // Before that it may be none of the group, and isn't called alive.
+        let Some(session) = self.session.as_mut().filter(|session| session.up) else {
             return nothing;
         };
         let last = session.heard.unwrap_or_default();

@@ -231,8 +231,11 @@ fn slots_of_a_node_that_has_left_found_no_group() {
         .run(|lab| {
             let all = ["lb1", "lb2", "lb3"];
             wait_members(lab, &[0, 1, 2], &all)?;
-            assert!(lab.node(0).lbctl(&["leave"])?.status.success());
-            assert!(lab.node(0).wait_end(SOON)?.success());
+            let early = lab.node(0).lbctl(&["leave", "--wait", "100ms"])?;
+            assert_eq!(early.status.code(), Some(1), "{early:?}");
+            let left = lab.node(0).lbctl(&["leave", "--wait", "20s"])?;
+            assert!(left.status.success(), "{left:?}");
+            assert!(lab.node(0).wait_end(Duration::from_secs(1))?.success());
             lab.router().route_to(&[1, 2])?;
             wait_members(lab, &[1, 2], &all[1..])?;
             let mut load = load(lab)?;

@@ -184,8 +184,10 @@ impl Keeper {
     /// Notes whether this node has left the group: its pinned slots are then those of a moment that is past.
     pub(super) fn note_left(&mut self, left: bool) {
         if self.left != left {
-            self.left = left;
-            self.shelf.note_left(left);
+            match self.shelf.note_left(left) {
+                Ok(()) => self.left = left,
+                Err(e) => warn!("{e}"),
+            }
         }
     }
 
@@ -197,6 +199,9 @@ impl Keeper {
     /// With what is on the disk, and the digest of the file's shared part.
     fn open(args: &Args, me: u8, text: &str, model: &Model) -> Result<(Self, u64), StoreError> {
         let shelf = Shelf::open(&args.state_dir)?;
+        let left = shelf.has_left();
+        // Whether anything can be written there.
+        shelf.note_left(left)?;
         let (kept, lost) = shelf.load()?;
         let unreadable = |file: Unreadable| {
             error!(
@@ -217,7 +222,7 @@ impl Keeper {
         let (machine, outputs) = Machine::new(me, everybody(model), kept, digest, Mono::default());
         let keeper = Self {
             machine,
-            left: shelf.has_left(),
+            left,
             shelf,
             me,
             nodes: model.group.nodes.clone(),

@@ -157,10 +157,8 @@ impl Shelf {
     }
 
     /// Notes whether this node has left.
-    pub(in crate::agent) fn note_left(&self, left: bool) {
-        if let Err(e) = self.store.save(LEFT, &left) {
-            warn!("{e}");
-        }
+    pub(in crate::agent) fn note_left(&self, left: bool) -> Result<(), StoreError> {
+        self.store.save(LEFT, &left)
     }
 
     /// What was noted last.

@@ -266,14 +266,14 @@ impl Group {
                 others: others.by_ref().map(|place| self.name(place).to_owned()).collect(),
             });
         };
-        let status = self.machine.status();
-        if status.live.has(peer) {
+        if self.machine.hears(peer) {
             return Err(Refusal::NotSilent {
                 name: node.to_owned(),
             });
         }
         // That one may reach it, and what it says of members holds.
-        if let Some(other) = status.coordinator.filter(|&place| place != self.own) {
+        let coordinator = self.machine.status().coordinator;
+        if let Some(other) = coordinator.filter(|&place| place != self.own) {
             return Err(Refusal::OtherCoordinates {
                 name: self.name(other).to_owned(),
             });

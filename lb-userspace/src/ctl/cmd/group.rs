@@ -1,5 +1,6 @@
 //! `lbctl ready`, `lbctl leave` and `lbctl forget`: this node and its group.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -82,15 +83,16 @@ pub(super) fn leave(socket: &Path, patience: Option<Duration>) -> Result<Output>
     };
     let until = Instant::now() + patience;
     let said = |done: String| (serde_json::json!({ "done": done }), done);
-    // Its end removes the socket.
-    while socket.exists() {
+    while UnixStream::connect(socket).is_ok() {
         if Instant::now() >= until {
-            let (json, text) = said("it has not left yet: `lbctl ready` says how far it is".to_owned());
+            let (json, text) = said(
+                "it leaves its group, and its agent still runs: `lbctl ready` says how far it is".to_owned(),
+            );
             return Ok(Output::no(json, text));
         }
         std::thread::sleep(AGAIN);
     }
-    let (json, text) = said("this node has left its group".to_owned());
+    let (json, text) = said("its agent has ended; `lbctl events` says how".to_owned());
     Ok(Output::yes(json, text))
 }
 

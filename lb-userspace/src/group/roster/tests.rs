@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::group::border::{Mismatch, Why};
-use crate::group::order::{Order, Target};
-use crate::group::wire::{Job, Numbered};
+use crate::group::order::{Cell, Order, Target};
+use crate::group::wire::{Job, Numbered, decode};
 use crate::group::{Settings, Start};
 use crate::health::Mono;
 
@@ -252,6 +252,14 @@ fn nothing_retires_while_a_node_is_adrift() {
         happens(&mut machine);
         machine.look_adrift();
         assert_eq!(!machine.adrift().is_empty(), is_adrift, "{what}");
+        let target = machine.local.target;
+        machine.lead.as_mut().unwrap().committed = Some(target);
+        machine.local.candidates = vec![Cell {
+            pool: 1,
+            slot: 2,
+            backend: 3,
+        }];
+        assert_eq!(machine.next_retirement().is_none(), is_adrift, "{what}");
         // Whoever is no coordinator believes the one that is.
         let mut other = ready(1, &[0, 1, 2]);
         other.on_state(0, machine.state());
@@ -266,6 +274,35 @@ fn nothing_retires_while_a_node_is_adrift() {
     machine.now = machine.now + machine.settings.max_tracked;
     machine.look_adrift();
     assert_eq!(machine.adrift(), Nodes::default(), "not for ever");
+}
+
+/// Node 0 doesn't reach node 3, and holds it for adrift; node 1 hears its good-bye.
+#[test]
+fn a_good_bye_is_passed_on() {
+    let mut machine = ready(1, &[0, 1, 2]);
+    let told = State {
+        members: machine.members,
+        edition: machine.edition,
+        adrift: [3].into_iter().collect(),
+        ..state(0, &[0, 1, 2], 5)
+    };
+    machine.on_state(0, told);
+    assert_eq!(machine.adrift().len(), 1);
+    machine.on_goodbye(3);
+    let sent = std::iter::from_fn(|| machine.poll()).filter_map(|action| match action {
+        Action::Send { peer, bytes } => Some((peer, decode(&bytes, 4).unwrap())),
+        _ => None,
+    });
+    let passed: Vec<u8> = sent
+        .filter_map(|(peer, msg)| (msg == Msg::Forget(3)).then_some(peer))
+        .collect();
+    assert_eq!(passed, [0, 2]);
+    machine.on_state(0, told);
+    assert_eq!(machine.adrift().len(), 0, "older news");
+    let mut other = ready(0, &[0, 1, 2]);
+    other.peer_mut(3).unwrap().adrift = Some(other.now);
+    other.on_forget(3, false);
+    assert_eq!(other.adrift().len(), 0);
 }
 
 /// A peer that is not a member is in reach, and joins.
