@@ -65,13 +65,15 @@ pub(crate) fn judge(name: &str, load: Load) -> Result<(), LabError> {
     Ok(())
 }
 
-/// Waits until these nodes, which are ready, count those as members.
+/// Waits until these nodes are ready and count those as members.
 pub(crate) fn wait_members(lab: &Lab, of: &[usize], members: &[&str]) -> Result<(), LabError> {
     for index in of {
         let node = &lab.nodes()[*index];
         until_ok(SOON, &format!("members of {}", node.name()), || {
-            let ready = node.lbctl_json(&["ready"])?;
-            Ok(ready["group"]["members"] == json!(members))
+            // Whoever isn't ready yet says so by its exit code, too.
+            let out = node.lbctl(&["ready", "--output", "json"])?;
+            let ready: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap_or_default();
+            Ok(ready["ready"] == true && ready["group"]["members"] == json!(members))
         })?;
     }
     Ok(())
