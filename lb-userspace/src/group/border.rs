@@ -69,7 +69,7 @@ pub struct Local {
     pub buriable: Vec<Cell>,
 }
 
-/// What has to be the same on two nodes that talk, or match.
+/// Why two nodes that are there have no session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mismatch {
     /// One end refuses the other's certificate.

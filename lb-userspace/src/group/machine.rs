@@ -82,7 +82,9 @@ pub struct Machine {
     pub(super) peers: Vec<Peer>,
     pub(super) phase: Phase,
     pub(super) members: Nodes,
-    /// Of that list.
+    /// Who was adrift when that was looked at last.
+    pub(super) was_adrift: Nodes,
+    /// Of the members' list.
     pub(super) edition: Edition,
     /// The list is another one than that edition's: this node changed it, and will say so when it takes office.
     pub(super) is_ahead: bool,
@@ -120,6 +122,7 @@ impl Machine {
             peers: vec![peer; usize::from(settings.nodes.max(settings.me.saturating_add(1)))],
             phase: Phase::Joining,
             members: Nodes::default(),
+            was_adrift: Nodes::default(),
             edition: Edition::default(),
             is_ahead: false,
             term: Term::default(),
@@ -234,6 +237,7 @@ impl Machine {
     fn settle(&mut self) {
         self.begin_to_leave();
         self.prune();
+        self.look_back();
         // Before a verdict is made of the same views.
         self.doubt();
         self.take_or_leave_office();

@@ -248,7 +248,8 @@ impl Machine {
             }
             Step::Close(cells) | Step::Fence(cells) | Step::Vote(cells) => {
                 let is_late = self.now.since(lead.since) >= PATIENCE;
-                if changed || is_late || !self.downs().is_subset(&lead.downs) {
+                let is_unsafe = changed || !self.adrift().is_empty();
+                if is_unsafe || is_late || !self.downs().is_subset(&lead.downs) {
                     self.hold(&cells);
                     let rest = self.waiting_reopen();
                     self.instead(vec![Step::Reopen([cells, rest].concat())]);

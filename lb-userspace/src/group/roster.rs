@@ -69,7 +69,11 @@ impl Machine {
         let members = members.minus(left);
         if members != self.members {
             self.members = members;
-            self.set_adrift(self.adrift());
+            for place in members.iter() {
+                if let Some(peer) = self.peer_mut(place) {
+                    peer.adrift = None;
+                }
+            }
             self.count_edition();
             self.act(Action::Members(members));
             if let Some(lead) = &mut self.lead {
@@ -114,6 +118,17 @@ impl Machine {
         let is_one = |since: Mono| self.now.since(since) < self.settings.max_tracked;
         let adrift = self.others().filter(|(_, p)| p.adrift.is_some_and(is_one));
         adrift.map(|(place, _)| place).collect()
+    }
+
+    /// Routers may have moved the flows of a node that is adrift no more to others, which have not seen them before: the idle timeout of all
+    /// slots begins anew.
+    pub(super) fn look_back(&mut self) {
+        let adrift = self.adrift();
+        let back = self.was_adrift.minus(adrift);
+        self.was_adrift = adrift;
+        if !back.is_empty() {
+            self.act(Action::Members(self.members));
+        }
     }
 
     /// As the coordinator says. No member is.

@@ -68,7 +68,7 @@ pub struct State {
     pub edition: Edition,
     /// Who is no member, and may forward all the same. It may have been taken off the receiver's list.
     pub adrift: Nodes,
-    /// Those of them that are ready and that it reaches, itself among them if it is ready.
+    /// Members that are ready and that it reaches, itself among them if it is ready.
     pub ready: Nodes,
     /// What its rings are to be.
     pub target: Target,

@@ -84,10 +84,10 @@ pub struct Group {
     pub phase: Option<&'static str>,
     /// Members whose answers are missing.
     pub waits_for: u32,
-    /// Who is no member and may forward all the same.
-    pub adrift: u32,
     /// For how long.
     pub waiting: Duration,
+    /// Who is no member and may forward all the same.
+    pub adrift: u32,
     /// This node has tried to join for longer than it should.
     pub join_overdue: bool,
     /// How often what has happened, every event by its name.

@@ -1,4 +1,4 @@
-//! How sessions come about: of two nodes the one with the lower place calls, and the other one answers.
+//! How sessions come about: of two nodes the one whose name comes first calls, and the other one answers.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

@@ -308,7 +308,7 @@ impl Link {
             };
             return self.report(stream).await;
         }
-        let Ok(Some(nodes)) = timeout(KIND_WITHIN, opening(&mut stream)).await else {
+        let Ok(Some(nodes)) = timeout(KIND_WITHIN, read_opening(&mut stream)).await else {
             return self.refuse(Refusal::Protocol).await;
         };
         // Nodes are named by their places in what follows.
@@ -357,7 +357,7 @@ impl Link {
 }
 
 /// What stands at the beginning of a control stream; nothing where that isn't one.
-async fn opening(stream: &mut RecvStream) -> Option<Vec<u64>> {
+async fn read_opening(stream: &mut RecvStream) -> Option<Vec<u64>> {
     let mut head = [0; 2];
     stream.read_exact(&mut head).await.ok()?;
     let [protocol, count] = head;

@@ -37,6 +37,8 @@ pub(super) struct Peer {
     pub(super) place: u8,
     pub(super) name: String,
     pub(super) address: SocketAddr,
+    /// Who is in the group, by place.
+    nodes: Arc<[u64]>,
     pub(super) liveness: Liveness,
     pub(super) session: Option<Session>,
     pub(super) sessions: u64,
@@ -50,11 +52,19 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn new(place: u8, name: &str, address: SocketAddr, dead_after: Duration, now: Mono) -> Self {
+    pub(super) fn new(
+        place: u8,
+        name: &str,
+        address: SocketAddr,
+        nodes: Arc<[u64]>,
+        dead_after: Duration,
+        now: Mono,
+    ) -> Self {
         Self {
             place,
             name: name.to_owned(),
             address,
+            nodes,
             liveness: Liveness::new(dead_after, now),
             session: None,
             sessions: 0,
@@ -69,19 +79,13 @@ impl Peer {
     }
 
     /// A connection becomes its session.
-    pub(super) fn begin(
-        &mut self,
-        number: u64,
-        connection: Connection,
-        reports: Reports,
-        (mail, nodes): (&Mail, &Arc<[u64]>),
-    ) {
+    pub(super) fn begin(&mut self, number: u64, connection: Connection, reports: Reports, mail: &Mail) {
         let link = Link {
             peer: self.place,
             session: number,
             connection: connection.clone(),
             reports,
-            nodes: Arc::clone(nodes),
+            nodes: Arc::clone(&self.nodes),
         };
         link.start(mail);
         self.session = Some(Session {

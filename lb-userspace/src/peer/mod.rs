@@ -11,7 +11,7 @@
 //! | `link` | the tasks of one session |
 //! | `member` | one peer and its session |
 //! | `filter` | what the kernel drops of what comes from elsewhere |
-//! | `dial` | how sessions come about: the node with the lower place calls, the other one answers |
+//! | `dial` | how sessions come about: the node whose name comes first calls, the other one answers |
 //! | `certs` | the files of certificates, looked at again while we run |
 //! | `task` | the thread: timers, sessions, what is told to whom |
 //!

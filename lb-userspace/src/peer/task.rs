@@ -105,8 +105,6 @@ pub(super) struct Task {
     certs: Certs,
     /// By place; this node has none.
     peers: Vec<Option<Peer>>,
-    /// Who is in the group, by place.
-    nodes: Arc<[u64]>,
     ways: Ways,
     links: mpsc::UnboundedSender<LinkEvent>,
     taken: Option<mpsc::UnboundedReceiver<LinkEvent>>,
@@ -174,9 +172,11 @@ impl Task {
         )?;
         let clock = Clock::new();
         let now = clock.now();
-        let nodes = (0..).zip(group.nodes.iter().zip(&peering.addresses));
-        let peers = nodes.map(|(place, (name, address))| {
-            let peer = Peer::new(place, name.as_str(), *address, peering.dead_after, now);
+        let nodes: Arc<[u64]> = group.nodes.iter().map(|node| stable(node.as_str(), "")).collect();
+        let all = (0..).zip(group.nodes.iter().zip(&peering.addresses));
+        let peers = all.map(|(place, (name, address))| {
+            let nodes = Arc::clone(&nodes);
+            let peer = Peer::new(place, name.as_str(), *address, nodes, peering.dead_after, now);
             (usize::from(place) != own).then_some(peer)
         });
         let (links, taken) = mpsc::unbounded_channel();
@@ -184,7 +184,6 @@ impl Task {
             own: u8::try_from(own).map_err(|_| io::ErrorKind::InvalidInput)?,
             name: group.nodes[own].to_string(),
             peers: peers.collect(),
-            nodes: group.nodes.iter().map(|node| stable(node.as_str(), "")).collect(),
             client: watch::channel(client(&certs, &transport)).0,
             transport,
             endpoint,
@@ -257,7 +256,8 @@ impl Task {
             reports: self.reports.0.clone(),
         };
         spawn_local(answerer.run());
-        for peer in self.peers().filter(|peer| peer.place > self.own) {
+        // By name: they may disagree on places.
+        for peer in self.peers().filter(|peer| peer.name > self.name) {
             match pki::dns_name(&peer.name, &self.certs.named.group) {
                 Ok(name) => drop(spawn_local(
                     Caller {

@@ -336,6 +336,26 @@ fn who_is_adrift_is_waited_for() {
     must_break(Broken::Forget);
 }
 
+/// Its flows come to nodes that have not seen them: what is idle there is judged anew.
+#[test]
+fn idle_timeouts_begin_anew_when_a_node_is_adrift_no_more() {
+    let mut world = World::new(3, 3);
+    world.run(5_000).unwrap();
+    for peer in [0, 1] {
+        cut(&mut world, 2, peer, 8_000);
+    }
+    world.run(11_000).unwrap();
+    let said = |world: &World, n: usize| {
+        let told = world.nodes[n].log.iter();
+        told.filter(|(_, what)| what.starts_with("Members(")).count()
+    };
+    let before = [0, 1].map(|n| said(&world, n));
+    assert_eq!(world.nodes[0].dropped[&2], 1, "it is adrift");
+    world.input(0, Input::Forget { peer: 2 });
+    world.run(12_000).unwrap();
+    assert_eq!([0, 1].map(|n| said(&world, n)), before.map(|n| n + 1));
+}
+
 #[test]
 fn what_was_retired_is_finished() {
     must_break(Broken::Abandon);

@@ -71,7 +71,7 @@ async fn names_that_should_not_be_there_get_nothing() {
     }
     // A node that should be called instead.
     call("lb2.blue.tandem").await;
-    refused(&good, Refusal::Nodes, 1).await;
+    refused(&good, Refusal::Protocol, 1).await;
     assert!(
         good.status()
             .peers
@@ -97,15 +97,18 @@ async fn an_expired_certificate_gets_nothing() {
 #[tokio::test]
 async fn nodes_that_stand_in_another_order_get_no_session() {
     let world = World::new(3);
-    // By its own list lb2 has the same place, and lb0 and lb1 have each other's; and then it is the first, and calls lb1.
-    for (order, place) in [([1, 0, 2], 2), ([2, 0, 1], 0)] {
+    // By its own list lb2 has the same place, and lb0 and lb1 have each other's; then it is the first; and lb0 and lb1 each think
+    // that the other one is.
+    for (who, order, place) in [(2, [1, 0, 2], 2), (2, [2, 0, 1], 0), (0, [1, 0, 2], 1)] {
         let mut good = world.start(1);
-        let mut group = world.group("lb2");
+        let mut group = world.group(&name(who));
         let peering = group.peering.as_mut().unwrap();
         group.nodes = order.map(|node| name(node).parse().unwrap()).into();
         peering.addresses = order.map(|node| world.addresses[node]).into();
         let mut bad = peer::start(&group, place, no_streams()).unwrap();
-        for (peers, peer) in [(&mut good, 2), (&mut bad, u8::from(place == 0) * 2)] {
+        let its = (0..).zip(order).find(|(_, node)| *node == 1).unwrap().0;
+        let whose = u8::try_from(who).unwrap();
+        for (peers, peer) in [(&mut good, whose), (&mut bad, its)] {
             let mismatch = wait(peers, |event| match event {
                 Event::Refused { peer: at, mismatch } => Some((at, mismatch)),
                 Event::Up { peer, .. } | Event::Life { peer, .. } => panic!("{peer} is one of the group"),

@@ -52,6 +52,8 @@ pub(super) struct Keeper {
     /// [`Held::sum`] of what it runs, where any was agreed on.
     sum: u64,
     retry: Option<Instant>,
+    /// Whether this node has left is not noted before this, since it couldn't be.
+    note_again: Instant,
     /// The file says something else than the charter.
     drift: bool,
     /// It says what an earlier generation did: this agent's predecessor ended before it had written the file.
@@ -114,6 +116,10 @@ pub(super) fn open(args: &Args, text: String, model: Model) -> anyhow::Result<Op
         keeper: None,
     };
     let Some(me) = place(&model).filter(|_| is_group(&model)) else {
+        // The slots of a node that serves alone are its own, and will be, whatever it had left before.
+        if let Err(e) = Shelf::forget_left(&args.state_dir) {
+            warn!("{e}");
+        }
         return Ok(alone(text, model));
     };
     let (mut keeper, digest) = Keeper::open(args, me, &text, &model)
@@ -183,10 +189,15 @@ fn drifted(file: &str, generation: &str) {
 impl Keeper {
     /// Notes whether this node has left the group: its pinned slots are then those of a moment that is past.
     pub(super) fn note_left(&mut self, left: bool) {
-        if self.left != left {
-            match self.shelf.note_left(left) {
-                Ok(()) => self.left = left,
-                Err(e) => warn!("{e}"),
+        // That it is there again is said in every round.
+        if self.left == left || !left && Instant::now() < self.note_again {
+            return;
+        }
+        match self.shelf.note_left(left) {
+            Ok(()) => self.left = left,
+            Err(e) => {
+                warn!("{e}");
+                self.note_again = Instant::now() + RETRY;
             }
         }
     }
@@ -235,6 +246,7 @@ impl Keeper {
             in_force: Generation::default(),
             sum: 0,
             retry: None,
+            note_again: Instant::now(),
             drift: false,
             stale_file: false,
             malformed: 0,

@@ -166,6 +166,19 @@ impl Shelf {
         matches!(self.store.load(LEFT), Ok(Loaded::Value(true)))
     }
 
+    /// Takes the note away, if there is one.
+    pub(in crate::agent) fn forget_left(state_dir: &Path) -> Result<(), StoreError> {
+        if !state_dir.join(DIR).is_dir() {
+            return Ok(());
+        }
+        let shelf = Self::open(state_dir)?;
+        if shelf.has_left() {
+            shelf.note_left(false)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Keeps the newest, and the newest texts: many orders must not push out what can be gone back to.
     fn forget(&self) -> Result<(), StoreError> {
         let all = self.history()?;

@@ -68,10 +68,10 @@ impl Task {
             connection.close(code::NAME, b"name");
             return self.refuse(Refusal::Name, &connection.remote_address().to_string());
         };
-        if called.is_none() && place > self.own {
-            // A node calls that should be called.
-            connection.close(code::NODES, b"nodes");
-            return self.other_nodes(place);
+        if called.is_none() && named.node.as_ref() > Some(&self.name) {
+            // It is to be called.
+            connection.close(code::PROTOCOL, b"protocol");
+            return self.refuse(Refusal::Protocol, &connection.remote_address().to_string());
         }
         // The handshake may have begun before the authority was taken away.
         if !self.certs.ends.trusts(&connection) {
@@ -83,8 +83,7 @@ impl Task {
         self.replaced(usize::from(place));
         if let Some(peer) = &mut self.peers[usize::from(place)] {
             peer.certificate_until = Some(named.until);
-            let beside = (&self.ways.mail, &self.nodes);
-            peer.begin(session, connection, self.reports.0.clone(), beside);
+            peer.begin(session, connection, self.reports.0.clone(), &self.ways.mail);
         }
     }
 }
