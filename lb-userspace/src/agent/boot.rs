@@ -312,11 +312,11 @@ async fn called(desk: &mut Desk, controller: &mut Controller, side: &mut Side, c
             drop(ask.reply.send(Ok(Done { done })));
         }
         Command::Ready(ask) => {
-            let readiness = readiness(side.group.as_ref());
+            let readiness = readiness(controller, side.group.as_ref());
             drop(ask.reply.send(Ok(readiness)));
         }
         Command::Leave(ask) => {
-            let done = leave(side.group.as_mut());
+            let done = leave(controller, side.group.as_mut());
             if done.is_ok() {
                 desk.record(
                     controller.generation(),
@@ -389,20 +389,30 @@ async fn agree(desk: &mut Desk, controller: &mut Controller, group: &mut Group) 
 }
 
 /// Whether this node may attract traffic: one that is alone may as soon as it forwards.
-fn readiness(group: Option<&Group>) -> Readiness {
-    group.map_or(
+fn readiness(controller: &Controller, group: Option<&Group>) -> Readiness {
+    let mut readiness = group.map_or(
         Readiness {
             ready: true,
             why: None,
             group: None,
         },
         Group::readiness,
-    )
+    );
+    if !controller.is_attached() {
+        let why = "lb_xdp is attached to none of `node.interfaces`: where they are there, restart lbd";
+        (readiness.ready, readiness.why) = (false, Some(why.to_owned()));
+    }
+    readiness
 }
 
-fn leave(group: Option<&mut Group>) -> Result<Done, Refusal> {
+fn leave(controller: &Controller, group: Option<&mut Group>) -> Result<Done, Refusal> {
     group.ok_or(Refusal::NoPeers)?.leave();
-    let done = "this node leaves its group; its agent ends when its flows are handed over".to_owned();
+    let peering = controller.model().group.peering.as_ref();
+    let takes = peering.map_or(Duration::ZERO, |peering| peering.withdraw_after);
+    let done = format!(
+        "this node leaves its group; its agent ends when its flows are handed over, in about {} s",
+        takes.as_secs()
+    );
     Ok(Done { done })
 }
 

@@ -210,6 +210,12 @@ impl Controller {
         &mut self.balancer
     }
 
+    /// Whether packets come to the program; also where nothing is to be attached.
+    pub(super) fn is_attached(&self) -> bool {
+        let links = self.links.as_deref();
+        links.is_none_or(|links| self.balancer.is_attached(links))
+    }
+
     /// The running configuration.
     pub(super) fn model(&self) -> &Model {
         &self.model

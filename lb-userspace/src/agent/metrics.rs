@@ -72,7 +72,7 @@ fn told(desk: &Desk, controller: &Controller, group: Option<&Group>) -> Told {
             drift: standing.drift,
             malformed: standing.malformed,
         }),
-        ready: group.is_none_or(Group::is_ready),
+        ready: controller.is_attached() && group.is_none_or(Group::is_ready),
         group: group.map(Group::standing),
     }
 }

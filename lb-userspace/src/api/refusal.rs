@@ -131,6 +131,9 @@ pub enum Refusal {
         /// Those that it has.
         known: Vec<String>,
     },
+    /// All that the history has says the same as what runs.
+    #[error("no generation of the history has another text than the running one")]
+    NoOtherText,
     /// What the group shares can't be told from what is the node's own.
     #[error("{0}")]
     Text(#[from] TextError),
@@ -165,7 +168,8 @@ impl Refusal {
             Self::UnknownPool { .. }
             | Self::UnknownBackend { .. }
             | Self::UnknownNode { .. }
-            | Self::NoSuchGeneration { .. } => StatusCode::NOT_FOUND,
+            | Self::NoSuchGeneration { .. }
+            | Self::NoOtherText => StatusCode::NOT_FOUND,
             Self::Contradiction { .. }
             | Self::LastOne { .. }
             | Self::Generation { .. }
@@ -225,6 +229,9 @@ impl Refusal {
                 [] => "nothing was agreed on yet: `lbctl config apply FILE`".to_owned(),
                 known => format!("there are: {}; another node may remember more", known.join(", ")),
             },
+            Self::NoOtherText => {
+                "orders for backends are taken back by orders; another node may remember more".to_owned()
+            }
             Self::NotAgreed(not) => match &not.why {
                 Why::Silent(_) => {
                     "`lbctl peers` says how they are: a node that reaches all can be asked, and `lbctl forget NODE` goes on without one that \

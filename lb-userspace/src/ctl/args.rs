@@ -475,6 +475,16 @@ fn duration(text: &str) -> Result<Duration, NotADuration> {
 #[error("a time from 1ms to 31days is needed, such as 30s, 10m or 1h 30m")]
 struct NotADuration;
 
+/// A generation's number; who proposed it may stand behind it.
+fn generation(text: &str) -> Result<u64, NotAGeneration> {
+    let number = text.split_once('/').map_or(text, |(number, _)| number);
+    number.parse().map_err(|_| NotAGeneration)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a generation is needed, such as 12 or 12/lb2: `lbctl config history` lists them")]
+struct NotAGeneration;
+
 /// What `lbctl config` can do.
 #[derive(Debug, Subcommand)]
 pub enum Config {
@@ -496,8 +506,8 @@ pub enum Config {
     Apply {
         /// The file; `-` reads stdin.
         file: PathBuf,
-        /// Only where the running configuration has this generation, as `plan` and `show` say it; in a group its number, 12 of `12/lb2`.
-        #[arg(long, value_name = "N")]
+        /// Only where the running configuration has this generation, as `plan` and `show` say it; in a group `12` or `12/lb2`.
+        #[arg(long, value_parser = generation)]
         generation: Option<u64>,
     },
     /// The running configuration as YAML, with the group's key masked.
@@ -506,7 +516,8 @@ pub enum Config {
     History,
     /// Has the group go back to a text of its history, as a new generation. Drains, weights and ramps stay as they are.
     Rollback {
-        /// The number of the generation; the last one with another text than the running where absent.
+        /// The generation, such as `12` or `12/lb2`; the last one with another text than the running where absent.
+        #[arg(value_name = "GENERATION", value_parser = generation)]
         number: Option<u64>,
     },
     /// Writes the JSON Schema of the file to stdout, for editors.
@@ -570,6 +581,16 @@ struct NotAnInterval;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn generations_are_named_with_or_without_their_node() {
+        for (text, number) in [("0", 0), ("12", 12), ("12/lb2", 12)] {
+            assert_eq!(generation(text).unwrap(), number, "{text}");
+        }
+        for text in ["", "/lb2", "lb2", "-1", "1.5/lb2"] {
+            assert!(generation(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn vips_are_named_in_whole_or_in_part() {

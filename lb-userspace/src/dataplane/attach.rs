@@ -38,6 +38,11 @@ pub enum Attached {
 }
 
 impl Balancer {
+    /// Whether packets of any of these interfaces come to the program: a link lives as long as its pin.
+    pub fn is_attached(&self, links: &[Link]) -> bool {
+        links.iter().any(|link| self.root.link(&link.name).exists())
+    }
+
     /// Attaches the program to exactly these interfaces: replaces, attaches, and detaches from others.
     pub fn attach(&mut self, links: &[Link], want: Attach) -> Result<Vec<Attached>, Error> {
         let before = self.maps.interfaces()?;

@@ -223,7 +223,9 @@ fn campaign(args: &RunArgs, scenario: Scenario, interrupt: &Interrupt) -> anyhow
         scenario::tell_findings(&findings, args.output == Output::Json)?;
     }
     let kinds: BTreeSet<_> = findings.errors().collect();
-    kinds.iter().for_each(|error| eprintln!("for instance: {error}"));
+    kinds
+        .iter()
+        .for_each(|error| eprintln!("a failure in a run with everything on: {error}"));
     if !args.without.is_empty() {
         return Ok(true);
     }

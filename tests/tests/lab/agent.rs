@@ -71,6 +71,14 @@ fn says(out: &Output, code: i32, words: &str) {
     assert!(stderr.contains(words), "{stderr}");
 }
 
+fn says_ready(node: &Node, code: i32, words: &str) -> Result<(), LabError> {
+    let out = node.lbctl(&["ready"])?;
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert_eq!(out.status.code(), Some(code), "{said}");
+    assert!(said.starts_with(words), "{said}");
+    Ok(())
+}
+
 fn yaml(node: &Node) -> Result<String, LabError> {
     node.config().to_yaml()
 }
@@ -337,12 +345,19 @@ fn a_failed_start_leaves_no_pins() {
 #[test]
 fn a_forced_detach_keeps_the_lock_of_the_agent() {
     with_node("forced-detach", |node| {
+        says_ready(node, 0, "ready")?;
         says(&node.lbctl(&["detach", "--force"])?, 0, "");
         wait_xdp(node, &[])?;
+        says_ready(
+            node,
+            1,
+            "not ready: lb_xdp is attached to none of `node.interfaces`",
+        )?;
         refused(node, &yaml(node)?, "another lbd is running over")?;
         node.stop()?;
         node.start()?;
         assert_eq!(with_xdp(node)?, ["eth0"]);
+        says_ready(node, 0, "ready")?;
         Ok(())
     });
 }

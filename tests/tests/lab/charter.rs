@@ -191,7 +191,7 @@ fn what_one_node_is_asked_for_all_run_remember_and_take_back() {
         assert_eq!(agreed(&back), "3/lb1");
         wait_runs(lab, &ALL, "3/lb1", 5)?;
         assert_eq!(files(lab), weigh(5));
-        let back = lab.nodes()[1].lbctl(&["--output", "json", "config", "rollback", "2"])?;
+        let back = lab.nodes()[1].lbctl(&["--output", "json", "config", "rollback", "2/lb3"])?;
         assert_eq!(agreed(&back), "4/lb2");
         wait_runs(lab, &ALL, "4/lb2", 7)?;
         assert_eq!(files(lab), weigh(7));

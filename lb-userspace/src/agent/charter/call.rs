@@ -230,7 +230,10 @@ impl Desk {
                 held.generation < current.generation && held.charter.text != current.charter.text
             }),
         };
-        let old = old.cloned().ok_or(Refusal::NoSuchGeneration { known: known() })?;
+        let old = old.cloned().ok_or_else(|| match wanted.number {
+            Some(_) => Refusal::NoSuchGeneration { known: known() },
+            None => Refusal::NoOtherText,
+        })?;
         let local = self.running_parts(controller)?.local;
         let merged = text::merge(&old.charter.text, &local)?;
         let model = config::parse(&merged, &self.config)?;

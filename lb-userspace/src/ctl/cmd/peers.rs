@@ -62,7 +62,8 @@ fn text(peers: &Peers, pools: &[&str]) -> String {
     }
     if own.reload_failed {
         text.push_str(
-            "\nits certificates' files hold something that can't be used; the agent's log says what",
+            "\nits certificates' files hold something that can't be used; the agent's log says what. They are read again by themselves, \
+             but another group's than it was started with only by a restart of lbd",
         );
     }
     let troubles = peers.peers.iter().filter(|peer| peer.session.is_none());
