@@ -225,7 +225,11 @@ fn campaign(args: &RunArgs, scenario: Scenario, interrupt: &Interrupt) -> anyhow
     let kinds: BTreeSet<_> = findings.errors().collect();
     kinds
         .iter()
-        .for_each(|error| eprintln!("a failure in a run with everything on: {error}"));
+        .for_each(|error| eprintln!("with everything on, for instance: {error}"));
+    let lost = findings.datagrams_lost();
+    if lost > 0 {
+        eprintln!("{lost} UDP datagrams were lost: nobody sends those again that went to a dead node.");
+    }
     if !args.without.is_empty() {
         return Ok(true);
     }

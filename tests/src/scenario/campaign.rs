@@ -215,6 +215,11 @@ impl Findings {
         }
     }
 
+    /// Datagrams that were lost with everything on: nobody sends those again that went to a dead node.
+    pub fn datagrams_lost(&self) -> u64 {
+        self.trials.iter().map(|trial| trial.outcome.datagrams_lost).sum()
+    }
+
     /// The first few failures with everything on, in words.
     pub fn errors(&self) -> impl Iterator<Item = &String> {
         self.trials.iter().flat_map(|trial| &trial.outcome.errors)
