@@ -15,6 +15,7 @@ use lb_tests::wait::until_ok;
 use lb_tests::{Lab, LabError};
 use serde_json::{Value, json};
 
+use crate::drained::drain;
 use crate::leave;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -222,6 +223,22 @@ fn what_one_node_is_asked_for_all_run_remember_and_take_back() {
         assert_eq!(agreed(&back), "5/lb1");
         wait_runs(lab, &ALL, "5/lb1", weighed)?;
         assert_eq!(files(lab), at_first);
+        Ok(())
+    });
+}
+
+/// Orders are generations too.
+#[test]
+fn where_only_orders_were_given_there_is_no_text_to_go_back_to() {
+    with_group("charter-orders", |lab| {
+        drain(lab, 0, "be1", &ALL)?;
+        let history = history(&lab.nodes()[0])?;
+        assert!(history.len() > 1, "{history:?}");
+        let why = refused(&lab.nodes()[0].lbctl(&["config", "rollback"])?);
+        assert!(
+            why.contains("no generation of the history has another text"),
+            "{why}"
+        );
         Ok(())
     });
 }

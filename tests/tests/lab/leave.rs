@@ -100,6 +100,9 @@ fn leaves(name: &str, leaver: usize) {
             let start = Instant::now();
             let asked = lab.node(leaver).lbctl(&["leave"])?;
             assert!(asked.status.success(), "{asked:?}");
+            let said = String::from_utf8_lossy(&asked.stdout);
+            let takes = format!("in about {} s", times.withdraw_after.as_secs());
+            assert!(said.contains(&takes), "{said}");
             // It says so first, and forwards until the router has heard.
             let node = &lab.nodes()[leaver];
             until_ok(SOON, "it is not ready any more", || {
